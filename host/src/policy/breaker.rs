@@ -15,12 +15,18 @@
 //! Nearly always a breaker is closed and its calls succeed, so that way is one atomic load before the call and one
 //! after it. All else, transitions and whatever an open or half-open breaker is asked, takes a lock.
 
+mod policy;
+mod state;
 mod word;
 
-use super::{FaultKind, InvalidPolicy, invalid};
-use serde::{Deserialize, Serialize};
+pub use self::{
+    policy::BreakerPolicy,
+    state::{BreakerSnapshot, BreakerState, Rejected, TripReason},
+};
+
+use self::{state::Reason, word::Word};
+use super::FaultKind;
 use std::{
-    fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -28,15 +34,6 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
-use word::Word;
-
-/// When a breaker opens, for how long, and what closes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BreakerPolicy {
-    failures: u32,
-    open: Duration,
-    half_open: u32,
-}
 
 /// The live breaker of an edge.
 #[derive(Debug)]
@@ -64,35 +61,6 @@ struct Rest {
     succeeded: u32,
 }
 
-/// The states of a breaker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum BreakerState {
-    /// Calls pass.
-    Closed,
-    /// No call passes until the open time is over.
-    Open,
-    /// A set number of calls passes, to find out whether the callee is back.
-    HalfOpen,
-}
-
-/// Why a breaker opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TripReason {
-    /// As many failures in a row as the policy allows, with no success between them.
-    ConsecutiveFailures {
-        /// How many.
-        failures: u32,
-        /// How the last of them failed.
-        last: FaultKind,
-    },
-    /// A probe failed.
-    ProbeFailed {
-        /// How it failed.
-        fault: FaultKind,
-    },
-}
-
 /// The breaker let an attempt pass, and waits to hear how it went.
 ///
 /// Dropped untold, the attempt counts for nothing, and the place of a probe is free for another.
@@ -105,81 +73,11 @@ pub struct Admission<'a> {
     is_probe: bool,
 }
 
-/// The breaker let no attempt pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the circuit breaker is {state} ({})", Reason(.reason))]
-pub struct Rejected {
-    /// Open or half-open.
-    pub state: BreakerState,
-    /// Why it had opened.
-    pub reason: Option<TripReason>,
-    /// After how long the next probe may pass, if that is known: not while the probes are under way.
-    pub retry_after: Option<Duration>,
-}
-
-/// A breaker as people see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BreakerSnapshot {
-    /// Its state. It stays open after the open time until a call comes that can be the probe.
-    pub state: BreakerState,
-    /// For how long it has been in this state, in milliseconds.
-    pub state_for_ms: u64,
-    /// Why it opened the last time, if ever it did.
-    pub last_trip: Option<String>,
-    /// Failures in a row while closed.
-    pub consecutive_failures: u32,
-    /// When open: after how many milliseconds a call may pass as a probe.
-    pub retry_after_ms: Option<u64>,
-    /// When half-open: probes under way.
-    pub probes: u32,
-}
-
 /// One change of state, to be told once the lock is released.
 #[derive(Debug)]
 struct Transition {
     to: BreakerState,
     reason: Option<TripReason>,
-}
-
-struct Reason<'a>(&'a Option<TripReason>);
-
-// === impl BreakerPolicy ===
-
-impl BreakerPolicy {
-    /// Opens after `failures` in a row (1 to 1,000,000), stays open for `open`, then lets `half_open` probes (1 to
-    /// 1,000) through, and closes when all of them succeeded.
-    ///
-    /// # Errors
-    ///
-    /// When a number is out of range or `open` is zero or longer than [`MAX_DURATION`](super::MAX_DURATION).
-    pub fn try_new(failures: u32, open: Duration, half_open: u32) -> Result<Self, InvalidPolicy> {
-        invalid::check_count("breaker.failures", failures, 1..=1_000_000)?;
-        invalid::check_duration("breaker.open", open)?;
-        invalid::check_count("breaker.half-open", half_open, 1..=1_000)?;
-        Ok(Self { failures, open, half_open })
-    }
-
-    /// How many failures in a row open it.
-    pub fn failures(&self) -> u32 {
-        self.failures
-    }
-
-    /// How long it stays open.
-    pub fn open(&self) -> Duration {
-        self.open
-    }
-
-    /// How many probes it lets through when half-open, and how many successes close it.
-    pub fn half_open(&self) -> u32 {
-        self.half_open
-    }
-}
-
-impl Default for BreakerPolicy {
-    /// Five failures, sixty seconds, one probe.
-    fn default() -> Self {
-        Self { failures: 5, open: Duration::from_secs(60), half_open: 1 }
-    }
 }
 
 // === impl Breaker ===
@@ -233,7 +131,7 @@ impl Breaker {
     pub fn snapshot(&self) -> BreakerSnapshot {
         let rest = self.lock();
         let (word, now) = (self.word(), Instant::now());
-        let probe_at = rest.since + self.policy.open;
+        let probe_at = rest.since + self.policy.open();
         let is_open = word.state() == BreakerState::Open;
         BreakerSnapshot {
             state: word.state(),
@@ -261,7 +159,7 @@ impl Breaker {
                 }
                 self.enter(&mut rest, word.next(BreakerState::HalfOpen), now)
             }
-            BreakerState::HalfOpen if rest.probing + rest.succeeded >= self.policy.half_open => {
+            BreakerState::HalfOpen if rest.probing + rest.succeeded >= self.policy.half_open() => {
                 return Err(Rejected { state: BreakerState::HalfOpen, reason: rest.last_trip, retry_after: None });
             }
             BreakerState::HalfOpen => (word, None),
@@ -274,7 +172,7 @@ impl Breaker {
 
     /// The answer of an open breaker, until its open time is over.
     fn rejection(&self, rest: &Rest, at: Instant) -> Option<Rejected> {
-        let left = (rest.since + self.policy.open).checked_duration_since(at).filter(|left| !left.is_zero())?;
+        let left = (rest.since + self.policy.open()).checked_duration_since(at).filter(|left| !left.is_zero())?;
         Some(Rejected { state: BreakerState::Open, reason: rest.last_trip, retry_after: Some(left) })
     }
 
@@ -296,7 +194,7 @@ impl Breaker {
         // probes just found the callee well.
         while word.state() == BreakerState::Closed && word.generation() == generation {
             let failures = word.failures().saturating_add(1);
-            if failures < self.policy.failures {
+            if failures < self.policy.failures() {
                 match self.swap(word, Word::closed(generation, failures)) {
                     Ok(()) => return,
                     Err(newer) => word = newer,
@@ -330,7 +228,7 @@ impl Breaker {
             None => None,
             Some(Ok(())) => {
                 rest.succeeded += 1;
-                if rest.succeeded < self.policy.half_open {
+                if rest.succeeded < self.policy.half_open() {
                     None
                 } else {
                     self.enter(&mut rest, word.next(BreakerState::Closed), Instant::now()).1
@@ -357,10 +255,10 @@ impl Breaker {
         let (edge, reason) = (&*self.edge, Reason(&reason));
         match to {
             BreakerState::Open => {
-                tracing::warn!(edge, %reason, open_for = ?self.policy.open, "circuit breaker opened");
+                tracing::warn!(edge, %reason, open_for = ?self.policy.open(), "circuit breaker opened");
             }
             BreakerState::HalfOpen => {
-                tracing::info!(edge, %reason, probes = self.policy.half_open, "circuit breaker half-open");
+                tracing::info!(edge, %reason, probes = self.policy.half_open(), "circuit breaker half-open");
             }
             BreakerState::Closed => tracing::info!(edge, %reason, "circuit breaker closed"),
         }
@@ -419,39 +317,6 @@ impl Drop for Admission<'_> {
     fn drop(&mut self) {
         if self.is_probe {
             self.breaker.record_probe(self.generation, None);
-        }
-    }
-}
-
-// === impl BreakerState, TripReason, Reason ===
-
-impl fmt::Display for BreakerState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half-open",
-        })
-    }
-}
-
-impl fmt::Display for TripReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ConsecutiveFailures { failures: 1, last } => write!(f, "a failure: {last}"),
-            Self::ConsecutiveFailures { failures, last } => {
-                write!(f, "{failures} failures in a row, the last: {last}")
-            }
-            Self::ProbeFailed { fault } => write!(f, "a probe failed: {fault}"),
-        }
-    }
-}
-
-impl fmt::Display for Reason<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(reason) => reason.fmt(f),
-            None => f.write_str("never tripped"),
         }
     }
 }

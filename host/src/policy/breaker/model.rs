@@ -43,7 +43,7 @@ impl Model {
     }
 
     fn begin(&mut self) -> Result<Begun, Option<Duration>> {
-        let (now, open, half_open) = (self.now, self.policy.open, self.policy.half_open as usize);
+        let (now, open, half_open) = (self.now, self.policy.open(), self.policy.half_open() as usize);
         if let Phase::Open { since } = *self.phase() {
             if now < since + open {
                 return Err(Some(since + open - now));
@@ -63,7 +63,7 @@ impl Model {
 
     /// `outcome`: success, failure, or dropped.
     fn end(&mut self, begun: Begun, outcome: Option<Result<(), FaultKind>>) {
-        let (now, limit, half_open) = (self.now, self.policy.failures as usize, self.policy.half_open as usize);
+        let (now, limit, half_open) = (self.now, self.policy.failures() as usize, self.policy.half_open() as usize);
         let is_current = begun.phase == self.phases.len() - 1;
         match (self.phase(), outcome) {
             (Phase::Closed { row }, Some(Ok(()))) if begun.probe.is_none() => row.clear(),

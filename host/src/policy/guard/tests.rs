@@ -438,8 +438,9 @@ async fn a_call_keeps_its_place_while_it_pauses() {
 async fn nobody_queues_before_an_open_breaker() {
     let guard = with_bulkhead(3, 10);
     let _calls = [begin(&guard).await, begin(&guard).await, begin(&guard).await];
-    // The first two hang, the third tells the guard that the callee is dead.
-    guard.breaker.as_ref().map(|breaker| (0..3).for_each(|_| breaker.admit().unwrap().fail(FaultKind::Trapped)));
+    // Three hang; three that were quicker told that the callee is dead.
+    let breaker = guard.breaker.as_ref().unwrap();
+    (0..3).for_each(|_| breaker.admit().unwrap().fail(FaultKind::Trapped));
     let began = Instant::now();
     let refused = hang(&guard, patient()).await;
     assert_eq!((refused.kind(), began.elapsed()), (FaultKind::CircuitOpen, ms(0)));
