@@ -11,9 +11,8 @@
 # nothing of the system changes, root is not needed. CARGO builds the standard library once.
 #
 # Layout of the finished toolchain:
-#   bin/rustc, bin/clippy-driver    wrappers that find the unpacked libraries
-#   root/                           the unpacked packages
-#   sysroot/                        the target's standard library and libc
+#   bin/rustc, bin/cargo-clippy     wrappers that find the unpacked libraries
+#   root/usr                        the unpacked packages; also the sysroot for wasm32-wasip2
 set -eu
 umask 022
 
@@ -142,7 +141,7 @@ libc_version=$(dpkg-deb -f "$work"/libc/wasi-libc_*.deb Version)
 libraries=$(find "$new/root/usr/lib" -name 'librustc_driver-*.so' | head -n 1)
 [ -n "$libraries" ] || fail "package rustc-web: no librustc_driver in it"
 libraries=${libraries#"$new/"}
-for program in rustc clippy-driver; do
+for program in rustc cargo-clippy; do
     cat >"$new/bin/$program" <<WRAPPER
 #!/bin/sh
 here=\${0%/*}/..
@@ -152,9 +151,6 @@ exec "\$here/root/usr/bin/$program" "\$@"
 WRAPPER
     chmod +x "$new/bin/$program"
 done
-# It looks for clippy-driver beside itself, and has to find the wrapper.
-cp "$new/root/usr/bin/cargo-clippy" "$new/bin/"
-
 sysroot=$new/root/usr
 version=$("$new/bin/rustc" -vV | sed -n 's/^release: //p') || version=
 [ -n "$version" ] || fail "the unpacked compiler does not run: $new/bin/rustc -vV"
@@ -184,7 +180,7 @@ build_std() (
     CARGO_ENCODED_RUSTFLAGS="-Cembed-bitcode=yes$separator--remap-path-prefix=$sysroot/lib/rustlib/src/rust=/rustc/$version$separator--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo" \
         RUSTC=$new/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$work/target \
         __CARGO_TESTS_ONLY_SRC_ROOT=$sysroot/lib/rustlib/src/rust/library \
-        quietly "$cargo" build -Zbuild-std=std,panic_abort --target wasm32-wasip2 --release
+        quietly "$cargo" build -Zbuild-std=std,panic_abort,test --target wasm32-wasip2 --release
 )
 build_std || fail "the standard library for wasm32-wasip2 could not be built"
 
