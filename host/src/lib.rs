@@ -1,1 +1,14 @@
-//! Wharf.
+//! Wharf runs microservices as WebAssembly components inside one process.
+//!
+//! Every call that enters a service takes one way through the house:
+//!
+//! ```text
+//! caller  ->  edge (policy)  ->  endpoint  ->  worker  ->  instance
+//! ```
+//!
+//! The modules are the stations of that way, and imports run one way: `cli` uses `app`, `app` assembles everything
+//! else, `policy` knows neither wasmtime nor hyper.
+
+pub mod policy;
+pub mod service;
+pub mod telemetry;
