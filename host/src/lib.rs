@@ -11,4 +11,5 @@
 
 pub mod policy;
 pub mod service;
+pub mod store;
 pub mod telemetry;
