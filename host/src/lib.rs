@@ -13,4 +13,5 @@ pub mod engine;
 pub mod outbound;
 pub mod policy;
 pub mod service;
+pub mod store;
 pub mod telemetry;
