@@ -10,6 +10,7 @@
 //! else, `policy` knows neither wasmtime nor hyper.
 
 pub mod engine;
+pub mod events;
 pub mod outbound;
 pub mod policy;
 pub mod service;
