@@ -11,7 +11,6 @@ use hyper::{
 };
 use std::{
     collections::HashMap,
-    pin::Pin,
     sync::{Arc, LazyLock},
 };
 use tokio::time::{Duration, Instant};

@@ -7,7 +7,6 @@ use crate::{
     policy::{Attempt, Fault, FaultKind, Guard, GuardSnapshot, Policy},
 };
 use arc_swap::ArcSwap;
-use futures::future::BoxFuture;
 use hyper::{Request, Response};
 use std::sync::Arc;
 use wasmtime::component::Val;
@@ -132,12 +131,6 @@ impl Edge {
     /// A look at its state.
     pub fn snapshot(&self) -> EdgeSnapshot {
         EdgeSnapshot { edge: self.name.to_string(), guard: self.guard.load().snapshot() }
-    }
-}
-
-impl crate::gateway::Upstream for Edge {
-    fn call(&self, context: CallContext, request: Request<Body>) -> BoxFuture<'_, Result<Response<Body>, Fault>> {
-        Box::pin(async move { self.http(&context, request).await })
     }
 }
 

@@ -24,7 +24,7 @@ use wasmtime::{
     component::{Accessor, Resource, TypedFuncCallConcurrent},
 };
 use wasmtime_wasi_http::{
-    Error, WasiBody, WasiHttpView,
+    Error, FieldMap, WasiBody, WasiHttpView,
     p2::{self, bindings::http::types::Scheme},
     p3,
 };
@@ -58,11 +58,22 @@ async fn handle_p3(
     let (call, sent) = accessor.with(|mut access| {
         let mut store = access.as_context_mut();
         let view = store.data_mut().http();
-        let (request, sent) = p3::Request::from_http(view.hooks, request.map(into_wasi));
+        let (parts, body) = request.into_parts();
+        let headers = FieldMap::new_immutable(view.hooks, parts.headers);
+        let uri = parts.uri.into_parts();
+        let (request, sent) = p3::Request::new(
+            parts.method,
+            uri.scheme,
+            uri.authority,
+            uri.path_and_query,
+            headers,
+            None,
+            body.map_err(|error| Error::InternalError(Some(error.to_string()))),
+        );
         let request = view.table.push(request)?;
         let call = function.start_call_concurrent(&mut store, (request,))?;
         store.data_mut().calls.insert(call.task(), context);
-        wasmtime::Result::Ok((call, sent))
+        wasmtime::error::Ok((call, sent))
     })?;
     let task = call.task();
     let ended = function.finish_call_concurrent(accessor, call).await;
@@ -103,7 +114,7 @@ async fn handle_p2(
         let task = call.task();
         store.data_mut().calls.insert(task, context.clone());
         store.data_mut().hooks.set_caller(context);
-        wasmtime::Result::Ok((call, task))
+        wasmtime::error::Ok((call, task))
     })?;
     let function = proxy.wasi_http_incoming_handler().func_handle();
     let ended = std::pin::pin!(function.finish_call_concurrent(accessor, call));

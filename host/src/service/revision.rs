@@ -11,7 +11,7 @@ use super::{
 use crate::{
     engine::Engine,
     policy::Fault,
-    store::binding::{Migration, read_migrations},
+    store::{Migration, read_migrations},
 };
 use std::{collections::BTreeMap, sync::Arc};
 use wasmtime::component::Component;

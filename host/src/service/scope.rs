@@ -1,7 +1,7 @@
 //! What one service is and may do: the same for all its revisions and instances.
 
 use super::edge::Edge;
-use crate::{engine::Limits, events::binding::Publisher, outbound::Outbound, store::Database};
+use crate::{engine::Limits, events::Publisher, outbound::Outbound, store::Database};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,

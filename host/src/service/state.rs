@@ -3,9 +3,9 @@
 use super::{CallContext, scope::Scope};
 use crate::{
     engine::StoreLimits,
-    events::binding::Publisher,
+    events::Publisher,
     outbound::Hooks,
-    store::binding::{SqlCtx, SqlView},
+    store::{SqlCtx, SqlView},
     telemetry::{GuestOutput, TraceContext},
 };
 use std::sync::Arc;
@@ -93,7 +93,7 @@ impl State {
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
         crate::outbound::add_to_linker(&mut linker)?;
         wasmtime_wasi_config::add_to_linker(&mut linker, |state| WasiConfig::new(&state.config))?;
-        crate::store::binding::add_to_linker(&mut linker, |state| SqlView {
+        crate::store::add_to_linker(&mut linker, |state| SqlView {
             ctx: &mut state.sql,
             table: &mut state.table,
         })?;

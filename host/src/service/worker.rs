@@ -240,7 +240,7 @@ async fn function(
         let call = function.start_call_concurrent(&mut store, params, &mut results)?;
         let task = call.task();
         store.data_mut().calls.insert(task, context);
-        wasmtime::Result::Ok((call, task))
+        wasmtime::error::Ok((call, task))
     })?;
     let ended = function.finish_call_concurrent(accessor, call).await;
     accessor.with(|mut access| access.data_mut().calls.remove(task));
@@ -259,7 +259,7 @@ async fn deliver(
         let call = handler.start_call_concurrent(&mut store, (WitEvent::from((event, attempt)),))?;
         let task = call.task();
         store.data_mut().calls.insert(task, context);
-        wasmtime::Result::Ok((call, task))
+        wasmtime::error::Ok((call, task))
     })?;
     let ended = handler.finish_call_concurrent(accessor, call).await;
     accessor.with(|mut access| access.data_mut().calls.remove(task));
