@@ -1,5 +1,7 @@
 //! What can be seen of a running host: traces, metrics and logs.
 
+mod access_log;
 mod trace;
 
+pub use access_log::{AccessFormat, AccessLog, AccessRecord};
 pub use trace::TraceContext;
