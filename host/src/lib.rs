@@ -11,6 +11,7 @@
 
 pub mod engine;
 pub mod events;
+pub mod gateway;
 pub mod outbound;
 pub mod policy;
 pub mod service;
