@@ -14,6 +14,7 @@ pub mod events;
 pub mod gateway;
 pub mod outbound;
 pub mod policy;
+pub mod rollout;
 pub mod service;
 pub mod store;
 pub mod telemetry;

@@ -13,7 +13,7 @@ use crate::{
     policy::Fault,
     store::{Migration, read_migrations},
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use wasmtime::component::Component;
 
 /// A revision of a service.
@@ -45,6 +45,9 @@ pub enum RevisionError {
     /// Its first instance could not be made.
     #[error("its first instance failed: {0}")]
     Instantiate(Fault),
+    /// It did not come up in time.
+    #[error("it was not ready within {0:?}")]
+    Late(Duration),
     /// It could not say what its schema is.
     #[error("its migrations can't be read: {0}")]
     Migrations(String),
@@ -65,7 +68,7 @@ impl Revision {
         info: RevisionInfo,
         scope: &Arc<Scope>,
         grants: &Grants,
-        shapes: &BTreeMap<String, Shape>,
+        shapes: &BTreeMap<String, Arc<Shape>>,
         mut settings: InstanceSettings,
     ) -> Result<Self, RevisionError> {
         let wrong = |error: wasmtime::Error| RevisionError::Link(format!("{error:#}"));

@@ -7,7 +7,7 @@ use super::{
     exports::{HttpVersion, MESSAGE_HANDLER, MIGRATIONS},
     link::untransferable,
 };
-use std::{collections::BTreeMap, fmt, fmt::Write as _};
+use std::{collections::BTreeMap, fmt, fmt::Write as _, sync::Arc};
 use wasmtime::component::{
     Component,
     types::{ComponentFunc, ComponentItem, Type},
@@ -115,7 +115,7 @@ pub fn provider<'a>(
     service: &str,
     interface: &str,
     grants: &Grants,
-    shapes: &'a BTreeMap<String, Shape>,
+    shapes: &'a BTreeMap<String, Arc<Shape>>,
 ) -> Result<&'a str, String> {
     let all: Vec<&str> = shapes
         .iter()
@@ -143,7 +143,7 @@ fn listed(names: &[&str]) -> String {
 }
 
 /// Checks components against each other and against what the manifest grants them. Empty: all fits.
-pub fn misfits(shapes: &BTreeMap<String, Shape>, grants: &BTreeMap<String, Grants>) -> Vec<Misfit> {
+pub fn misfits(shapes: &BTreeMap<String, Arc<Shape>>, grants: &BTreeMap<String, Grants>) -> Vec<Misfit> {
     let mut found = Vec::new();
     let none = Grants::default();
     for (service, shape) in shapes {
