@@ -50,9 +50,8 @@ async fn every_acknowledged_write_survives_a_kill() {
             .spawn()
             .unwrap();
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-            if let Some(id) = line.unwrap().strip_prefix("written ") {
-                written.push(id.parse::<i64>().unwrap());
-            }
+            let Some(id) = line.unwrap().strip_prefix("written ").map(str::to_owned) else { continue };
+            written.push(id.parse::<i64>().unwrap());
             if written.len() == after {
                 // SIGKILL: nothing is flushed, nothing is closed. Lines that are in the pipe still come.
                 child.kill().unwrap();

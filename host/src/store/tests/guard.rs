@@ -52,6 +52,12 @@ async fn the_connection_stays_as_the_host_made_it() {
     for statement in [
         "CREATE TEMP TABLE x (v)",
         "CREATE TABLE temp.x (v)",
+        "CREATE TABLE TEMP.x AS SELECT 1",
+        "CREATE VIEW temp.x AS SELECT 1",
+        "CREATE TEMP VIEW x AS SELECT 1",
+        "CREATE TRIGGER temp.x AFTER INSERT ON t BEGIN SELECT 1; END",
+        "CREATE TEMP TRIGGER x AFTER INSERT ON t BEGIN SELECT 1; END",
+        "INSERT INTO temp.sqlite_master VALUES (1, 2, 3, 4, 5)",
         "CREATE VIRTUAL TABLE x USING fts5(v)",
         "UPDATE sqlite_master SET sql = ''",
         "CREATE TABLE sqlite_x (v)",

@@ -102,10 +102,15 @@ async fn a_table_that_others_refer_to_can_be_built_anew() {
         ),
         migration(
             2,
-            "PRAGMA defer_foreign_keys = ON; CREATE TABLE new (id INTEGER PRIMARY KEY, v TEXT NOT NULL DEFAULT ''); INSERT INTO new (id) SELECT id FROM t; DROP TABLE t; ALTER TABLE new RENAME TO t",
+            "CREATE TABLE new (id INTEGER PRIMARY KEY, v TEXT NOT NULL DEFAULT ''); INSERT INTO new (id) SELECT id FROM t; DROP TABLE t; ALTER TABLE new RENAME TO t",
         ),
     ];
     assert_eq!(database.migrate(&migrations).await, Ok(Applied { from: 0, to: 2 }));
     assert!(database.execute(sql("INSERT INTO c VALUES (2)")).await.is_err());
+    assert_eq!(count(&database).await, 1);
+    let orphans = migration(3, "DELETE FROM t");
+    let error = database.migrate(&[migrations.as_slice(), &[orphans]].concat()).await.unwrap_err();
+    assert_eq!(error.to_string(), "migration 3 (`step 3`) leaves rows in `c` whose rows in `t` do not exist");
+    assert!(database.execute(sql("DELETE FROM t")).await.is_err());
     assert_eq!(count(&database).await, 1);
 }
