@@ -22,6 +22,8 @@ mod event;
 mod meter;
 mod room;
 mod subscription;
+#[cfg(test)]
+mod testing;
 
 pub use backoff::Backoff;
 pub use bus::{Bus, BusConfig, BusError, BusKind, PublishError, Publisher, RedisConfig};

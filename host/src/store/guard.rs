@@ -17,6 +17,8 @@ const HOST_TABLES: &str = "_wharf_";
 const DESCRIBING: [&str; 7] =
     ["table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo", "foreign_key_list"];
 
+const TEMPORARY: &str = "temporary tables, views and triggers are not allowed: calls share their connections";
+
 /// Whose SQL is being prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -25,8 +27,7 @@ pub(super) enum Author {
     Host,
     /// A service's.
     Service,
-    /// A service's migration, which may also put off foreign keys to the end of its transaction: SQLite changes
-    /// most of a table's definition only by building a new one.
+    /// A service's migration.
     Migration,
 }
 
@@ -78,6 +79,13 @@ impl Guard {
 
 fn judge(context: AuthContext<'_>, migration: bool) -> Result<(), String> {
     use AuthAction as A;
+    // NB: SQLite tells of `CREATE TABLE temp.t` and the like as of any table or trigger. What tells them apart is that
+    // all of them insert into the schema of `temp`, which nothing else does.
+    let temporary = context.database_name.is_some_and(|name| name.eq_ignore_ascii_case("temp"));
+    let creates = matches!(context.action, A::Insert { .. } | A::CreateTable { .. } | A::CreateView { .. });
+    if temporary && creates {
+        return Err(TEMPORARY.into());
+    }
     match context.action {
         A::Select | A::Read { .. } | A::Recursive | A::Reindex { .. } | A::Analyze { .. } => Ok(()),
         A::CreateView { .. } | A::DropView { .. } => Ok(()),
@@ -96,7 +104,6 @@ fn judge(context: AuthContext<'_>, migration: bool) -> Result<(), String> {
             _ => Ok(()),
         },
         A::Pragma { pragma_name, .. } if DESCRIBING.iter().any(|name| pragma_name.eq_ignore_ascii_case(name)) => Ok(()),
-        A::Pragma { pragma_name, .. } if migration && pragma_name.eq_ignore_ascii_case("defer_foreign_keys") => Ok(()),
         A::Pragma { pragma_name, .. } => {
             Err(format!("PRAGMA {pragma_name} is not allowed: the host decides how the database works"))
         }
@@ -117,9 +124,7 @@ fn judge(context: AuthContext<'_>, migration: bool) -> Result<(), String> {
         | A::DropTempTable { .. }
         | A::DropTempIndex { .. }
         | A::DropTempTrigger { .. }
-        | A::DropTempView { .. } => {
-            Err("temporary tables, views and triggers are not allowed: calls share their connections".into())
-        }
+        | A::DropTempView { .. } => Err(TEMPORARY.into()),
         A::CreateVtable { module_name, .. } | A::DropVtable { module_name, .. } => {
             Err(format!("virtual tables ({module_name}) are not allowed"))
         }

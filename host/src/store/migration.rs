@@ -2,9 +2,12 @@
 //!
 //! What was applied is recorded in the database itself, with a digest, in the transaction that applied it: a crash
 //! between two steps leaves a schema that is exactly one of those that the service's authors have seen.
+//!
+//! Foreign keys are checked at the end of each step and not within it: SQLite can change most of a table's definition
+//! only by building a new table and dropping the old one, to which others refer.
 
 use super::{Settings, binding::Error, session::Session};
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use sha2::{Digest, Sha256};
 use thiserror::Error as ThisError;
 use wasmtime::component::{ComponentType, Lift, Lower};
@@ -102,6 +105,18 @@ pub enum MigrateError {
         /// What SQLite said.
         source_error: Error,
     },
+    /// It left rows without the rows that they refer to; the whole migration was undone.
+    #[error("migration {version} (`{name}`) leaves rows in `{table}` whose rows in `{parent}` do not exist")]
+    Orphans {
+        /// Its version.
+        version: u32,
+        /// Its name.
+        name: String,
+        /// Where the rows are.
+        table: String,
+        /// Where the rows are missing that they refer to.
+        parent: String,
+    },
     /// The record of migrations could not be read or written.
     #[error("the record of migrations could not be read or written: {}", words(.0))]
     Record(Error),
@@ -125,17 +140,26 @@ pub(super) fn apply(session: &Session, migrations: &[Migration], settings: &Sett
             return Err(MigrateError::Changed { version, name, applied_at });
         }
     }
-    for migration in &migrations[database as usize..] {
-        session.as_host(|connection| connection.execute_batch("BEGIN IMMEDIATE")).map_err(recorded)?;
-        if let Err(error) = apply_one(session, migration, settings) {
-            // SQLite may have rolled back already; then there is nothing left to undo.
-            if session.in_transaction() {
-                session.as_host(|connection| connection.execute_batch("ROLLBACK")).map_err(recorded)?;
-            }
-            return Err(error);
-        }
+    let new = &migrations[database as usize..];
+    if !new.is_empty() {
+        // NB: SQLite ignores this within a transaction, so it is around all of them.
+        session.as_host(|connection| connection.pragma_update(None, "foreign_keys", false)).map_err(recorded)?;
+        let applied = new.iter().try_for_each(|migration| apply_one(session, migration, settings));
+        session.as_host(|connection| connection.pragma_update(None, "foreign_keys", true)).map_err(recorded)?;
+        applied?;
     }
     Ok(Applied { from: database, to: component })
+}
+
+fn apply_one(session: &Session, migration: &Migration, settings: &Settings) -> Result<(), MigrateError> {
+    let recorded = |error: rusqlite::Error| MigrateError::Record(session.explain(&error));
+    session.as_host(|connection| connection.execute_batch("BEGIN IMMEDIATE")).map_err(recorded)?;
+    let applied = run(session, migration, settings);
+    // SQLite may have rolled back already; then there is nothing left to undo.
+    if applied.is_err() && session.in_transaction() {
+        session.as_host(|connection| connection.execute_batch("ROLLBACK")).map_err(recorded)?;
+    }
+    applied
 }
 
 fn check_order(migrations: &[Migration], limit: usize) -> Result<(), MigrateError> {
@@ -158,7 +182,7 @@ fn read_record(connection: &Connection) -> rusqlite::Result<Vec<(String, String)
         .collect()
 }
 
-fn apply_one(session: &Session, migration: &Migration, settings: &Settings) -> Result<(), MigrateError> {
+fn run(session: &Session, migration: &Migration, settings: &Settings) -> Result<(), MigrateError> {
     let Migration { version, name, sql } = migration;
     let failed = |statement, source_error| MigrateError::Failed {
         version: *version,
@@ -170,6 +194,11 @@ fn apply_one(session: &Session, migration: &Migration, settings: &Settings) -> R
         return Err(failed(1, Error::Invalid("the SQL contains a NUL character".into())));
     }
     session.migrate(sql, settings.migration_time).map_err(|(statement, error)| failed(statement, error))?;
+    if let Some((table, parent)) =
+        session.as_host(orphan).map_err(|error| MigrateError::Record(session.explain(&error)))?
+    {
+        return Err(MigrateError::Orphans { version: *version, name: name.clone(), table, parent });
+    }
     session
         .as_host(|connection| {
             connection.execute(
@@ -179,6 +208,12 @@ fn apply_one(session: &Session, migration: &Migration, settings: &Settings) -> R
             connection.execute_batch("COMMIT")
         })
         .map_err(|error| MigrateError::Record(session.explain(&error)))
+}
+
+/// A table with a row that refers to none, and the table that it refers to.
+fn orphan(connection: &Connection) -> rusqlite::Result<Option<(String, String)>> {
+    let mut check = connection.prepare("PRAGMA foreign_key_check")?;
+    check.query_row([], |row| Ok((row.get("table")?, row.get("parent")?))).optional()
 }
 
 fn digest(sql: &str) -> String {

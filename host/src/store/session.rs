@@ -194,6 +194,11 @@ impl Session {
             Some(rusqlite::ErrorCode::AuthorizationForStatementDenied) => {
                 Error::Invalid(self.guard.refusal().unwrap_or_else(|| error.to_string()))
             }
+            Some(rusqlite::ErrorCode::OperationInterrupted)
+                if self.deadline.get().is_some_and(|deadline| deadline <= Instant::now()) =>
+            {
+                Error::Closed("the statement was stopped at the time limit of its transaction".into())
+            }
             Some(rusqlite::ErrorCode::OperationInterrupted) => {
                 Error::TooLarge(format!("the statement was stopped: it ran longer than {:?}", self.limit()))
             }

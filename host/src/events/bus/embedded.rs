@@ -94,3 +94,6 @@ fn full(event: &Event, service: &str) -> Fault {
     let topic = &event.topic;
     Fault::new(FaultKind::Overloaded, format!("the subscription of {service} to {topic} has no room for another event"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -192,3 +192,6 @@ impl Receiver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

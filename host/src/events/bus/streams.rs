@@ -273,3 +273,6 @@ impl Ledger for Group {
         self.entries().held.remove(&held.id);
     }
 }
+
+#[cfg(test)]
+mod tests;
