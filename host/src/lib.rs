@@ -12,6 +12,7 @@
 pub mod engine;
 pub mod events;
 pub mod gateway;
+pub mod manifest;
 pub mod outbound;
 pub mod policy;
 pub mod rollout;

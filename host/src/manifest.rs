@@ -1,0 +1,205 @@
+//! `wharf.toml` to validated values, and nothing else.
+//!
+//! The manifest says everything that an operator decides. It is read and checked as a whole before anything starts, and
+//! everything wrong with it is reported at once: whoever mends a manifest wants to know all of it, and a host that
+//! starts on half of one would be worse than none. What is handed out needs no further checking: defaults are filled
+//! in, names lead somewhere, numbers are within bounds, paths start at the manifest's folder.
+//!
+//! Nothing in here touches what the manifest speaks of. Whether a file exists or a port is free is found out by those
+//! who use them; they report it at the manifest's line by [`Manifest::error_at`].
+
+use std::{
+    collections::BTreeMap,
+    fmt::Display,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use toml::de::DeTable;
+
+mod error;
+mod events;
+mod gateway;
+mod origin;
+mod path;
+mod policy;
+mod reader;
+mod secret;
+mod services;
+#[cfg(test)]
+mod tests;
+mod validate;
+mod values;
+
+pub use error::{ManifestError, ManifestErrors, Place, Placed};
+pub use events::{Bus, RedisUrl, Topic};
+pub use gateway::{Admin, Aggregate, Gateway, Methods, Part, Route};
+pub use origin::{Origin, Scheme};
+pub use path::{PathTemplate, Piece};
+pub use policy::{Breaker, Bulkhead, EVENTS, Edge, EdgePolicy, GATEWAY, Policies, Retry};
+pub use secret::{Secret, SecretError, SecretRef};
+pub use services::{Component, Instances, Limits, Service, Source};
+
+use reader::{Document, Table, Value};
+
+/// A whole, valid manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// The file, as it was named to [`load`](Self::load).
+    pub path: PathBuf,
+    /// The application.
+    pub app: App,
+    /// The HTTP entrance.
+    pub gateway: Gateway,
+    /// Where the running host is asked and told.
+    pub admin: Admin,
+    /// The services by name; at least one.
+    pub services: BTreeMap<String, Service>,
+    /// The topics by name.
+    pub topics: BTreeMap<String, Topic>,
+    /// What carries events.
+    pub bus: Bus,
+    /// What guards the calls.
+    pub policies: Policies,
+}
+
+/// The application as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct App {
+    /// Its name; the same rule as for services.
+    pub name: String,
+    /// The folder for databases, compiled code and the admin socket.
+    pub data: Placed<PathBuf>,
+}
+
+/// The longest manifest, in bytes.
+const MAX_LENGTH: usize = 1 << 20;
+
+// === impl Manifest ===
+
+impl Manifest {
+    /// Reads and validates the manifest in a file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, or why it cannot be read.
+    pub fn load(path: &Path) -> Result<Self, ManifestErrors> {
+        let unreadable = |error| ManifestErrors::whole(path, format!("the manifest cannot be read: {error}"));
+        let mut bytes = Vec::new();
+        let file = File::open(path).map_err(unreadable)?;
+        file.take(MAX_LENGTH as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        if bytes.len() > MAX_LENGTH {
+            return Err(too_long(path));
+        }
+        match str::from_utf8(&bytes) {
+            Ok(text) => Self::parse(text, path),
+            Err(error) => {
+                let line = bytes[..error.valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+                Err(ManifestErrors::whole(path, format!("the manifest is not UTF-8 text: see line {line}")))
+            }
+        }
+    }
+
+    /// Validates the text of a manifest. `path` is what errors name, and its folder is where relative paths start.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ManifestErrors> {
+        if text.len() > MAX_LENGTH {
+            return Err(too_long(path));
+        }
+        let doc = Document::new(text, path.parent().unwrap_or(Path::new("")));
+        let (tree, syntax) = DeTable::parse_recoverable(text);
+        if !syntax.is_empty() {
+            let mut errors = syntax_errors(&doc, &syntax);
+            // What follows from the first mistake on a line says nothing new.
+            errors.sort();
+            errors.dedup_by_key(|error| error.place.map(|place| place.line));
+            return Err(ManifestErrors::new(path, errors));
+        }
+        let manifest = Self::read(doc.root(tree.get_ref()), &doc, path);
+        let errors = doc.into_errors();
+        if errors.is_empty() { Ok(manifest) } else { Err(ManifestErrors::new(path, errors)) }
+    }
+
+    fn read(mut root: Table<'_>, doc: &Document<'_>, path: &Path) -> Self {
+        let app = App::read(root.table("app"), doc);
+        let gateway = Gateway::read(root.table("gateway"), doc);
+        let admin = Admin::read(root.table("admin"), &app.data);
+        let services_table = root.table("services");
+        if services_table.is_empty() {
+            services_table.report("expected at least one service, as in [services.user]");
+        }
+        let services = services::read(services_table, doc);
+        let topics = events::read_topics(root.table("topics"), doc);
+        let bus = Bus::read(root.table("events"));
+        let (policies, edges) = Policies::read(root.table("policy"), doc);
+        root.finish();
+        let manifest = Self { path: path.to_owned(), app, gateway, admin, services, topics, bus, policies };
+        validate::validate(&manifest, &edges, doc);
+        manifest
+    }
+
+    /// The policy of the calls from `caller` (a service, [`GATEWAY`] or [`EVENTS`]) to the service `callee`.
+    pub fn edge_policy(&self, caller: &str, callee: &str) -> &EdgePolicy {
+        self.policies.edges.get(&Edge::new(caller, callee)).unwrap_or(&self.policies.defaults)
+    }
+
+    /// Every way that calls may take, in the order of the callers' names.
+    pub fn edges(&self) -> Vec<Edge> {
+        let callers = self.services.keys().map(String::as_str).chain([GATEWAY, EVENTS]);
+        let all = callers.flat_map(|caller| self.services.keys().map(move |callee| Edge::new(caller, callee)));
+        let mut edges: Vec<_> = all.filter(|edge| self.has_edge(edge)).collect();
+        edges.sort();
+        edges
+    }
+
+    /// Whether the manifest lets calls take this way.
+    pub fn has_edge(&self, edge: &Edge) -> bool {
+        let names = |list: &[Placed<String>], name: &str| list.iter().any(|placed| placed.value == name);
+        match edge.caller.as_str() {
+            GATEWAY => {
+                let routes = self.gateway.routes.iter().map(|route| &route.service);
+                let parts = self.gateway.aggregates.iter().flat_map(|aggregate| aggregate.parts.values());
+                routes.chain(parts.map(|part| &part.service)).any(|service| service.value == edge.callee)
+            }
+            EVENTS => self.services.get(&edge.callee).is_some_and(|service| !service.subscribes.is_empty()),
+            caller => self.services.get(caller).is_some_and(|service| names(&service.calls, &edge.callee)),
+        }
+    }
+
+    /// An error that turned up later with something written in the manifest, in the form of those found by
+    /// [`load`](Self::load): a missing file, a port in use.
+    pub fn error_at<T>(&self, at: &Placed<T>, message: impl Display) -> ManifestErrors {
+        let error = ManifestError { place: at.place, key: at.key.clone(), message: message.to_string() };
+        ManifestErrors::new(&self.path, vec![error])
+    }
+}
+
+// === impl App ===
+
+impl App {
+    fn read(mut table: Table<'_>, doc: &Document<'_>) -> Self {
+        let name = table.required("name", "the application's name", |value| {
+            let name = value.string()?;
+            services::wrong_name(&name).map_or(Some(name), |wrong| value.report(wrong))
+        });
+        let data = table.optional("data", Value::path);
+        let data = data.unwrap_or_else(|| table.default("data", doc.resolve(".wharf")));
+        table.finish();
+        Self { name: name.unwrap_or_default(), data }
+    }
+}
+
+fn too_long(path: &Path) -> ManifestErrors {
+    ManifestErrors::whole(path, format!("the manifest is longer than {} KiB", MAX_LENGTH >> 10))
+}
+
+fn syntax_errors(doc: &Document<'_>, errors: &[toml::de::Error]) -> Vec<ManifestError> {
+    let error = |error: &toml::de::Error| ManifestError {
+        place: error.span().map(|span| doc.place(span.start)),
+        key: String::new(),
+        message: format!("not valid TOML: {}", error.message().trim_end()),
+    };
+    errors.iter().map(error).collect()
+}

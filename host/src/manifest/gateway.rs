@@ -1,0 +1,308 @@
+//! `[gateway]` and `[admin]`: what listens, and which requests go where.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use http::Method;
+
+use super::{
+    error::Placed,
+    path::{PathTemplate, path_params, wrong_prefix},
+    reader::{Document, Table, Value, did_you_mean, quoted},
+    secret::SecretRef,
+    values::{LONGEST, SHORTEST},
+};
+
+/// The HTTP entrance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// Where it listens; port 0 takes any free one.
+    pub listen: Placed<SocketAddr>,
+    /// The longest head of a request, in bytes.
+    pub max_header_bytes: u64,
+    /// The longest body of a request, in bytes, where its route sets none.
+    pub max_body_bytes: u64,
+    /// How long a client may take to send a request's head.
+    pub header_timeout: Duration,
+    /// The longest wait for the next piece of a request's body.
+    pub body_timeout: Duration,
+    /// How long a connection may stand without a request.
+    pub idle_timeout: Duration,
+    /// How long requests in flight may take to finish at shutdown.
+    pub shutdown_grace: Duration,
+    /// Connections at a time.
+    pub max_connections: usize,
+    /// Which requests go to which service; no two conflict.
+    pub routes: Vec<Route>,
+    /// Answers put together from several services; their paths conflict with no route for GET.
+    pub aggregates: Vec<Aggregate>,
+}
+
+/// Requests that go to a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The path in matchit's syntax: `/users/{id}`, `/files/{*rest}`.
+    pub path: Placed<String>,
+    /// The methods that it takes.
+    pub methods: Methods,
+    /// The service; it exists.
+    pub service: Placed<String>,
+    /// What is taken off the path's start before the service sees it: whole segments, no slash at the end.
+    pub strip_prefix: Option<String>,
+    /// The longest body of a request, in bytes; the gateway's where the route sets none.
+    pub max_body_bytes: u64,
+    /// A deadline of the route's own, in place of the edge's.
+    pub deadline: Option<Duration>,
+}
+
+/// The methods that a route takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Methods {
+    /// Any.
+    All,
+    /// These, at least one.
+    Only(Vec<Method>),
+}
+
+/// A GET whose answer is put together from several services.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aggregate {
+    /// The path in matchit's syntax.
+    pub path: Placed<String>,
+    /// The parts by their name in the answer; at least one.
+    pub parts: BTreeMap<String, Part>,
+}
+
+/// A part of an aggregate: one GET to one service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The service; it exists.
+    pub service: Placed<String>,
+    /// The path and query to ask for; every parameter in it is one of the aggregate's path.
+    pub path: PathTemplate,
+    /// A deadline of the part's own, in place of the edge's.
+    pub deadline: Option<Duration>,
+    /// Whether the answer goes out without it if it cannot be had.
+    pub optional: bool,
+}
+
+/// Where the running host is asked and told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admin {
+    /// A Unix socket, whose file permissions guard it.
+    Socket(Placed<PathBuf>),
+    /// A TCP port on loopback, guarded by a token.
+    Listen {
+        /// A loopback address.
+        address: Placed<SocketAddr>,
+        /// What a request must carry.
+        token: Placed<SecretRef>,
+    },
+}
+
+const METHODS: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+const MAX_BODY: u64 = 64 << 30;
+
+// === impl Gateway ===
+
+impl Gateway {
+    pub(super) fn read(mut table: Table<'_>, doc: &Document<'_>) -> Self {
+        let listen = table.optional("listen", |v| v.address());
+        let listen = listen.unwrap_or_else(|| table.default("listen", SocketAddr::from(([127, 0, 0, 1], 3000))));
+        let max_body_bytes = table.or("max-body-bytes", 1 << 20, |v| v.size(1..=MAX_BODY));
+        let mut time = |key, seconds| table.or(key, Duration::from_secs(seconds), |v| v.duration(SHORTEST..=LONGEST));
+        let gateway = Self {
+            listen,
+            max_body_bytes,
+            header_timeout: time("header-timeout", 10),
+            body_timeout: time("body-timeout", 30),
+            idle_timeout: time("idle-timeout", 60),
+            shutdown_grace: time("shutdown-grace", 30),
+            max_header_bytes: table.or("max-header-bytes", 16 << 10, |v| v.size(1 << 10..=1 << 20)),
+            max_connections: table.or("max-connections", 10_000, |v| v.integer(1..=1_000_000)),
+            routes: read_all(table.tables("routes"), |t| Route::read(t, max_body_bytes, doc)),
+            aggregates: read_all(table.tables("aggregates"), |t| Aggregate::read(t, doc)),
+        };
+        table.finish();
+        gateway
+    }
+}
+
+fn read_all<'a, T>(tables: Vec<Table<'a>>, read: impl FnMut(Table<'a>) -> Option<T>) -> Vec<T> {
+    tables.into_iter().filter_map(read).collect()
+}
+
+fn deadline(table: &mut Table<'_>) -> Option<Duration> {
+    table.optional("deadline", |v| v.duration(SHORTEST..=LONGEST))
+}
+
+/// A path that requests are matched with.
+fn route_path(table: &mut Table<'_>) -> Option<(Placed<String>, Vec<String>)> {
+    table.required("path", "a path such as \"/users/{id}\"", |value| {
+        let path = value.string()?;
+        match path_params(&path) {
+            Ok(params) => Some((value.placed(path), params)),
+            Err(wrong) => value.report(format!("{wrong}, found {}", quoted(&path))),
+        }
+    })
+}
+
+fn service(table: &mut Table<'_>) -> Option<Placed<String>> {
+    table.required("service", "the name of a service", |v| Some(v.placed(v.string()?)))
+}
+
+// === impl Route ===
+
+impl Route {
+    fn read(mut table: Table<'_>, max_body_bytes: u64, doc: &Document<'_>) -> Option<Self> {
+        // Everything is read before anything is given up, so that everything wrong is reported.
+        let path = route_path(&mut table);
+        let methods = table.or("methods", Methods::All, Methods::read);
+        let service = service(&mut table);
+        let strip_prefix = table.optional("strip-prefix", |v| Some(v.placed(v.string()?)));
+        let max_body_bytes = table.or("max-body-bytes", max_body_bytes, |v| v.size(1..=MAX_BODY));
+        let deadline = deadline(&mut table);
+        table.finish();
+        let (path, _) = path?;
+        if let Some(prefix) = &strip_prefix
+            && let Some(wrong) = wrong_prefix(prefix, &path)
+        {
+            doc.report_at(prefix, format!("{wrong}, found {}", quoted(prefix)));
+        }
+        let strip_prefix = strip_prefix.map(|prefix| prefix.value);
+        Some(Self { path, methods, service: service?, strip_prefix, max_body_bytes, deadline })
+    }
+}
+
+// === impl Methods ===
+
+impl Methods {
+    /// Whether a route takes this method.
+    pub fn allow(&self, method: &Method) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(methods) => methods.contains(method),
+        }
+    }
+
+    /// The first method that both take.
+    pub(super) fn overlap(&self, other: &Self) -> Option<Method> {
+        METHODS.into_iter().find(|method| self.allow(method) && other.allow(method))
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        let mut methods = Vec::new();
+        for item in value.items()? {
+            let known = METHODS.iter().find(|method| item.as_str() == Some(method.as_str()));
+            match known {
+                Some(method) if methods.contains(method) => {
+                    item.report::<()>(format!("`{method}` is listed twice"));
+                }
+                Some(method) => methods.push(method.clone()),
+                None => {
+                    item.expected::<()>(format_args!("one of {}", METHODS.map(|m| format!("\"{m}\"")).join(", ")));
+                }
+            }
+        }
+        if value.items()?.is_empty() {
+            return value.report("expected at least one method; leave the key out to take all");
+        }
+        Some(Self::Only(methods))
+    }
+}
+
+// === impl Aggregate ===
+
+impl Aggregate {
+    fn read(mut table: Table<'_>, doc: &Document<'_>) -> Option<Self> {
+        let path = route_path(&mut table);
+        let params = path.as_ref().map(|(_, params)| params.as_slice());
+        let mut parts = BTreeMap::new();
+        let mut count = 0;
+        for (name, value) in table.table("parts").entries() {
+            count += 1;
+            if name.is_empty() {
+                doc.report_at(&name, "expected a name for this part of the answer");
+            }
+            if let Some(part) = value.table().and_then(|table| Part::read(table, params)) {
+                parts.insert(name.value, part);
+            }
+        }
+        if count == 0 {
+            table.report("expected at least one part, as in [gateway.aggregates.parts.user]");
+        }
+        table.finish();
+        Some(Self { path: path?.0, parts })
+    }
+}
+
+// === impl Part ===
+
+impl Part {
+    /// `params` are those of the aggregate's path, if that could be read.
+    fn read(mut table: Table<'_>, params: Option<&[String]>) -> Option<Self> {
+        let service = service(&mut table);
+        let path = table.required("path", "a path such as \"/users/{id}\"", |value| {
+            let text = value.string()?;
+            let template = match PathTemplate::parse(&text) {
+                Ok(template) => template,
+                Err(wrong) => return value.report(format!("{wrong}, found {}", quoted(&text))),
+            };
+            let unknown: BTreeSet<&str> =
+                template.params().filter(|name| params.is_some_and(|known| !known.iter().any(|k| k == name))).collect();
+            for name in unknown {
+                let known = params.unwrap_or_default();
+                let meant = did_you_mean(name, known.iter().map(String::as_str));
+                value.report::<()>(format!("the aggregate's path has no parameter {}{meant}", quoted(name)));
+            }
+            Some(template)
+        });
+        let deadline = deadline(&mut table);
+        let optional = table.or("optional", false, Value::boolean);
+        table.finish();
+        Some(Self { service: service?, path: path?, deadline, optional })
+    }
+}
+
+// === impl Admin ===
+
+impl Admin {
+    /// `data` is where the socket goes if nothing is said.
+    pub(super) fn read(mut table: Table<'_>, data: &Path) -> Self {
+        let socket = table.value("socket");
+        let listen = table.value("listen");
+        let token = table.value("token");
+        let default = table.default("socket", data.join("admin.sock"));
+        table.finish();
+        let token_ref = token.as_ref().and_then(|value| Some(value.placed(SecretRef::read(value)?)));
+        match (socket, listen) {
+            (Some(_), Some(listen)) => {
+                listen.report::<()>("expected either `socket` or `listen`, found both");
+            }
+            (socket, None) => {
+                if let Some(token) = token {
+                    token.report::<()>("`token` goes with `listen`; a socket is guarded by its file's permissions");
+                }
+                return Self::Socket(socket.and_then(|value| value.path()).unwrap_or(default));
+            }
+            (None, Some(listen)) => {
+                let address = listen.address();
+                if address.as_ref().is_some_and(|address| !address.ip().is_loopback()) {
+                    listen.expected::<()>("a loopback address such as \"127.0.0.1:9000\"");
+                }
+                if token.is_none() {
+                    listen.report::<()>("`token` is required with `listen`, such as token = \"env:WHARF_ADMIN_TOKEN\"");
+                }
+                if let (Some(address), Some(token)) = (address, token_ref) {
+                    return Self::Listen { address, token };
+                }
+            }
+        }
+        Self::Socket(default)
+    }
+}

@@ -1,0 +1,236 @@
+//! `[services.<name>]`: what each service is built from, may reach and may use.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use super::{
+    error::Placed,
+    origin::Origin,
+    policy::{EVENTS, GATEWAY},
+    reader::{Document, Table, Value, quoted},
+    secret::SecretRef,
+    values::SHORTEST,
+};
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name: at most 63 lower-case letters, digits and inner hyphens, a letter first.
+    pub name: Placed<String>,
+    /// Where its component comes from.
+    pub component: Component,
+    /// Whether it has a database of its own.
+    pub database: bool,
+    /// The topics that it may publish to; all are declared.
+    pub publishes: Vec<Placed<String>>,
+    /// The topics whose events are delivered to it; all are declared.
+    pub subscribes: Vec<Placed<String>>,
+    /// The services that it may call; all exist.
+    pub calls: Vec<Placed<String>>,
+    /// The origins outside that it may send requests to.
+    pub outbound: Vec<Placed<Origin>>,
+    /// What it reads by `wasi:config`.
+    pub config: BTreeMap<String, String>,
+    /// What it reads by `wasi:config` as well; no key is in `config` too.
+    pub secrets: BTreeMap<String, Placed<SecretRef>>,
+    /// How many instances run its calls.
+    pub instances: Instances,
+    /// What one instance may use.
+    pub limits: Limits,
+}
+
+/// Where a component comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Component {
+    /// It is built from source.
+    Source(Source),
+    /// It is ready: a `.wasm` file.
+    File(Placed<PathBuf>),
+}
+
+/// How a component is built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The folder of the source, a crate unless `build` says how else.
+    pub folder: Placed<PathBuf>,
+    /// The shell command that builds it; cargo for wasm32-wasip2 if there is none.
+    pub build: Option<Placed<String>>,
+    /// The `.wasm` that comes of it; where cargo puts it if there is none.
+    pub artifact: Option<Placed<PathBuf>>,
+}
+
+/// How many instances run a service's calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instances {
+    /// Instances in the pool; at least 1.
+    pub max: usize,
+    /// Calls at a time in one instance; at least 1.
+    pub concurrency: usize,
+    /// Calls after which an instance is retired; at least 1.
+    pub reuse: u64,
+    /// Calls that may wait for an instance; 0 means that none waits.
+    pub queue: usize,
+}
+
+/// What one instance may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of all its linear memories together.
+    pub memory: u64,
+    /// Elements of all its tables together.
+    pub tables: usize,
+    /// The longest uninterrupted stretch of computing.
+    pub cpu: Duration,
+}
+
+const RESERVED: [&str; 3] = [GATEWAY, EVENTS, "wharf"];
+const CONFIG_KEY_LENGTH: usize = 256;
+/// The longest stretch of computing that can be allowed: beyond it neighbours and deadlines suffer.
+const LONGEST_CPU: Duration = Duration::from_secs(60);
+
+/// What is wrong with the name of an application or a service, if anything.
+pub(super) fn wrong_name(name: &str) -> Option<String> {
+    let good = name.len() <= 63
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && !name.ends_with('-')
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let rule = "expected a name of at most 63 lower-case letters, digits and inner hyphens that starts with a letter";
+    (!good).then(|| format!("{rule}, found {}", quoted(name)))
+}
+
+/// Reads all services. A name that is no good is reported, and its service read all the same.
+pub(super) fn read(table: Table<'_>, doc: &Document<'_>) -> BTreeMap<String, Service> {
+    let mut services = BTreeMap::new();
+    for (name, value) in table.entries() {
+        if let Some(wrong) = wrong_name(&name) {
+            doc.report_at(&name, wrong);
+        } else if RESERVED.contains(&name.as_str()) {
+            let message = format!("a service cannot be named {}: Wharf itself uses that name", quoted(&name));
+            doc.report_at(&name, message);
+        }
+        if let Some(table) = value.table() {
+            services.insert(name.value.clone(), Service::read(name, table, doc));
+        }
+    }
+    services
+}
+
+// === impl Service ===
+
+impl Service {
+    fn read(name: Placed<String>, mut table: Table<'_>, doc: &Document<'_>) -> Self {
+        let service = Self {
+            component: Component::read(&mut table),
+            database: table.or("database", false, Value::boolean),
+            publishes: table.or("publishes", Vec::new(), |v| v.strings("topic")),
+            subscribes: table.or("subscribes", Vec::new(), |v| v.strings("topic")),
+            calls: table.or("calls", Vec::new(), |v| v.strings("service name")),
+            outbound: table.or("outbound", Vec::new(), Origin::read_all),
+            config: read_settings(table.table("config"), doc, |value| value.string()),
+            secrets: read_settings(table.table("secrets"), doc, |value| Some(value.placed(SecretRef::read(value)?))),
+            instances: Instances::read(table.table("instances")),
+            limits: Limits::read(table.table("limits")),
+            name,
+        };
+        for (key, secret) in &service.secrets {
+            if service.config.contains_key(key) {
+                doc.report_at(
+                    secret,
+                    format!("{} is in config too; the service can see only one of them", quoted(key)),
+                );
+            }
+        }
+        table.finish();
+        service
+    }
+}
+
+fn read_settings<T>(
+    table: Table<'_>,
+    doc: &Document<'_>,
+    read: impl Fn(&Value<'_>) -> Option<T>,
+) -> BTreeMap<String, T> {
+    let mut settings = BTreeMap::new();
+    for (name, value) in table.entries() {
+        if name.is_empty() || name.len() > CONFIG_KEY_LENGTH {
+            doc.report_at(&name, format!("expected a name of 1 to {CONFIG_KEY_LENGTH} bytes"));
+        }
+        if let Some(setting) = read(&value) {
+            settings.insert(name.value, setting);
+        }
+    }
+    settings
+}
+
+// === impl Component ===
+
+impl Component {
+    fn read(table: &mut Table<'_>) -> Self {
+        // Read through `value`, so that one which is there but wrong is not called missing as well.
+        let (source, file) = (table.value("source"), table.value("component"));
+        let build = table.optional("build", |v| {
+            let command = v.string()?;
+            let blank = command.trim().is_empty();
+            if blank { v.expected("a shell command") } else { Some(v.placed(command)) }
+        });
+        let artifact = table.optional("artifact", |v| v.path());
+        let expected = "expected either `source` (a folder to build) or `component` (a ready .wasm file)";
+        match (source, file) {
+            (Some(_), Some(file)) => {
+                file.report::<()>(format!("{expected}, found both"));
+            }
+            (None, None) => table.report(format!("{expected}, found neither")),
+            (Some(folder), None) => {
+                if let Some(folder) = folder.path() {
+                    return Self::Source(Source { folder, build, artifact });
+                }
+            }
+            (None, Some(file)) => {
+                let given = [("build", build.is_some()), ("artifact", artifact.is_some())];
+                for (key, _) in given.into_iter().filter(|(_, given)| *given) {
+                    file.report::<()>(format!("`{key}` goes with `source`; a ready component is not built"));
+                }
+                if let Some(path) = file.path() {
+                    return Self::File(path);
+                }
+            }
+        }
+        Self::File(table.placed(PathBuf::new()))
+    }
+
+    /// What says where it comes from: the `source` or the `component` key.
+    pub fn place(&self) -> &Placed<PathBuf> {
+        match self {
+            Self::Source(source) => &source.folder,
+            Self::File(file) => file,
+        }
+    }
+}
+
+// === impl Instances ===
+
+impl Instances {
+    fn read(mut table: Table<'_>) -> Self {
+        let instances = Self {
+            max: table.or("max", 16, |v| v.integer(1..=4096)),
+            concurrency: table.or("concurrency", 16, |v| v.integer(1..=10_000)),
+            reuse: table.or("reuse", 100_000, |v| v.integer(1..=1_000_000_000)),
+            queue: table.or("queue", 1024, |v| v.integer(0..=1_000_000)),
+        };
+        table.finish();
+        instances
+    }
+}
+
+// === impl Limits ===
+
+impl Limits {
+    fn read(mut table: Table<'_>) -> Self {
+        let limits = Self {
+            memory: table.or("memory", 64 << 20, |v| v.size(64 << 10..=4 << 30)),
+            tables: table.or("tables", 20_000, |v| v.integer(1..=10_000_000)),
+            cpu: table.or("cpu", Duration::from_millis(500), |v| v.duration(SHORTEST..=LONGEST_CPU)),
+        };
+        table.finish();
+        limits
+    }
+}

@@ -1,0 +1,147 @@
+//! Cross references: whether what the sections say of each other is true.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Manifest,
+    error::Placed,
+    gateway::{Admin, Methods},
+    policy::{EVENTS, Edge, GATEWAY},
+    reader::{Document, did_you_mean, quoted},
+    services::Service,
+};
+
+/// Reports every reference that leads nowhere and every two things that exclude each other.
+pub(super) fn validate(manifest: &Manifest, edges: &[Placed<Edge>], doc: &Document<'_>) {
+    for service in manifest.services.values() {
+        check_calls(manifest, service, doc);
+        for topic in service.publishes.iter().chain(&service.subscribes) {
+            check_topic(manifest, topic, doc);
+        }
+    }
+    for route in &manifest.gateway.routes {
+        check_service(manifest, &route.service, doc);
+    }
+    for part in manifest.gateway.aggregates.iter().flat_map(|aggregate| aggregate.parts.values()) {
+        check_service(manifest, &part.service, doc);
+    }
+    check_routes(manifest, doc);
+    check_listeners(manifest, doc);
+    for edge in edges {
+        check_edge(manifest, edge, doc);
+    }
+}
+
+fn service_names(manifest: &Manifest) -> impl Iterator<Item = &str> + Clone {
+    manifest.services.keys().map(String::as_str)
+}
+
+fn check_service(manifest: &Manifest, name: &Placed<String>, doc: &Document<'_>) -> bool {
+    let exists = manifest.services.contains_key(&name.value);
+    if !exists {
+        let meant = did_you_mean(name, service_names(manifest));
+        doc.report_at(name, format!("there is no service {}{meant}", quoted(name)));
+    }
+    exists
+}
+
+fn check_calls(manifest: &Manifest, service: &Service, doc: &Document<'_>) {
+    for callee in &service.calls {
+        if callee.value == service.name.value {
+            doc.report_at(callee, "a service cannot call itself; a call within it is a function call");
+        } else {
+            check_service(manifest, callee, doc);
+        }
+    }
+}
+
+fn check_topic(manifest: &Manifest, topic: &Placed<String>, doc: &Document<'_>) {
+    if !manifest.topics.contains_key(&topic.value) {
+        let meant = did_you_mean(topic, manifest.topics.keys().map(String::as_str));
+        let name = quoted(topic);
+        let add =
+            if meant.is_empty() { format!("; declare it as [topics.\"{}\"]", topic.escape_debug()) } else { meant };
+        doc.report_at(topic, format!("there is no topic {name}{add}"));
+    }
+}
+
+/// Two routes conflict if some request would match both and neither is more specific.
+fn check_routes(manifest: &Manifest, doc: &Document<'_>) {
+    let gateway = &manifest.gateway;
+    let get = Methods::Only(vec![http::Method::GET]);
+    let routes = gateway.routes.iter().map(|route| (&route.path, &route.methods));
+    let mut all: Vec<_> = routes.chain(gateway.aggregates.iter().map(|aggregate| (&aggregate.path, &get))).collect();
+    // In the order of the lines, so that it is the later of two that conflicts with the earlier.
+    all.sort_by_key(|(path, _)| path.place);
+
+    let mut router = matchit::Router::new();
+    let mut known: BTreeMap<&str, Vec<(&Placed<String>, &Methods)>> = BTreeMap::new();
+    for (path, methods) in all {
+        let same = known.entry(path.as_str()).or_default();
+        if let Some((other, method)) = same.iter().find_map(|(other, theirs)| Some((other, theirs.overlap(methods)?))) {
+            doc.report_at(path, format!("`{method} {}` has a route already, on line {}", path.value, line(other)));
+        }
+        let first = same.is_empty();
+        same.push((path, methods));
+        if first && let Err(error) = router.insert(path.as_str(), ()) {
+            let message = match error {
+                matchit::InsertError::Conflict { with } => {
+                    let other = known.get(with.as_str()).and_then(|same| same.first());
+                    let on = other.map_or_else(String::new, |(other, _)| format!(", on line {}", line(other)));
+                    let (path, with) = (quoted(path), quoted(&with));
+                    format!("{path} matches the same requests as {with}{on}; give the parameters the same names")
+                }
+                other => format!("expected a path that can be matched, found {}: {other}", quoted(path)),
+            };
+            doc.report_at(path, message);
+        }
+    }
+}
+
+fn line<T>(placed: &Placed<T>) -> usize {
+    placed.place.map_or(0, |place| place.line)
+}
+
+fn check_listeners(manifest: &Manifest, doc: &Document<'_>) {
+    if let Admin::Listen { address, .. } = &manifest.admin
+        && address.value == manifest.gateway.listen.value
+        && address.port() != 0
+    {
+        doc.report_at(address, format!("the gateway listens on {} already", address.value));
+    }
+}
+
+/// A policy for calls that cannot happen is a mistake, not a precaution.
+fn check_edge(manifest: &Manifest, placed: &Placed<Edge>, doc: &Document<'_>) {
+    let Edge { caller, callee } = &placed.value;
+    if callee == GATEWAY || callee == EVENTS {
+        doc.report_at(placed, format!("nothing calls {}; it is only ever a caller", quoted(callee)));
+        return;
+    }
+    let callee_name = placed.with(callee.clone());
+    let callee_exists = check_service(manifest, &callee_name, doc);
+    let callers = service_names(manifest).chain([GATEWAY, EVENTS]);
+    if !callers.clone().any(|name| name == caller) {
+        let meant = did_you_mean(caller, callers);
+        let message =
+            format!("there is no service {}{meant}; other callers are `gateway` and `events`", quoted(caller));
+        doc.report_at(placed, message);
+        return;
+    }
+    // What could not be read might have been the way that is missing here.
+    let grants = match caller.as_str() {
+        GATEWAY => "gateway".to_owned(),
+        EVENTS => format!("services.{callee}.subscribes"),
+        _ => format!("services.{caller}.calls"),
+    };
+    if !callee_exists || manifest.has_edge(&placed.value) || doc.has_errors_under(&grants) {
+        return;
+    }
+    let (caller, callee) = (quoted(caller), quoted(callee));
+    let why = match placed.value.caller.as_str() {
+        GATEWAY => format!("no route or aggregate leads to {callee}"),
+        EVENTS => format!("{callee} subscribes to no topic"),
+        _ => format!("{caller} may not call {callee}; add {callee} to {grants}"),
+    };
+    doc.report_at(placed, format!("there is no such edge: {why}"));
+}
