@@ -9,6 +9,8 @@
 //! The modules are the stations of that way, and imports run one way: `cli` uses `app`, `app` assembles everything
 //! else, `policy` knows neither wasmtime nor hyper.
 
+pub mod app;
+pub mod build;
 pub mod engine;
 pub mod events;
 pub mod gateway;

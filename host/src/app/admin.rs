@@ -86,6 +86,11 @@ impl Token {
         Self(text)
     }
 
+    /// The value of the header that carries it.
+    pub fn bearer(&self) -> String {
+        format!("Bearer {}", self.0)
+    }
+
     /// Compares in a time that says nothing about where they differ.
     fn admits(&self, header: Option<&HeaderValue>) -> bool {
         let given = header.map(HeaderValue::as_bytes).and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();

@@ -17,8 +17,6 @@ pub struct Limits {
     pub memory: usize,
     /// Elements in all tables together.
     pub tables: usize,
-    /// The longest stretch that a guest may compute without waiting for something.
-    pub cpu: Duration,
 }
 
 /// Counts what a store's instance has taken, and refuses what goes over the limits.

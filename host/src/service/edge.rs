@@ -8,7 +8,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use hyper::{Request, Response};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use wasmtime::component::Val;
 
 /// One caller's way to one callee. All calls on it, of whatever kind, share one policy and its live state.
@@ -53,12 +53,9 @@ impl Edge {
         &self.name
     }
 
-    /// The service at its end, where there is one in this process.
-    pub fn service(&self) -> Option<&Arc<Service>> {
-        match &self.endpoint {
-            Endpoint::Service(service) => Some(service),
-            Endpoint::External(_) => None,
-        }
+    /// The longest that a call on it may take.
+    pub fn deadline(&self) -> Duration {
+        self.guard.load().policy().deadline()
     }
 
     /// Sends an HTTP request. It is tried again after faults that come before anything was begun; after others only

@@ -35,6 +35,18 @@ pub enum HttpVersion {
     P3,
 }
 
+// === impl HttpVersion ===
+
+impl HttpVersion {
+    /// As people write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::P2 => "0.2",
+            Self::P3 => "0.3",
+        }
+    }
+}
+
 /// What a component exports.
 pub(super) struct Exports {
     http: Option<Http>,

@@ -1,0 +1,348 @@
+//! From a manifest to a running application: builds the parts in the order in which they need each other.
+
+use super::{
+    App, Ready,
+    admin::{Admin, AdminAddress, AdminError, Token},
+};
+use crate::{
+    engine::{Engine, Limits},
+    events::{Bus, BusConfig, BusError, BusKind, Event, RedisConfig, Subscriber, Subscription, Verdict},
+    gateway::{Aggregate, BindError, Gateway, GatewayConfig, Part, Route, RouteError, Routes, Upstream},
+    manifest::{self, EVENTS, GATEWAY, Manifest, ManifestErrors, Methods},
+    outbound::{External, HttpClient, Outbound},
+    policy::{BreakerPolicy, BulkheadPolicy, Fault, InvalidPolicy, Policy, RetryPolicy},
+    rollout::{DeployError, Loaded, Member, Rollout},
+    service::{
+        Body, CallContext, Edge, Endpoint, Grants, InstanceSettings, Misfit, Scope, Service, misfits,
+    },
+    store::{Database, OpenError, Settings},
+    telemetry::{AccessLog, TraceContext},
+};
+use futures::future::{BoxFuture, try_join_all};
+use hyper::{Request, Response, Uri};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tokio::time::Instant;
+
+/// The component file of each service, by name.
+pub type Components = BTreeMap<String, PathBuf>;
+
+/// Why an application can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Something that the manifest names can't be had; the error tells the place.
+    #[error(transparent)]
+    Manifest(#[from] ManifestErrors),
+    /// A component can't run.
+    #[error(transparent)]
+    Deploy(#[from] DeployError),
+    /// The engine can't start.
+    #[error("the WebAssembly engine can't start: {0}")]
+    Engine(String),
+    /// The bus can't start.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// A database can't be opened.
+    #[error(transparent)]
+    Database(#[from] OpenError),
+    /// The admin API can't listen.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The routes don't hold together.
+    #[error(transparent)]
+    Routes(#[from] RouteError),
+    /// A policy can't work.
+    #[error(transparent)]
+    Policy(#[from] InvalidPolicy),
+}
+
+/// Where the admin API of this manifest's host listens.
+///
+/// # Errors
+///
+/// When the token can't be had.
+pub fn admin_address(manifest: &Manifest) -> Result<AdminAddress, ManifestErrors> {
+    match &manifest.admin {
+        manifest::Admin::Socket(path) => Ok(AdminAddress::Socket(path.value.clone())),
+        manifest::Admin::Listen { address, token } => {
+            let secret = token.resolve().map_err(|error| manifest.error_at(token, error))?;
+            Ok(AdminAddress::Loopback(address.value, Token::new(secret.expose().to_string())))
+        }
+    }
+}
+
+/// Checks components against each other and against their manifest, without running any.
+///
+/// # Errors
+///
+/// When a component can't be read or compiled. What does not fit is the answer.
+pub async fn check(manifest: &Manifest, components: &Components) -> Result<Vec<Misfit>, StartError> {
+    let engine = engine(manifest)?;
+    let loaded = load(&engine, manifest, components).await?;
+    let shapes = loaded.into_iter().map(|(name, loaded)| (name, Arc::new(loaded.shape()))).collect();
+    Ok(misfits(&shapes, &grants(manifest)))
+}
+
+pub(super) async fn start(
+    manifest: Manifest,
+    components: Components,
+    log: AccessLog,
+) -> Result<Ready, StartError> {
+    let data = &manifest.app.data;
+    std::fs::create_dir_all(&data.value)
+        .map_err(|error| manifest.error_at(data, format!("the folder {} can't be made: {error}", data.display())))?;
+    // First what tells whether another host runs here already: nothing of it must be touched.
+    let admin = Admin::bind(&admin_address(&manifest)?).await?;
+    let config = gateway_config(&manifest);
+    let listener = Gateway::bind(config, Routes::builder().build()?)
+        .map_err(|error: BindError| manifest.error_at(&manifest.gateway.listen, error))?;
+    let address = listener.local_addr().map_err(|error| manifest.error_at(&manifest.gateway.listen, error))?;
+
+    let engine = engine(&manifest)?;
+    let loaded = load(&engine, &manifest, &components).await?;
+
+    let services: BTreeMap<String, Arc<Service>> =
+        manifest.services.keys().map(|name| (name.clone(), Service::new(name.as_str()))).collect();
+    let mut edges: HashMap<(String, String), Arc<Edge>> = HashMap::new();
+    for edge in manifest.edges() {
+        let policy = policy(&manifest, &edge.caller, &edge.callee)?;
+        let endpoint = Endpoint::Service(services[&edge.callee].clone());
+        let built = Edge::new(edge.caller.as_str(), &edge.callee, policy, endpoint);
+        edges.insert((edge.caller, edge.callee), built);
+    }
+    let mut all: Vec<_> = edges.values().cloned().collect();
+
+    let bus = Bus::start(bus_config(&manifest)?, subscriptions(&manifest, &edges)).await?;
+    let client = HttpClient::new();
+    let mut members = BTreeMap::new();
+    let mut databases = Vec::new();
+    for (name, service) in &manifest.services {
+        let database = match service.database {
+            true => Some(Database::of_service(&data.value, name, Settings::default()).await?),
+            false => None,
+        };
+        databases.extend(database.clone());
+        let outbound = outbound(&manifest, name, service, &client)?;
+        all.extend(outbound.edges().cloned());
+        let neighbours = service.calls.iter().filter_map(|callee| {
+            let edge = edges.get(&(name.clone(), callee.value.clone()))?;
+            Some((callee.value.clone(), edge.clone()))
+        });
+        let scope = Arc::new(Scope {
+            name: services[name].name().clone(),
+            edges: neighbours.collect(),
+            outbound,
+            publisher: bus.publisher(name.as_str()),
+            database,
+            config: configuration(&manifest, service)?,
+            limits: limits(service),
+        });
+        members.insert(name.clone(), Member::new(services[name].clone(), scope, instances(service)));
+    }
+    let rollout = Rollout::new(engine, members, grants(&manifest));
+    rollout.start(loaded).await?;
+
+    listener.routes().replace(routes(&manifest, &edges)?);
+    all.sort_by(|a, b| a.name().cmp(b.name()));
+    let app = Arc::new(App { manifest, rollout, edges: all, bus, databases, address, started: Instant::now() });
+    Ok(Ready { app, gateway: listener.with_access_log(log), admin, components })
+}
+
+fn engine(manifest: &Manifest) -> Result<Arc<Engine>, StartError> {
+    let cache = manifest.app.data.value.join("cache");
+    Engine::new(&cache).map(Arc::new).map_err(|error| StartError::Engine(format!("{error:#}")))
+}
+
+/// Reads and compiles all components, several at a time.
+async fn load(
+    engine: &Arc<Engine>,
+    manifest: &Manifest,
+    components: &Components,
+) -> Result<BTreeMap<String, Loaded>, StartError> {
+    let loading = components.iter().map(|(name, path)| async move {
+        let wasm = read(manifest, name, path)?;
+        let loaded = Loaded::new(engine, wasm, path.display().to_string()).await;
+        let loaded = loaded.map_err(|error| match manifest.services.get(name) {
+            Some(service) => StartError::Manifest(manifest.error_at(service.component.place(), error)),
+            None => StartError::Deploy(error),
+        })?;
+        Ok::<_, StartError>((name.clone(), loaded))
+    });
+    Ok(try_join_all(loading).await?.into_iter().collect())
+}
+
+fn read(manifest: &Manifest, name: &str, path: &Path) -> Result<Vec<u8>, StartError> {
+    std::fs::read(path).map_err(|error| {
+        let message = format!("the component {} can't be read: {error}", path.display());
+        match manifest.services.get(name) {
+            Some(service) => manifest.error_at(service.component.place(), message).into(),
+            None => StartError::Deploy(DeployError::UnknownService(name.to_string())),
+        }
+    })
+}
+
+fn grants(manifest: &Manifest) -> BTreeMap<String, Grants> {
+    let edges = manifest.edges();
+    let grants = manifest.services.iter().map(|(name, service)| {
+        let grants = Grants {
+            calls: service.calls.iter().map(|callee| callee.value.clone()).collect(),
+            database: service.database,
+            subscribes: !service.subscribes.is_empty(),
+            routed: edges.iter().any(|edge| edge.caller == GATEWAY && edge.callee == *name),
+        };
+        (name.clone(), grants)
+    });
+    grants.collect()
+}
+
+fn policy(manifest: &Manifest, caller: &str, callee: &str) -> Result<Policy, InvalidPolicy> {
+    let from = manifest.edge_policy(caller, callee);
+    let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let retry = RetryPolicy::try_new(from.retry.attempts, from.retry.backoff, from.retry.max_backoff)?;
+    let breaker = from.breaker.map(|it| BreakerPolicy::try_new(it.failures, it.open, it.half_open)).transpose()?;
+    let bulkhead = from.bulkhead.map(|it| BulkheadPolicy::try_new(narrow(it.concurrent), narrow(it.queue)));
+    Policy::try_new(from.deadline, retry, breaker, bulkhead.transpose()?)
+}
+
+fn limits(service: &manifest::Service) -> Limits {
+    let memory = usize::try_from(service.limits.memory).unwrap_or(usize::MAX);
+    Limits { memory, tables: service.limits.tables }
+}
+
+fn instances(service: &manifest::Service) -> InstanceSettings {
+    let from = service.instances;
+    InstanceSettings {
+        max: from.max,
+        concurrency: from.concurrency,
+        reuse: from.reuse,
+        queue: from.queue,
+        cpu: service.limits.cpu,
+    }
+}
+
+fn configuration(
+    manifest: &Manifest,
+    service: &manifest::Service,
+) -> Result<BTreeMap<String, String>, ManifestErrors> {
+    let mut all = service.config.clone();
+    for (key, secret) in &service.secrets {
+        let value = secret.resolve().map_err(|error| manifest.error_at(secret, error))?;
+        all.insert(key.clone(), value.expose().to_string());
+    }
+    Ok(all)
+}
+
+fn outbound(
+    manifest: &Manifest,
+    name: &str,
+    service: &manifest::Service,
+    client: &HttpClient,
+) -> Result<Outbound, StartError> {
+    let mut outbound = Outbound::default();
+    for origin in &service.outbound {
+        let text = origin.to_string();
+        let uri: Uri = text.parse().map_err(|error| manifest.error_at(origin, error))?;
+        let endpoint = Endpoint::External(External::new(uri.clone(), client.clone()));
+        outbound.allow(&uri, Edge::new(name, &text, policy(manifest, name, &text)?, endpoint));
+    }
+    Ok(outbound)
+}
+
+fn bus_config(manifest: &Manifest) -> Result<BusConfig, ManifestErrors> {
+    let redis = |url: &manifest::Placed<manifest::RedisUrl>| {
+        let secret = url.resolve().map_err(|error| manifest.error_at(url, error))?;
+        Ok::<_, ManifestErrors>(RedisConfig::new(secret.expose()))
+    };
+    let kind = match &manifest.bus {
+        manifest::Bus::Embedded => BusKind::Embedded,
+        manifest::Bus::RedisStreams(url) => BusKind::RedisStreams(redis(url)?),
+        manifest::Bus::RedisPubsub(url) => BusKind::RedisPubSub(redis(url)?),
+    };
+    let publishes = manifest.services.iter().map(|(name, service)| {
+        (name.clone(), service.publishes.iter().map(|topic| topic.value.clone()).collect())
+    });
+    Ok(BusConfig { app: manifest.app.name.clone(), kind, publishes: publishes.collect() })
+}
+
+fn subscriptions(manifest: &Manifest, edges: &HashMap<(String, String), Arc<Edge>>) -> Vec<Subscription> {
+    let mut all = Vec::new();
+    for (name, service) in &manifest.services {
+        let Some(edge) = edges.get(&(EVENTS.to_string(), name.clone())) else { continue };
+        for topic in &service.subscribes {
+            let subscriber = Arc::new(OverEdge(edge.clone()));
+            all.push(Subscription::new(topic.value.as_str(), name.as_str(), subscriber));
+        }
+    }
+    all
+}
+
+fn gateway_config(manifest: &Manifest) -> GatewayConfig {
+    let from = &manifest.gateway;
+    GatewayConfig {
+        listen: from.listen.value,
+        max_header_bytes: usize::try_from(from.max_header_bytes).unwrap_or(usize::MAX),
+        max_body_bytes: from.max_body_bytes,
+        header_timeout: from.header_timeout,
+        body_timeout: from.body_timeout,
+        idle_timeout: from.idle_timeout,
+        shutdown_grace: from.shutdown_grace,
+        max_connections: from.max_connections,
+    }
+}
+
+fn routes(manifest: &Manifest, edges: &HashMap<(String, String), Arc<Edge>>) -> Result<Routes, RouteError> {
+    let upstream = |service: &str| -> Arc<dyn Upstream> {
+        // The manifest's own check made sure that each route leads to a service, and so to an edge.
+        Arc::new(OverEdge(edges[&(GATEWAY.to_string(), service.to_string())].clone()))
+    };
+    let mut builder = Routes::builder();
+    for route in &manifest.gateway.routes {
+        builder.route(Route {
+            path: route.path.value.clone(),
+            methods: match &route.methods {
+                Methods::All => Vec::new(),
+                Methods::Only(methods) => methods.clone(),
+            },
+            service: route.service.value.as_str().into(),
+            upstream: upstream(&route.service),
+            strip_prefix: route.strip_prefix.clone(),
+            max_body_bytes: Some(route.max_body_bytes),
+            deadline: route.deadline,
+        });
+    }
+    for aggregate in &manifest.gateway.aggregates {
+        let parts = aggregate.parts.iter().map(|(name, part)| Part {
+            name: name.clone(),
+            service: part.service.value.as_str().into(),
+            upstream: upstream(&part.service),
+            path: part.path.to_string(),
+            deadline: part.deadline,
+            optional: part.optional,
+        });
+        builder.aggregate(Aggregate { path: aggregate.path.value.clone(), parts: parts.collect() });
+    }
+    builder.build()
+}
+
+/// What the gateway and the bus call by: an edge.
+struct OverEdge(Arc<Edge>);
+
+impl Upstream for OverEdge {
+    fn call(&self, context: CallContext, request: Request<Body>) -> BoxFuture<'_, Result<Response<Body>, Fault>> {
+        Box::pin(async move { self.0.http(&context, request).await })
+    }
+}
+
+impl Subscriber for OverEdge {
+    fn deliver(&self, event: Arc<Event>, attempt: u32) -> BoxFuture<'_, Result<Verdict, Fault>> {
+        Box::pin(async move {
+            let trace = event.traceparent.map_or_else(TraceContext::root, |trace| trace.child());
+            let deadline = Instant::now() + self.0.deadline();
+            let context = CallContext { caller: EVENTS.into(), deadline, trace };
+            self.0.event(&context, &event, attempt).await
+        })
+    }
+}

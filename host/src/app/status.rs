@@ -1,0 +1,68 @@
+//! How a running application stands: what the admin API and `wharf status` show.
+
+use super::App;
+use crate::{
+    events::BusSnapshot,
+    service::{EdgeSnapshot, PoolSnapshot, RevisionInfo},
+};
+use serde::Serialize;
+
+/// A look at a running application.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// The application's name.
+    pub app: String,
+    /// The host's version.
+    pub version: &'static str,
+    /// The host's process.
+    pub pid: u32,
+    /// How long it has run, in seconds.
+    pub uptime_seconds: u64,
+    /// Where the gateway listens.
+    pub gateway: String,
+    /// The services, by name.
+    pub services: Vec<ServiceStatus>,
+    /// The edges, by name.
+    pub edges: Vec<EdgeSnapshot>,
+    /// The events.
+    pub events: BusSnapshot,
+}
+
+/// A look at a service.
+#[derive(Debug, Serialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: String,
+    /// The revision that calls go to.
+    pub revision: Option<RevisionInfo>,
+    /// The version of `wasi:http` that it handles, where it handles any.
+    pub http: Option<&'static str>,
+    /// Its instances.
+    pub instances: PoolSnapshot,
+}
+
+// === impl Status ===
+
+impl Status {
+    pub(super) fn of(app: &App) -> Self {
+        let services = app.rollout.members().map(|member| {
+            let revision = member.service.revision();
+            ServiceStatus {
+                name: member.service.name().to_string(),
+                http: revision.as_ref().and_then(|revision| revision.http()).map(|version| version.as_str()),
+                instances: revision.as_ref().map(|revision| revision.instances()).unwrap_or_default(),
+                revision: revision.map(|revision| revision.info().clone()),
+            }
+        });
+        Self {
+            app: app.manifest.app.name.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            uptime_seconds: app.started.elapsed().as_secs(),
+            gateway: format!("http://{}", app.address),
+            services: services.collect(),
+            edges: app.edges.iter().map(|edge| edge.snapshot()).collect(),
+            events: app.bus.snapshot(),
+        }
+    }
+}
