@@ -1,0 +1,118 @@
+//! The commands. Nothing else prints to the terminal: what people read goes to standard error, what programs read (JSON,
+//! the access log) to standard output.
+
+mod build;
+mod check;
+mod client;
+mod deploy;
+mod status;
+mod up;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+use tracing_subscriber::EnvFilter;
+use wharf::manifest::Manifest;
+
+/// Runs microservices as WebAssembly components inside one process.
+///
+/// An application is described by its manifest, wharf.toml: services, routes, topics, policies. Start with `wharf up` in
+/// a folder that has one.
+#[derive(Parser)]
+#[command(version, max_term_width = 100, after_help = "\
+Exit codes:
+  0  it worked
+  1  it did not; the message says why and where
+  2  the command line is wrong
+
+Environment:
+  WHARF_LOG   what to log, for example `info`, `warn,wharf=debug` (default `info`)
+  NO_COLOR    no colours, also on a terminal")]
+struct Cli {
+    /// The manifest.
+    #[arg(short, long, global = true, default_value = "wharf.toml", value_name = "FILE")]
+    manifest: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Builds what is out of date and runs the application until Ctrl-C or SIGTERM.
+    Up(up::Args),
+    /// Builds the components of all services that have a source.
+    Build,
+    /// Checks the manifest, and the components against it and against each other, without running anything.
+    Check(check::Args),
+    /// Shows how the running application stands: services, revisions, edges and their circuit breakers, events.
+    Status(status::Args),
+    /// Replaces a service of the running application by another component, while requests run.
+    Deploy(deploy::Args),
+}
+
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // `{:#}` would put the causes on one line; errors of the manifest have lines of their own.
+            let mark = if colours() { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
+            eprintln!("{mark} {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<()> {
+    match &cli.command {
+        Command::Up(args) => up::run(load(&cli.manifest)?, args),
+        Command::Build => build::run(&load(&cli.manifest)?),
+        Command::Check(args) => check::run(&load(&cli.manifest)?, args),
+        Command::Status(args) => status::run(&load(&cli.manifest)?, args),
+        Command::Deploy(args) => deploy::run(&load(&cli.manifest)?, args),
+    }
+}
+
+fn load(path: &Path) -> anyhow::Result<Manifest> {
+    Ok(Manifest::load(path)?)
+}
+
+/// Whether people look at standard error.
+fn colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// A line of progress.
+fn say(what: &str, detail: impl std::fmt::Display) {
+    if colours() {
+        eprintln!("\x1b[1;36m{what:>12}\x1b[0m {detail}");
+    } else {
+        eprintln!("{what:>12} {detail}");
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn log(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("WHARF_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_ansi(colours()).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the operating system gives no threads")
+}

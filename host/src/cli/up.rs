@@ -1,0 +1,82 @@
+//! `wharf up`.
+
+use super::{LogFormat, build, log, runtime, say};
+use anyhow::Context;
+use std::path::PathBuf;
+use tokio::signal::unix::{SignalKind, signal};
+use wharf::{
+    app::{App, Components, Status},
+    manifest::Manifest,
+    telemetry::{AccessFormat, AccessLog},
+};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Where the access log goes: `-` is standard output, `off` is nowhere.
+    #[arg(long, default_value = "-", value_name = "FILE")]
+    access_log: String,
+    /// How log lines look.
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+    /// Do not deploy a component when its file changes.
+    #[arg(long)]
+    no_watch: bool,
+}
+
+pub fn run(manifest: Manifest, args: &Args) -> anyhow::Result<()> {
+    let components = build::components(&manifest, true)?;
+    log(args.log_format);
+    let access_log = access_log(args)?;
+    runtime()?.block_on(serve(manifest, components, access_log, !args.no_watch))
+}
+
+async fn serve(manifest: Manifest, components: Components, log: AccessLog, watch: bool) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let ready = App::start(manifest, components, log).await?;
+    announce(ready.app());
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        say("Stopping", "what is in flight finishes first");
+    };
+    let ended = ready.serve(shutdown, watch).await;
+    match ended.cut {
+        0 => say("Stopped", "every request was answered"),
+        cut => say("Stopped", format_args!("{cut} requests took longer than `gateway.shutdown-grace` and were cut off")),
+    }
+    Ok(())
+}
+
+fn access_log(args: &Args) -> anyhow::Result<AccessLog> {
+    let format = match args.log_format {
+        LogFormat::Text => AccessFormat::Logfmt,
+        LogFormat::Json => AccessFormat::Json,
+    };
+    let log = match args.access_log.as_str() {
+        "-" => AccessLog::new(format, std::io::stdout()),
+        "off" => AccessLog::new(format, std::io::sink()),
+        path => {
+            let path = PathBuf::from(path);
+            let file = std::fs::File::options().create(true).append(true).open(&path);
+            AccessLog::new(format, file.with_context(|| format!("the access log {} can't be written", path.display()))?)
+        }
+    };
+    log.context("the operating system gives no thread for the access log")
+}
+
+/// The few lines that say what runs where.
+fn announce(app: &App) {
+    let status: Status = app.status();
+    for service in &status.services {
+        let Some(revision) = &service.revision else { continue };
+        let hash = &revision.hash[..12];
+        let http = service.http.map_or(String::from("no HTTP"), |version| format!("wasi:http {version}"));
+        say("Service", format_args!("{:<14} revision {} ({hash}), {http}", service.name, revision.number));
+    }
+    let subscriptions = status.events.subscriptions.len();
+    say("Events", format_args!("{} bus, {subscriptions} subscriptions", status.events.bus));
+    say("Ready", format_args!("{} on {}", status.app, status.gateway));
+}
