@@ -2,9 +2,10 @@ use super::*;
 use crate::policy::{BreakerPolicy, BreakerState, BulkheadPolicy, RetryPolicy};
 use proptest::prelude::*;
 use std::{
-    future::pending,
+    future::{pending, poll_fn},
     io,
     sync::{Mutex, atomic::AtomicU32, atomic::Ordering::Relaxed},
+    task::Poll,
     time::Duration,
 };
 use tokio::{
@@ -368,6 +369,37 @@ async fn a_pause_that_the_timer_stretches_past_the_deadline_ends_the_call() {
     let deadline = Instant::now() + Duration::from_micros(50_500);
     let (result, attempts) = run(&guard, deadline, false, &[Err(FaultKind::Unreachable), Ok(7)]).await;
     assert_eq!((result, attempts.len()), (Err(fault(FaultKind::Unreachable)), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_an_attempt_outlives_it() {
+    let guard = without_breaker(3);
+    let held = Arc::new(());
+    let call = guard.run(patient(), false, |_| {
+        assert_eq!(Arc::strong_count(&held), 1, "the attempt before is gone");
+        let held = Arc::clone(&held);
+        // Unlike an async block, it holds what it has until it is dropped.
+        poll_fn(move |_| {
+            let _held = &held;
+            Poll::Ready(Err::<(), _>(fault(FaultKind::Unreachable)))
+        })
+    });
+    let watch = async {
+        sleep(ms(25)).await;
+        assert_eq!(Arc::strong_count(&held), 1, "gone before the pause, not after it");
+    };
+    tokio::join!(async { call.await.unwrap_err() }, watch);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_keeps_its_attempt_only_once() {
+    let guard = guard(policy());
+    let call = guard.run(patient(), false, |_| async {
+        let room = [0_u8; 4096];
+        yield_now().await;
+        Ok(std::hint::black_box(&room)[0])
+    });
+    assert!(size_of_val(&call) < 2 * 4096, "{} bytes", size_of_val(&call));
 }
 
 // --- breaker
