@@ -3,7 +3,7 @@
 //! The attempt in these benches does nothing, so that what is measured is the policies' own cost. "Ready" is answered at
 //! once; "pending" first hands the task back to the runtime, as a call to another task does, and so pays for a timer.
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::{hint::black_box, sync::Arc, time::Duration};
 use tokio::{runtime, time::Instant};
 use wharf::policy::{Breaker, BreakerPolicy, BulkheadPolicy, Fault, FaultKind, Guard, Jitter, Policy, RetryPolicy};
@@ -32,11 +32,11 @@ async fn pending(guard: &Guard, deadline: Instant) {
 }
 
 /// `tasks` tasks make [`CALLS_PER_TASK`] calls each on one edge.
-async fn contend(guard: &Arc<Guard>, tasks: u64) {
+async fn contend(guard: &Arc<Guard>, tasks: u64, is_ready: bool) {
     let deadline = Instant::now() + Duration::from_secs(3600);
     let calls = |guard: Arc<Guard>| async move {
         for _ in 0..CALLS_PER_TASK {
-            ready(&guard, deadline).await;
+            if is_ready { ready(&guard, deadline).await } else { pending(&guard, deadline).await }
         }
     };
     let tasks: Vec<_> = (0..tasks).map(|_| tokio::spawn(calls(Arc::clone(guard)))).collect();
@@ -62,14 +62,16 @@ fn closed_edge(c: &mut Criterion) {
 }
 
 fn contended_edge(c: &mut Criterion) {
-    let mut group = c.benchmark_group("guard contended");
     let runtime = rt(4);
-    for tasks in [1, 4, 16] {
-        let guard = guard();
-        group.throughput(criterion::Throughput::Elements(tasks * CALLS_PER_TASK));
-        group.bench_function(BenchmarkId::from_parameter(tasks), |b| {
-            b.to_async(&runtime).iter(|| contend(&guard, tasks));
-        });
+    for (name, is_ready) in [("guard contended, ready", true), ("guard contended, pending", false)] {
+        let mut group = c.benchmark_group(name);
+        for tasks in [1, 4, 16] {
+            let guard = guard();
+            group.throughput(Throughput::Elements(tasks * CALLS_PER_TASK));
+            group.bench_function(BenchmarkId::from_parameter(tasks), |b| {
+                b.to_async(&runtime).iter(|| contend(&guard, tasks, is_ready));
+            });
+        }
     }
 }
 

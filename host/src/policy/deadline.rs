@@ -2,7 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
+    pin::{Pin, pin},
     task::Poll,
     time::Duration,
 };
@@ -54,9 +54,9 @@ impl Deadline {
 /// Runs `future` until `deadline`.
 ///
 /// Like [`tokio::time::timeout_at`], with a timer only for a future that isn't ready at once: registering one takes a
-/// lock and more time than all the rest of a closed edge.
-pub(super) async fn until<F: Future>(deadline: Instant, future: F) -> Result<F::Output, Elapsed> {
-    let mut future = pin!(future);
+/// lock and more time than all the rest of a closed edge. The future stays where the caller pinned it, because one taken
+/// by value would be kept twice in the task: as it was passed and as it is polled.
+pub(super) async fn until<F: Future>(deadline: Instant, mut future: Pin<&mut F>) -> Result<F::Output, Elapsed> {
     let mut timer = pin!(None);
     poll_fn(|cx| {
         if let Poll::Ready(output) = future.as_mut().poll(cx) {

@@ -7,7 +7,7 @@ use super::{
     totals::Totals,
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, future::Future, sync::Arc};
+use std::{collections::BTreeMap, future::Future, pin::pin, sync::Arc};
 use tokio::{
     sync::SemaphorePermit,
     time::{Instant, sleep},
@@ -201,15 +201,19 @@ impl Guard {
             if number > 1 {
                 self.totals.count_retry();
             }
-            let ended = match until(deadline.at, attempt(Attempt { number, deadline: deadline.at })).await {
-                Ok(Ok(answer)) => {
-                    if let Some(admission) = admission {
-                        admission.succeed();
+            let ended = {
+                // Dropped with this block: nothing of an attempt outlives it, least of all into the pause.
+                let under_way = pin!(attempt(Attempt { number, deadline: deadline.at }));
+                match until(deadline.at, under_way).await {
+                    Ok(Ok(answer)) => {
+                        if let Some(admission) = admission {
+                            admission.succeed();
+                        }
+                        return Ok(answer);
                     }
-                    return Ok(answer);
+                    Ok(Err(fault)) => fault,
+                    Err(_elapsed) => self.out_of_time(deadline),
                 }
-                Ok(Err(fault)) => fault,
-                Err(_elapsed) => self.out_of_time(deadline),
             };
             let counts = match ended.kind() {
                 FaultKind::DeadlineExceeded => deadline.was_fair(began),

@@ -95,3 +95,26 @@ impl Drop for Call<'_> {
         self.totals.ended.fetch_add(1, Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Fault;
+
+    #[test]
+    fn each_kind_is_counted_under_its_own_name() {
+        for kind in FaultKind::ALL {
+            let totals = Totals::default();
+            totals.begin().end(&Err::<(), _>(Fault::new(kind, "")));
+            assert_eq!(totals.faults(), BTreeMap::from([(kind.as_str().to_owned(), 1)]));
+        }
+    }
+
+    #[test]
+    fn a_call_dropped_untold_was_cancelled() {
+        let totals = Totals::default();
+        drop(totals.begin());
+        assert_eq!(totals.faults(), BTreeMap::from([("cancelled".to_owned(), 1)]));
+        assert_eq!(totals.begun_and_ended(), (1, 1));
+    }
+}

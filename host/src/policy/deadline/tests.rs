@@ -32,13 +32,13 @@ async fn half_the_time_of_the_edge_is_a_fair_chance() {
 #[tokio::test(start_paused = true)]
 async fn what_is_ready_passes_and_what_is_not_is_cut_off() {
     let deadline = Instant::now() + SECOND;
-    assert_eq!(until(deadline, ready(1)).await, Ok(1));
-    assert_eq!(until(deadline, tokio::time::sleep(SECOND / 2)).await, Ok(()));
-    assert_eq!(until(deadline, pending::<()>()).await, Err(Elapsed));
+    assert_eq!(until(deadline, pin!(ready(1))).await, Ok(1));
+    assert_eq!(until(deadline, pin!(tokio::time::sleep(SECOND / 2))).await, Ok(()));
+    assert_eq!(until(deadline, pin!(pending::<()>())).await, Err(Elapsed));
     assert_eq!(Instant::now(), deadline);
     // Also when the deadline is past: an answer that is there is an answer.
-    assert_eq!(until(deadline, ready(2)).await, Ok(2));
-    assert_eq!(until(deadline, pending::<()>()).await, Err(Elapsed));
+    assert_eq!(until(deadline, pin!(ready(2))).await, Ok(2));
+    assert_eq!(until(deadline, pin!(pending::<()>())).await, Err(Elapsed));
 }
 
 #[tokio::test]
@@ -50,6 +50,6 @@ async fn a_future_that_uses_up_its_budget_is_cut_off_all_the_same() {
             tokio::task::consume_budget().await;
         }
     };
-    assert_eq!(until(Instant::now() + Duration::from_millis(20), greedy).await, Err::<(), _>(Elapsed));
+    assert_eq!(until(Instant::now() + Duration::from_millis(20), pin!(greedy)).await, Err::<(), _>(Elapsed));
     assert!(polls.into_inner() > 0);
 }

@@ -2,9 +2,10 @@ use super::*;
 use crate::policy::{BreakerPolicy, BreakerState, BulkheadPolicy, RetryPolicy};
 use proptest::prelude::*;
 use std::{
-    future::pending,
+    future::{pending, poll_fn},
     io,
     sync::{Mutex, atomic::AtomicU32, atomic::Ordering::Relaxed},
+    task::Poll,
     time::Duration,
 };
 use tokio::{
@@ -216,7 +217,9 @@ async fn no_fault_claims_that_nothing_was_begun_when_an_earlier_attempt_was() {
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_what_the_breaker_will_refuse() {
     let guard = guard(policy());
+    let began = Instant::now();
     let (result, attempts) = run(&guard, patient(), false, &[Err(FaultKind::Unreachable)]).await;
+    assert_eq!(began.elapsed(), ms(150));
     assert_eq!(result, Err(fault(FaultKind::Unreachable)), "the fault that tripped it, not its consequence");
     assert_eq!(attempts, [ms(0), ms(50), ms(150)], "the third tripped it; a fourth was allowed");
     assert_eq!(state(&guard), BreakerState::Open);
@@ -295,6 +298,21 @@ async fn a_hanging_callee_is_found_out_though_the_callers_deadline_is_a_little_n
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_late_retry_that_runs_out_of_time_says_nothing_of_the_callee() {
+    let guard = guard(policy());
+    let call = guard.run(patient(), true, |attempt| async move {
+        if attempt.number == 1 {
+            sleep(ms(600)).await;
+            return Err::<(), _>(fault(FaultKind::Trapped));
+        }
+        pending().await
+    });
+    assert_eq!(call.await.unwrap_err().kind(), FaultKind::DeadlineExceeded);
+    let snapshot = guard.snapshot();
+    assert_eq!((snapshot.retries, snapshot.breaker.unwrap().consecutive_failures), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hasty_probe_decides_nothing() {
     let guard = without_retry(Some(breaker(1, 1)));
     trip(&guard).await;
@@ -308,37 +326,80 @@ async fn a_hasty_probe_decides_nothing() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// Whatever the callee does: no attempt begins at or after the deadline, and the call ends by it.
+    /// Whatever the callee does: no attempt begins at or after the deadline, and the call ends by it, to the
+    /// millisecond that tokio's timers tell apart.
     #[test]
     fn nothing_happens_past_the_deadline(
-        callers in 0..1500_u64,
+        callers in 0..1_500_000_u64,
         attempts in 1..=10_u32,
-        took in proptest::collection::vec((0..400_u64, proptest::option::of(0..300_u64)), 10),
+        took in proptest::collection::vec((0..400_000_u64, proptest::option::of(0..300_000_u64)), 10),
         seed in any::<u64>(),
     ) {
+        let micros = Duration::from_micros;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             fastrand::seed(seed);
             let guard = without_breaker(attempts).with_jitter(Jitter::FULL);
             let began = Instant::now();
-            let deadline = began + ms(callers).min(SECOND);
-            let result = guard.run(began + ms(callers), true, |attempt| {
+            let deadline = began + micros(callers).min(SECOND);
+            let call = guard.run(began + micros(callers), true, |attempt| {
                 assert!(Instant::now() < deadline);
                 assert_eq!(attempt.deadline, deadline);
                 let (took, retry_after) = took[attempt.number as usize - 1];
                 async move {
-                    sleep(ms(took)).await;
+                    sleep(micros(took)).await;
                     let fault = fault(FaultKind::Trapped);
                     Err::<(), _>(match retry_after {
-                        Some(after) => fault.with_retry_after(ms(after)),
+                        Some(after) => fault.with_retry_after(micros(after)),
                         None => fault,
                     })
                 }
-            }).await;
-            assert!(result.is_err());
-            assert!(Instant::now() <= deadline);
+            });
+            assert!(call.await.is_err());
+            assert!(Instant::now() <= deadline + ms(1));
         });
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_the_timer_stretches_past_the_deadline_ends_the_call() {
+    let guard = without_breaker(2);
+    // The timer's next tick after 50.1 ms is at 51.
+    advance(Duration::from_micros(100)).await;
+    let deadline = Instant::now() + Duration::from_micros(50_500);
+    let (result, attempts) = run(&guard, deadline, false, &[Err(FaultKind::Unreachable), Ok(7)]).await;
+    assert_eq!((result, attempts.len()), (Err(fault(FaultKind::Unreachable)), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_an_attempt_outlives_it() {
+    let guard = without_breaker(3);
+    let held = Arc::new(());
+    let call = guard.run(patient(), false, |_| {
+        assert_eq!(Arc::strong_count(&held), 1, "the attempt before is gone");
+        let held = Arc::clone(&held);
+        // Unlike an async block, it holds what it has until it is dropped.
+        poll_fn(move |_| {
+            let _held = &held;
+            Poll::Ready(Err::<(), _>(fault(FaultKind::Unreachable)))
+        })
+    });
+    let watch = async {
+        sleep(ms(25)).await;
+        assert_eq!(Arc::strong_count(&held), 1, "gone before the pause, not after it");
+    };
+    tokio::join!(async { call.await.unwrap_err() }, watch);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_keeps_its_attempt_only_once() {
+    let guard = guard(policy());
+    let call = guard.run(patient(), false, |_| async {
+        let room = [0_u8; 4096];
+        yield_now().await;
+        Ok(std::hint::black_box(&room)[0])
+    });
+    assert!(size_of_val(&call) < 2 * 4096, "{} bytes", size_of_val(&call));
 }
 
 // --- breaker
@@ -404,6 +465,18 @@ async fn a_call_may_wait_until_its_deadline() {
     assert_eq!((late.kind(), began.elapsed()), (FaultKind::DeadlineExceeded, ms(100)));
     let snapshot = guard.snapshot();
     assert_eq!((snapshot.in_flight, snapshot.queued, snapshot.rejected), (1, 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_that_comes_with_the_deadline_comes_too_late() {
+    let guard = with_bulkhead(1, 1);
+    let deadline = Instant::now() + ms(100);
+    let calls = async { hang(&guard, deadline).await };
+    let waits = async { run(&guard, deadline, false, &[Ok(7)]).await };
+    // In this order, so that the place is free when the other is woken by its deadline.
+    let (_, (result, attempts)) = tokio::join!(biased; calls, waits);
+    assert_eq!((result.unwrap_err().kind(), attempts.len()), (FaultKind::DeadlineExceeded, 0));
+    assert_eq!(guard.snapshot().in_flight, 0);
 }
 
 #[tokio::test(start_paused = true)]
