@@ -151,6 +151,11 @@ impl Session {
         self.written_by(Author::Host, run)
     }
 
+    /// Compiles a statement of the host's own, to be run by [`as_host`](Self::as_host).
+    pub(super) fn compile(&self, sql: &str) -> Result<rusqlite::Statement<'_>, Error> {
+        self.written_by(Author::Host, |connection| connection.prepare(sql)).map_err(|error| self.explain(&error))
+    }
+
     /// Runs the statements of a migration; an error says which of them failed.
     pub(super) fn migrate(&self, sql: &str, limit: Duration) -> Result<(), (usize, Error)> {
         self.watch.start(limit, u32::MAX);
@@ -206,7 +211,7 @@ impl Session {
         }
     }
 
-    fn written_by<R>(&self, author: Author, run: impl FnOnce(&Connection) -> R) -> R {
+    fn written_by<'s, R>(&'s self, author: Author, run: impl FnOnce(&'s Connection) -> R) -> R {
         let before = self.guard.set(author);
         let result = run(&self.connection);
         self.guard.set(before);
