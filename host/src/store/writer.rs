@@ -342,3 +342,48 @@ fn refuse(mut job: Box<dyn Job>, error: &Error) {
     job.fail(error.clone());
     job.answer();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::job::job, *};
+    use crate::store::Statement;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[test]
+    fn jobs_that_wait_together_share_a_commit() {
+        let file = std::env::temp_dir().join(format!("wharf-writer-{}.sqlite", uuid::Uuid::new_v4()));
+        let session = open(&file, Arc::default()).unwrap();
+        let commits = Arc::new(AtomicU32::new(0));
+        session.as_host(|connection| {
+            connection.execute_batch("CREATE TABLE t (v UNIQUE)").unwrap();
+            let commits = commits.clone();
+            let hook = move || {
+                commits.fetch_add(1, Ordering::Relaxed);
+                false
+            };
+            connection.commit_hook(Some(hook)).unwrap();
+        });
+        let queue = Queue::new(100);
+        let insert = |value: usize| {
+            let statement = Statement { sql: format!("INSERT INTO t VALUES ({value})"), params: Vec::new() };
+            job(move |session: &Session| session.execute(&statement))
+        };
+        let mut answers: Vec<_> = (0..=GROUP)
+            .map(|value| {
+                let (job, answer) = insert(value);
+                queue.push(Work::Write(job)).unwrap();
+                answer
+            })
+            .collect();
+        let Some(Work::Write(first)) = queue.pop() else { panic!("no job") };
+        Writer::new(&session).unwrap().group(first, &queue);
+        assert_eq!(commits.load(Ordering::Relaxed), 1);
+        let answered = answers.iter_mut().filter_map(|answer| answer.try_recv().ok()).collect::<Vec<_>>();
+        // Fewer than all where the machine is so slow that the group's time ran out; never fewer than two.
+        assert!(answered.len() >= 2 && answered.len() <= GROUP && answered.iter().all(|answer| *answer == Ok(1)));
+        drop(session);
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
+        }
+    }
+}
