@@ -82,8 +82,8 @@ impl Session {
             Role::Reader => OpenFlags::SQLITE_OPEN_READ_ONLY,
         };
         let connection = Connection::open_with_flags(file, access | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed)?;
+        connection.busy_timeout(settings.lock_wait).map_err(failed)?;
         if role == Role::Writer {
-            connection.busy_timeout(settings.lock_wait).map_err(failed)?;
             let mode: String =
                 connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(failed)?;
             if mode != "wal" {
@@ -98,6 +98,10 @@ impl Session {
             .authorizer(Some(move |context: rusqlite::hooks::AuthContext<'_>| asked.authorize(context)))
             .map_err(failed)?;
         connection.progress_handler(STRIDE, Some(move || looking.look())).map_err(failed)?;
+        if role == Role::Reader {
+            // It may run on an async thread, where nobody waits for a lock.
+            connection.busy_timeout(Duration::ZERO).map_err(failed)?;
+        }
         guard.set(Author::Service);
         Ok(Self { connection, guard, watch, settings, shapes: RefCell::default(), deadline: Cell::new(None) })
     }
@@ -119,10 +123,14 @@ impl Session {
         if !shape.quick.load(Ordering::Relaxed) {
             return None;
         }
+        let began = Instant::now();
         let result = self.run(statement, &shape, QUICK_STRIDES, |prepared| self.collect(prepared));
         if self.watch.stopped() || matches!(result, Err(Error::Busy(_))) {
             shape.quick.store(false, Ordering::Relaxed);
             return None;
+        }
+        if began.elapsed() > QUICK_TIME {
+            shape.quick.store(false, Ordering::Relaxed);
         }
         Some(result)
     }
@@ -149,6 +157,11 @@ impl Session {
     pub(super) fn as_host<R>(&self, run: impl FnOnce(&Connection) -> R) -> R {
         self.watch.pause();
         self.written_by(Author::Host, run)
+    }
+
+    /// Compiles a statement of the host's own, to be run by [`as_host`](Self::as_host).
+    pub(super) fn compile(&self, sql: &str) -> Result<rusqlite::Statement<'_>, Error> {
+        self.written_by(Author::Host, |connection| connection.prepare(sql)).map_err(|error| self.explain(&error))
     }
 
     /// Runs the statements of a migration; an error says which of them failed.
@@ -202,11 +215,17 @@ impl Session {
             Some(rusqlite::ErrorCode::OperationInterrupted) => {
                 Error::TooLarge(format!("the statement was stopped: it ran longer than {:?}", self.limit()))
             }
-            _ => translate(error),
+            _ => {
+                let translated = translate(error);
+                if let Error::Unavailable(reason) = &translated {
+                    tracing::warn!(file = self.connection.path(), reason, "a database could not be read or written");
+                }
+                translated
+            }
         }
     }
 
-    fn written_by<R>(&self, author: Author, run: impl FnOnce(&Connection) -> R) -> R {
+    fn written_by<'s, R>(&'s self, author: Author, run: impl FnOnce(&'s Connection) -> R) -> R {
         let before = self.guard.set(author);
         let result = run(&self.connection);
         self.guard.set(before);
