@@ -12,7 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(super) struct Room {
     slots: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
-    capacity: usize,
+    /// Shared with every place, so that its count tells how many there are. The semaphore can't tell: slots that
+    /// wait for an event are taken from it too.
+    places: Arc<()>,
 }
 
 /// A place without a size yet, for an event that is about to be read.
@@ -26,6 +28,7 @@ pub(super) struct Slot {
 pub(super) struct Place {
     _slot: Slot,
     _bytes: OwnedSemaphorePermit,
+    _counted: Arc<()>,
 }
 
 // === impl Room ===
@@ -35,7 +38,7 @@ impl Room {
         Self {
             slots: Arc::new(Semaphore::new(policy.capacity)),
             bytes: Arc::new(Semaphore::new(policy.capacity_bytes)),
-            capacity: policy.capacity,
+            places: Arc::default(),
         }
     }
 
@@ -43,7 +46,7 @@ impl Room {
     pub(super) fn try_enter(&self, data: &[u8]) -> Option<Place> {
         let slot = Slot { _permit: Arc::clone(&self.slots).try_acquire_owned().ok()? };
         let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(count(data)).ok()?;
-        Some(Place { _slot: slot, _bytes: bytes })
+        Some(Place { _slot: slot, _bytes: bytes, _counted: Arc::clone(&self.places) })
     }
 
     /// From one to `max` slots, as soon as there is one.
@@ -64,12 +67,12 @@ impl Room {
     /// Turns a slot into a place as soon as there is room for the payload.
     pub(super) async fn enter(&self, slot: Slot, data: &[u8]) -> Option<Place> {
         let bytes = Arc::clone(&self.bytes).acquire_many_owned(count(data)).await.ok()?;
-        Some(Place { _slot: slot, _bytes: bytes })
+        Some(Place { _slot: slot, _bytes: bytes, _counted: Arc::clone(&self.places) })
     }
 
-    /// How many places are taken.
+    /// How many events have a place.
     pub(super) fn taken(&self) -> usize {
-        self.capacity.saturating_sub(self.slots.available_permits())
+        Arc::strong_count(&self.places) - 1
     }
 }
 
