@@ -43,7 +43,7 @@
       (local.get $at)))
   (core instance $libc (instantiate $libc))
   (core func $publish (canon lower (func $publisher "publish")
-    (memory $libc "memory") (realloc (func $libc "realloc"))))
+    (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
 
   (core module $service
     (import "libc" "memory" (memory 16))
@@ -72,7 +72,7 @@
     (with "host" (instance (export "publish" (func $publish))))))
 
   (func $handle async (param "event" $event) (result $verdict)
-    (canon lift (core func $service "handle") (memory $libc "memory") (realloc (func $libc "realloc"))))
+    (canon lift (core func $service "handle") (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
   (instance $handler (export "handle" (func $handle)))
   (export "wharf:messaging/handler@0.1.0" (instance $handler))
 )
