@@ -141,3 +141,6 @@ impl From<FaultKind> for faults::FaultKind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -117,6 +117,7 @@ impl Receiver {
         let mut connection = self.redis.pubsub().await?;
         let channels: Vec<&str> = self.channels.keys().map(|it| &**it).collect();
         connection.subscribe(channels).await?;
+        self.redis.recovered();
         Ok(connection)
     }
 

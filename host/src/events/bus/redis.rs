@@ -228,9 +228,6 @@ impl Redis {
                 let mut state = self.state();
                 state.generation += 1;
                 state.connection = Some(connection.clone());
-                if let Some(trouble) = state.trouble.take() {
-                    tracing::info!(address = %self.address, %trouble, "Redis answers again");
-                }
                 Ok((state.generation, connection))
             }
             Err(err) => {
@@ -249,17 +246,25 @@ impl Redis {
 
     /// Looks whether an answer says that its connection is broken.
     fn examine<T>(&self, generation: u64, answer: RedisResult<T>) -> RedisResult<T> {
-        if let Err(err) = &answer
-            && is_broken(err)
-        {
-            let mut state = self.state();
-            if state.generation == generation {
-                state.connection = None;
+        match &answer {
+            Err(err) if is_broken(err) => {
+                let mut state = self.state();
+                if state.generation == generation {
+                    state.connection = None;
+                }
+                drop(state);
+                self.trouble(err);
             }
-            drop(state);
-            self.trouble(err);
+            _ => self.recovered(),
         }
         answer
+    }
+
+    /// Notes that Redis answers.
+    pub(super) fn recovered(&self) {
+        if let Some(trouble) = self.state().trouble.take() {
+            tracing::info!(address = %self.address, %trouble, "Redis answers again");
+        }
     }
 
     /// Notes that Redis could not be reached, or did not answer.

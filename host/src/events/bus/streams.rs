@@ -20,9 +20,9 @@ use super::{
 };
 use crate::events::{
     Connection, Event, PublishError, Subscription,
-    dispatcher::{Delivery, Dispatcher, Ledger},
+    dispatcher::{Dispatcher, Ledger},
     meter::Meter,
-    room::{Place, Room, Slot},
+    room::{Place, Room},
 };
 use ::redis::{Cmd, RedisError, RedisResult, Value, cmd};
 use futures::future::BoxFuture;
@@ -201,22 +201,23 @@ impl Group {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a delivery of an entry that was read or claimed. `None` where it is not an event, which settles it.
-    async fn accept(&self, slot: Slot, id: String, fields: Option<Value>, attempt: u32) -> Option<Delivery<Held>> {
-        let event = match entry::decode(&self.topic, fields) {
-            Ok(event) => event,
+    /// Notes that these entries are in the hands of this host, so that the sweeper does not take them for lost.
+    fn hold<'a>(&self, ids: impl IntoIterator<Item = &'a String>) {
+        self.entries().held.extend(ids.into_iter().cloned());
+    }
+
+    /// The event that an entry holds. `None` where it is not one, which settles it.
+    async fn decode(&self, id: &str, fields: Option<Value>) -> Option<Arc<Event>> {
+        match entry::decode(&self.topic, fields) {
+            Ok(event) => Some(Arc::new(event)),
             Err(reason) => {
                 self.meter.rejected();
                 tracing::error!(topic = %self.topic, entry = id, service = %self.service, attempts = 0, %reason,
                     "event rejected: the entry of the Redis stream is not an event");
-                self.acknowledge(id).await;
-                return None;
+                self.acknowledge(id.to_owned()).await;
+                None
             }
-        };
-        // Before it waits for room: from here on the sweeper must know that it is not lost.
-        self.entries().held.insert(id.clone());
-        let place = self.room.enter(slot, &event.data).await?;
-        Some(Delivery { event: Arc::new(event), attempt, receipt: Held { id, _place: place } })
+        }
     }
 
     /// Claims a pending entry for this consumer, which counts as a delivery. `None` where it is gone, or was

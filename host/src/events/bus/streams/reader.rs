@@ -45,10 +45,12 @@ impl Reader {
             match self.read(slots.len()).await {
                 Ok(entries) => {
                     failed = 0;
+                    group.hold(entries.iter().map(|(id, _)| id));
                     for ((id, fields), slot) in entries.into_iter().zip(slots) {
-                        if let Some(delivery) = group.accept(slot, id, fields, 1).await
-                            && self.inbox.send(delivery).is_err()
-                        {
+                        let Some(event) = group.decode(&id, fields).await else { continue };
+                        let Some(place) = group.room.enter(slot, &event.data).await else { return };
+                        let receipt = Held { id, _place: place };
+                        if self.inbox.send(Delivery { event, attempt: 1, receipt }).is_err() {
                             return;
                         }
                     }

@@ -61,7 +61,7 @@ impl Sweeper {
         let mut from = String::from("-");
         loop {
             let mut query = self.group.command("XPENDING", None);
-            let idle = ON_ITS_WAY.min(self.abandoned_after).as_millis() as u64;
+            let idle = self.on_its_way().as_millis() as u64;
             query.arg("IDLE").arg(idle).arg(&from).arg("+").arg(PAGE);
             let page: Vec<Pending> = self.group.redis.query(&query).await?;
             let Some((last, ..)) = page.last() else {
@@ -93,34 +93,18 @@ impl Sweeper {
 
     async fn take_up(&self, page: Vec<Pending>) -> RedisResult<()> {
         let group = &self.group;
-        let mut alive = Vec::new();
-        for (id, consumer, idle, deliveries) in page {
-            let idle = Duration::from_millis(idle);
-            let (held, settled) = {
-                let entries = group.entries();
-                (entries.held.contains(&id), entries.settled.contains(&id))
-            };
-            let mine = consumer == group.consumer;
-            if settled || (!held && !mine && idle < self.abandoned_after) {
-                continue;
-            }
-            if held {
-                if idle > self.abandoned_after / 3 {
-                    alive.push(id);
-                }
-                continue;
-            }
-            let Some(slot) = group.room.slots(1).await.pop() else {
-                continue;
-            };
-            let limit = if mine { ON_ITS_WAY.min(self.abandoned_after) } else { self.abandoned_after };
-            if let Some(fields) = group.claim(&id, limit).await? {
-                tracing::info!(topic = %group.topic, entry = id, service = %group.service, from = consumer,
-                    "took up an event that was left behind");
-                let attempt = deliveries.saturating_add(1);
-                if let Some(delivery) = group.accept(slot, id, fields, attempt).await {
-                    // Fails only when the bus closes, and then the entry stays pending.
-                    let _ = self.inbox.send(delivery);
+        let (mut alive, mut left) = (Vec::new(), Vec::new());
+        {
+            let entries = group.entries();
+            for (id, consumer, idle, deliveries) in page {
+                let idle = Duration::from_millis(idle);
+                let limit = if consumer == group.consumer { self.on_its_way() } else { self.abandoned_after };
+                if entries.held.contains(&id) {
+                    if idle > self.abandoned_after / 3 {
+                        alive.push(id);
+                    }
+                } else if idle >= limit && !entries.settled.contains(&id) {
+                    left.push((id, consumer, limit, deliveries));
                 }
             }
         }
@@ -130,7 +114,23 @@ impl Sweeper {
             claim.arg(&group.consumer).arg(0).arg(&alive).arg("JUSTID");
             group.redis.query::<()>(&claim).await?;
         }
+        for (id, consumer, limit, deliveries) in left {
+            // NB: must not wait for room, or what is held would look abandoned meanwhile. The next sweep comes.
+            let Some(place) = group.room.try_enter_any() else { break };
+            let Some(fields) = group.claim(&id, limit).await? else { continue };
+            tracing::info!(topic = %group.topic, entry = id, service = %group.service, from = consumer,
+                "took up an event that was left behind");
+            group.hold([&id]);
+            let Some(event) = group.decode(&id, fields).await else { continue };
+            let receipt = Held { id, _place: place.fit(&event.data) };
+            // Fails only when the bus closes, and then the entry stays pending.
+            let _ = self.inbox.send(Delivery { event, attempt: deliveries.saturating_add(1), receipt });
+        }
         Ok(())
+    }
+
+    fn on_its_way(&self) -> Duration {
+        ON_ITS_WAY.min(self.abandoned_after)
     }
 
     /// How many entries the group has not read; Redis does not always know.

@@ -181,13 +181,16 @@ async fn events_and_publishers_survive_a_restart_of_redis() {
     server.kill();
     // What is settled now Redis learns later.
     gate.add_permits(5);
-    let begin = Instant::now();
-    let refused = bus.publish("order", created("x"), None).await;
-    assert!(begin.elapsed() < Duration::from_secs(5), "a publisher waits for a bounded time");
-    assert!(
-        matches!(&refused, Err(PublishError::Fault(fault)) if fault.kind() == FaultKind::Unreachable),
-        "{refused:?}"
-    );
+    // What was on its way when the connection broke may have arrived, for all one can know; what comes after surely not.
+    for may_be in [true, false] {
+        let begin = Instant::now();
+        let Err(PublishError::Fault(fault)) = bus.publish("order", created("x"), None).await else {
+            panic!("published without Redis")
+        };
+        assert!(begin.elapsed() < Duration::from_secs(5), "a publisher waits for a bounded time");
+        let surely_not = fault.kind() == FaultKind::Unreachable;
+        assert!(surely_not || (may_be && fault.kind() == FaultKind::DeadlineExceeded), "{fault}");
+    }
     assert!(matches!(bus.snapshot().connection, Connection::Disconnected { .. }));
 
     // A publisher that waits while Redis comes back does not notice.
