@@ -142,7 +142,6 @@ pub struct SharedRoutes(Arc<ArcSwap<Routes>>);
 
 /// What one pattern leads to.
 pub(super) struct Node {
-    pub(super) pattern: Arc<str>,
     by_method: Vec<(Method, Target)>,
     /// For the methods that are not in `by_method`.
     any: Option<Target>,
@@ -333,7 +332,7 @@ impl Draft {
         }
         // A method is a token, and a token is a valid value.
         let allow = HeaderValue::from_str(&allowed.join(", ")).unwrap_or(HeaderValue::from_static("OPTIONS"));
-        Node { pattern: self.pattern, by_method: self.by_method, any: self.any, allow }
+        Node { by_method: self.by_method, any: self.any, allow }
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) struct Activity {
     open: AtomicU32,
     /// Those of them that wait for the house, not for the client.
     working: AtomicU32,
-    /// Goes up whenever a request begins or ends, or bytes are written.
+    /// Goes up whenever a request begins or ends, or the client has taken something of an answer.
     events: AtomicU32,
     /// Bytes have come that belong to no request yet.
     head: AtomicBool,
@@ -134,8 +134,17 @@ impl Activity {
     }
 
     pub(super) fn bytes_written(&self) {
-        self.events.fetch_add(1, Relaxed);
+        // On HTTP/2 a client makes us write whenever it likes, with pings; only pieces of answers count there.
+        let answering = self.open.load(Relaxed) > 0 || self.blocked.load(Relaxed);
+        if answering && !self.multiplexed.load(Relaxed) {
+            self.events.fetch_add(1, Relaxed);
+        }
         self.blocked.store(false, Relaxed);
+    }
+
+    /// The connection took a piece of an answer.
+    pub(super) fn piece_taken(&self) {
+        self.events.fetch_add(1, Relaxed);
     }
 
     pub(super) fn write_blocked(&self) {
@@ -197,11 +206,6 @@ impl Registry {
         for watched in self.lock().values() {
             watched.activity.tell(command);
         }
-    }
-
-    /// How many requests are in flight on all connections.
-    pub(super) fn in_flight(&self) -> usize {
-        self.lock().values().map(|watched| watched.activity.in_flight() as usize).sum()
     }
 
     /// Ends the connections whose client has had its time.
@@ -350,6 +354,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn pings_buy_no_time() {
+        let bench = Bench::new();
+        bench.activity.begin(true);
+        bench.activity.proceed();
+        let until = Instant::now() + bench.config.body_timeout.mul_f32(MARGIN);
+        while Instant::now() < until {
+            bench.activity.bytes_read();
+            bench.activity.bytes_written();
+            bench.pass(Duration::from_secs(1)).await;
+        }
+        assert_eq!(bench.command(), Command::Cut);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_answer_that_hyper_holds_but_the_client_does_not_take_counts_as_sending() {
         let bench = Bench::new();
         bench.activity.begin(false);
@@ -358,6 +376,6 @@ mod tests {
         bench.activity.write_blocked();
         bench.pass(bench.config.body_timeout.mul_f32(MARGIN)).await;
         assert_eq!(bench.command(), Command::Cut);
-        assert_eq!(bench.registry.in_flight(), 1);
+        assert_eq!(bench.activity.in_flight(), 1);
     }
 }
