@@ -82,6 +82,9 @@ impl Exchange {
 
     pub(super) fn failed(&mut self, problem: &Problem) {
         self.fault = problem.fault;
+        if problem.close {
+            self.connection.activity.answered_early();
+        }
     }
 
     /// The head of the answer goes out; from here on the client has the word.

@@ -34,6 +34,8 @@ pub(super) struct Activity {
     blocked: AtomicBool,
     /// HTTP/2, where bytes between requests say nothing of a request's head.
     multiplexed: AtomicBool,
+    /// The client may still be sending when the connection ends.
+    linger: AtomicBool,
     command: AtomicU8,
     waker: AtomicWaker,
 }
@@ -95,6 +97,7 @@ impl Activity {
             head: AtomicBool::new(true),
             blocked: AtomicBool::new(false),
             multiplexed: AtomicBool::new(false),
+            linger: AtomicBool::new(false),
             command: AtomicU8::new(Command::Run as u8),
             waker: AtomicWaker::new(),
         }
@@ -149,6 +152,17 @@ impl Activity {
 
     pub(super) fn write_blocked(&self) {
         self.blocked.store(true, Relaxed);
+    }
+
+    /// Notes that a request may have been answered before the client had sent all of it.
+    pub(super) fn answered_early(&self) {
+        self.linger.store(true, Relaxed);
+    }
+
+    /// Whether bytes of the client may be on their way when the connection ends: those of a body that nobody read, or
+    /// of a head that was no good.
+    pub(super) fn may_be_sending(&self) -> bool {
+        self.linger.load(Relaxed) || self.head.load(Relaxed)
     }
 
     /// How many requests would be lost if the connection ended now.
