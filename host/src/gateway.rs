@@ -13,6 +13,7 @@
 //!   instance; larger ones stream.
 //! - **What proxies add is set here and not believed**: `X-Forwarded-For`, `-Proto` and `-Host` say what this gateway
 //!   saw, and what a client put there is replaced. Hop-by-hop headers go no further in either direction.
+//! - **Who does not read is cut off**, so that an answer that nobody takes does not hold the instance that makes it.
 //! - **A fault is an `application/problem+json`** (RFC 9457) whose `type` is `urn:wharf:fault:<kind>`; what HTTP itself
 //!   explains (404, 405, 413 and so on) has the type `about:blank`. `instance` names the trace.
 //!
@@ -31,6 +32,7 @@ mod intake;
 mod listener;
 mod path;
 mod problem;
+mod pump;
 mod routes;
 mod template;
 mod watch;

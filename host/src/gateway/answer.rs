@@ -1,6 +1,6 @@
 //! The answer on its way out.
 
-use super::{exchange::Exchange, headers, problem::Problem};
+use super::{exchange::Exchange, headers, problem::Problem, pump::pump};
 use crate::service::{Body, BodyError};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, Version, header};
@@ -10,9 +10,15 @@ use std::{
     task::{Context, Poll},
 };
 
+/// The largest piece that is handed to an HTTP/2 stream. It is taken only when the client's window is open, so pieces
+/// taken show that the client reads; a large body handed over whole would show nothing more.
+const PIECE: usize = 16 * 1024;
+
 /// A body that takes its exchange along until its end.
 pub(super) struct AnswerBody {
     body: Body,
+    /// What is left of a frame that is handed over in pieces.
+    rest: Bytes,
     exchange: Exchange,
 }
 
@@ -42,11 +48,18 @@ pub(super) fn finish(mut exchange: Exchange, result: Result<Response<Body>, Prob
         // answer into the connection, behind its own.
         response.headers_mut().remove(header::CONTENT_LENGTH);
     }
+    if exchange.version() == Version::HTTP_2 && response.body().as_complete().is_none() {
+        if let Some(length) = exact {
+            response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        }
+        let wait = exchange.body_timeout();
+        response = response.map(|body| pump(body, wait));
+    }
     if close && exchange.version() <= Version::HTTP_11 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     exchange.answered(response.status());
-    response.map(|body| AnswerBody { body, exchange })
+    response.map(|body| AnswerBody { body, rest: Bytes::new(), exchange })
 }
 
 // === impl AnswerBody ===
@@ -57,30 +70,59 @@ impl hyper::body::Body for AnswerBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if !this.rest.is_empty() {
+            return Poll::Ready(Some(Ok(this.piece())));
+        }
         let polled = Pin::new(&mut this.body).poll_frame(cx);
         this.exchange.waits(polled.is_pending());
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => this.exchange.sent(frame.data_ref().map_or(0, Bytes::len)),
-            Poll::Ready(None) => this.exchange.completed(),
-            Poll::Ready(Some(Err(error))) => tracing::debug!(%error, "the body of an answer failed"),
-            Poll::Pending => {}
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(match frame.into_data() {
+                Ok(data) if this.exchange.version() == Version::HTTP_2 => {
+                    this.rest = data;
+                    this.piece()
+                }
+                Ok(data) => {
+                    this.exchange.sent(data.len());
+                    Frame::data(data)
+                }
+                Err(trailers) => trailers,
+            }))),
+            Poll::Ready(Some(Err(error))) => {
+                tracing::debug!(%error, "the body of an answer broke off");
+                Poll::Ready(Some(Err(error)))
+            }
+            Poll::Ready(None) => {
+                this.exchange.completed();
+                Poll::Ready(None)
+            }
+            Poll::Pending => Poll::Pending,
         }
-        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match self.rest.is_empty() {
+            true => self.body.size_hint(),
+            false => SizeHint::default(),
+        }
+    }
+}
+
+impl AnswerBody {
+    fn piece(&mut self) -> Frame<Bytes> {
+        let piece = self.rest.split_to(self.rest.len().min(PIECE));
+        self.exchange.sent(piece.len());
+        Frame::data(piece)
     }
 }
 
 impl Drop for AnswerBody {
     fn drop(&mut self) {
         // Where the length is known, nobody asks for the end.
-        if self.body.is_end_stream() {
+        if hyper::body::Body::is_end_stream(self) {
             self.exchange.completed();
         }
     }

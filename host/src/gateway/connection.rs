@@ -132,7 +132,7 @@ impl std::fmt::Display for Causes<'_> {
     }
 }
 
-/// How long a closing connection waits for the client to read the last answer.
+/// How long a connection that ends early waits for the client to read the last answer.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// A socket that counts for the watch.
@@ -213,6 +213,9 @@ impl Write for Socket {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger.is_none() {
             ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+            if !self.activity.may_be_sending() {
+                return Poll::Ready(Ok(()));
+            }
         }
         self.poll_linger(cx).map(Ok)
     }

@@ -11,7 +11,7 @@ use crate::{
 };
 use http::{Method, Request, StatusCode, Uri, Version};
 use std::sync::Arc;
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 /// What nginx made the name of "the client left before there was an answer"; only the log ever sees it.
 const CLIENT_LEFT: u16 = 499;
@@ -68,6 +68,10 @@ impl Exchange {
         self.version
     }
 
+    pub(super) fn body_timeout(&self) -> Duration {
+        self.connection.front.config.body_timeout
+    }
+
     pub(super) fn goes_to_service(&mut self, route: Arc<ServiceRoute>) {
         self.place = Some(Place::Service(route));
     }
@@ -78,6 +82,9 @@ impl Exchange {
 
     pub(super) fn failed(&mut self, problem: &Problem) {
         self.fault = problem.fault;
+        if problem.close {
+            self.connection.activity.answered_early();
+        }
     }
 
     /// The head of the answer goes out; from here on the client has the word.
@@ -98,6 +105,7 @@ impl Exchange {
 
     pub(super) fn sent(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
+        self.connection.activity.piece_taken();
     }
 
     pub(super) fn completed(&mut self) {

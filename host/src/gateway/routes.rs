@@ -6,14 +6,17 @@
 //! is how an aggregate stands in front of a service.) A pattern that matches but does not take the method is a 405, not
 //! a reason to look further: otherwise adding a method to one route would change where another one leads.
 
+mod draft;
+
 use super::{
     Upstream,
     template::{Template, TemplateError},
 };
 use arc_swap::ArcSwap;
+use draft::{Drafts, insert_error};
 use http::{HeaderValue, Method};
-use matchit::{InsertError, Params, Router};
-use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+use matchit::{Params, Router};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// A pattern that leads to one service.
 #[derive(Clone)]
@@ -142,7 +145,6 @@ pub struct SharedRoutes(Arc<ArcSwap<Routes>>);
 
 /// What one pattern leads to.
 pub(super) struct Node {
-    pub(super) pattern: Arc<str>,
     by_method: Vec<(Method, Target)>,
     /// For the methods that are not in `by_method`.
     any: Option<Target>,
@@ -224,133 +226,6 @@ impl RoutesBuilder {
         }
         Ok(routes)
     }
-}
-
-fn insert_error(path: String, error: InsertError) -> RouteError {
-    let reason = match error {
-        InsertError::Conflict { with } => return RouteError::Conflict { path, with },
-        InsertError::InvalidParamSegment => "only one {name} can stand in a segment",
-        InsertError::InvalidParam => "a { needs a name and a }; write {{ or }} for a brace that is meant",
-        InsertError::InvalidCatchAll => "{*name} can stand only at the end",
-        _ => "it is not a path pattern",
-    };
-    RouteError::InvalidPath { path, reason }
-}
-
-// === impl Drafts ===
-
-/// Nodes in the making, in the order in which their patterns came.
-#[derive(Default)]
-struct Drafts(Vec<Draft>);
-
-struct Draft {
-    pattern: Arc<str>,
-    by_method: Vec<(Method, Target)>,
-    any: Option<Target>,
-}
-
-impl Drafts {
-    fn draft(&mut self, path: &str) -> Result<&mut Draft, RouteError> {
-        if !path.starts_with('/') {
-            return Err(RouteError::InvalidPath { path: path.to_owned(), reason: "must begin with /" });
-        }
-        let at = self.0.iter().position(|draft| &*draft.pattern == path).unwrap_or_else(|| {
-            self.0.push(Draft { pattern: path.into(), by_method: Vec::new(), any: None });
-            self.0.len() - 1
-        });
-        Ok(&mut self.0[at])
-    }
-
-    fn add_route(&mut self, route: Route) -> Result<(), RouteError> {
-        let strip = match &route.strip_prefix {
-            None => 0,
-            Some(prefix) => stripped(&route.path, prefix)
-                .ok_or_else(|| RouteError::StripPrefix { path: route.path.clone(), prefix: prefix.clone() })?,
-        };
-        let draft = self.draft(&route.path)?;
-        let service = Arc::new(ServiceRoute {
-            pattern: draft.pattern.clone(),
-            service: route.service,
-            upstream: route.upstream,
-            strip,
-            max_body_bytes: route.max_body_bytes,
-            deadline: route.deadline,
-        });
-        if route.methods.is_empty() {
-            if draft.any.replace(Target::Service(service)).is_some() {
-                return Err(RouteError::Duplicate { path: route.path, method: "every method".into() });
-            }
-            return Ok(());
-        }
-        route.methods.into_iter().try_for_each(|method| draft.add(method, Target::Service(service.clone())))
-    }
-
-    fn add_aggregate(&mut self, aggregate: Aggregate) -> Result<(), RouteError> {
-        let captured = captures(&aggregate.path);
-        let wrong = |reason: String| RouteError::Parts { path: aggregate.path.clone(), reason };
-        if aggregate.parts.is_empty() {
-            return Err(wrong("it has no parts".into()));
-        }
-        let mut names = BTreeSet::new();
-        let mut parts = Vec::with_capacity(aggregate.parts.len());
-        for part in aggregate.parts {
-            if part.name == super::aggregate::MISSING {
-                return Err(wrong(format!("a part can't be called {:?}, which reports missing parts", part.name)));
-            }
-            if !names.insert(part.name.clone()) {
-                return Err(wrong(format!("the part {:?} is there twice", part.name)));
-            }
-            let template = Template::parse(&part.path, &captured).map_err(|error| RouteError::Template {
-                path: aggregate.path.clone(),
-                part: part.name.clone(),
-                template: part.path.clone(),
-                error,
-            })?;
-            let Part { name, service, upstream, path: _, deadline, optional } = part;
-            parts.push(AggregatePart { name, service, upstream, template, deadline, optional });
-        }
-        let draft = self.draft(&aggregate.path)?;
-        let pattern = draft.pattern.clone();
-        draft.add(Method::GET, Target::Aggregate(Arc::new(AggregateRoute { pattern, parts })))
-    }
-}
-
-impl Draft {
-    fn add(&mut self, method: Method, target: Target) -> Result<(), RouteError> {
-        if self.by_method.iter().any(|(taken, _)| *taken == method) {
-            return Err(RouteError::Duplicate { path: self.pattern.to_string(), method: method.to_string() });
-        }
-        self.by_method.push((method, target));
-        Ok(())
-    }
-
-    fn finish(self) -> Node {
-        let mut allowed: Vec<&str> = self.by_method.iter().map(|(method, _)| method.as_str()).collect();
-        for (implied, when) in [("HEAD", allowed.contains(&"GET")), ("OPTIONS", true)] {
-            if when && !allowed.contains(&implied) {
-                allowed.push(implied);
-            }
-        }
-        // A method is a token, and a token is a valid value.
-        let allow = HeaderValue::from_str(&allowed.join(", ")).unwrap_or(HeaderValue::from_static("OPTIONS"));
-        Node { pattern: self.pattern, by_method: self.by_method, any: self.any, allow }
-    }
-}
-
-/// How many bytes of a matching path `prefix` takes away.
-fn stripped(path: &str, prefix: &str) -> Option<usize> {
-    let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
-    let rest = path.strip_prefix(prefix)?;
-    let literal = !prefix.contains(['{', '}']);
-    let whole = rest.is_empty() || rest.starts_with('/');
-    (literal && whole && (prefix.is_empty() || prefix.starts_with('/'))).then_some(prefix.len())
-}
-
-/// The names that a pattern captures. A pattern with unmatched braces gives some; matchit refuses it later.
-fn captures(pattern: &str) -> Vec<String> {
-    let plain = pattern.replace("{{", "").replace("}}", "");
-    let holes = plain.split('{').skip(1).filter_map(|hole| hole.split_once('}'));
-    holes.map(|(name, _)| name.trim_start_matches('*').to_owned()).collect()
 }
 
 // === impl Routes ===

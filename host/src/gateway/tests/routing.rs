@@ -1,0 +1,143 @@
+use super::support::*;
+use crate::gateway::{RouteError, TemplateError};
+use http::Method;
+
+fn answering(path: &str, name: &'static str) -> crate::gateway::Route {
+    route(path, answers(200, name))
+}
+
+#[tokio::test]
+async fn the_most_specific_pattern_wins_in_whatever_order_they_come() {
+    let list = [
+        answering("/{*rest}", "all"),
+        answering("/users/{*rest}", "users"),
+        answering("/users/{id}/dashboard", "dashboard"),
+        answering("/users/me", "me"),
+        answering("/", "root"),
+    ];
+    for reversed in [false, true] {
+        let mut list = list.to_vec();
+        if reversed {
+            list.reverse();
+        }
+        let server = Server::start(routes(list));
+        for (path, expected) in [
+            ("/", "root"),
+            ("/users/me", "me"),
+            ("/users/7", "users"),
+            ("/users/7/orders", "users"),
+            ("/users/7/dashboard", "dashboard"),
+            ("/users/7/dashboard/x", "users"),
+            ("/users", "all"),
+            ("/favicon.ico", "all"),
+        ] {
+            assert_eq!(server.get(path).await.text(), expected, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_route_is_a_404_and_a_wrong_method_a_405_that_says_which_are_right() {
+    let mut read = answering("/users/{id}", "user");
+    read.methods = vec![Method::GET, Method::PATCH];
+    let server = Server::start(routes([read]));
+
+    let document = server.get("/nothing").await.problem(404);
+    assert_eq!(document["type"], "about:blank");
+    assert_eq!(document["title"], "Not Found");
+
+    let refused = server.ask("DELETE /users/1 HTTP/1.1\r\nhost: shop\r\n\r\n").await;
+    refused.problem(405);
+    assert_eq!(refused.header("allow"), Some("GET, PATCH, HEAD, OPTIONS"));
+
+    let options = server.ask("OPTIONS /users/1 HTTP/1.1\r\nhost: shop\r\n\r\n").await;
+    assert_eq!((options.status, options.header("allow")), (204, Some("GET, PATCH, HEAD, OPTIONS")));
+    assert_eq!(server.ask("OPTIONS * HTTP/1.1\r\nhost: shop\r\n\r\n").await.status, 204);
+    server.ask("CONNECT shop:443 HTTP/1.1\r\nhost: shop\r\n\r\n").await.problem(501);
+}
+
+#[tokio::test]
+async fn one_pattern_may_lead_to_several_services_by_method() {
+    let mut write = answering("/orders", "writer");
+    write.methods = vec![Method::POST];
+    let server = Server::start(routes([write, answering("/orders", "reader")]));
+    assert_eq!(server.get("/orders").await.text(), "reader");
+    let posted = server.ask("POST /orders HTTP/1.1\r\nhost: shop\r\ncontent-length: 0\r\n\r\n").await;
+    assert_eq!(posted.text(), "writer");
+}
+
+#[tokio::test]
+async fn the_prefix_goes_and_all_else_stays_as_it_was_sent() {
+    let (upstream, mut seen) = witness();
+    let mut all = route("/api/{*rest}", upstream.clone());
+    all.strip_prefix = Some("/api".into());
+    let mut itself = route("/api", upstream);
+    itself.strip_prefix = Some("/api/".into());
+    let server = Server::start(routes([all, itself]));
+    for (sent, received) in [
+        ("/api/users/1", "/users/1"),
+        ("/api/users/caf%C3%A9%2f%7e?a=%20b&&c=/api/d?e", "/users/caf%C3%A9%2f%7e?a=%20b&&c=/api/d?e"),
+        ("/api//twice/", "//twice/"),
+        ("/api", "/"),
+        ("/api?x=1", "/?x=1"),
+    ] {
+        assert_eq!(server.get(sent).await.status, 200, "{sent}");
+        assert_eq!(soon(seen.recv()).await.unwrap().uri.to_string(), received);
+    }
+    server.get("/apiary").await.problem(404);
+}
+
+#[tokio::test]
+async fn paths_that_two_readers_could_read_differently_are_refused() {
+    let server = Server::start(routes([answering("/{*rest}", "all")]));
+    for path in ["/a%00b", "/a%", "/a%g1", "/a/../b", "/a/%2e%2e/b", "/./a", "/a%2F..%2Fb"] {
+        server.get(path).await.problem(400);
+    }
+}
+
+#[tokio::test]
+async fn routes_are_replaced_while_the_gateway_serves() {
+    let server = Server::start(routes([answering("/a", "old")]));
+    let mut client = server.connect().await;
+    let request = "GET /a HTTP/1.1\r\nhost: shop\r\n\r\n";
+    client.send(request).await;
+    assert_eq!(client.answer().await.text(), "old");
+    server.routes.replace(routes([answering("/a", "new")]).build().unwrap());
+    client.send(request).await;
+    assert_eq!(client.answer().await.text(), "new");
+}
+
+#[test]
+fn routes_that_cannot_all_be_served_are_refused() {
+    let refused = |list: Vec<crate::gateway::Route>| routes(list).build().unwrap_err();
+    assert_eq!(
+        refused(vec![answering("/u/{id}", ""), answering("/u/{name}", "")]),
+        RouteError::Conflict { path: "/u/{name}".into(), with: "/u/{id}".into() }
+    );
+    assert_eq!(
+        refused(vec![answering("/u", ""), answering("/u", "")]),
+        RouteError::Duplicate { path: "/u".into(), method: "every method".into() }
+    );
+    let get = |path| crate::gateway::Route { methods: vec![Method::GET], ..answering(path, "") };
+    assert_eq!(refused(vec![get("/u"), get("/u")]), RouteError::Duplicate { path: "/u".into(), method: "GET".into() });
+    for path in ["users", "/{", "/{a}{b}", "/{*rest}/x", "/{}"] {
+        assert!(matches!(refused(vec![answering(path, "")]), RouteError::InvalidPath { .. }), "{path}");
+    }
+    for (path, prefix) in [("/api/x", "/ap"), ("/api/x", "/v1"), ("/{a}/x", "/{a}"), ("/api/x", "api")] {
+        let route = crate::gateway::Route { strip_prefix: Some(prefix.into()), ..answering(path, "") };
+        assert!(matches!(refused(vec![route]), RouteError::StripPrefix { .. }), "{path} {prefix}");
+    }
+}
+
+#[test]
+fn aggregates_that_make_no_answer_are_refused() {
+    let refused = |parts| aggregate("/users/{id}/dashboard", parts).build().unwrap_err();
+    assert!(matches!(refused(vec![]), RouteError::Parts { .. }));
+    let user = || part("user", "/users/{id}", answers(200, "{}"));
+    assert!(matches!(refused(vec![user(), user()]), RouteError::Parts { .. }));
+    assert!(matches!(refused(vec![part("_missing", "/", answers(200, ""))]), RouteError::Parts { .. }));
+    let error = refused(vec![part("user", "/users/{name}", answers(200, ""))]);
+    assert!(matches!(&error, RouteError::Template { error: TemplateError::UnknownParam(name), .. } if name == "name"));
+    let text = error.to_string();
+    assert!(text.contains("\"/users/{id}/dashboard\"") && text.contains("\"user\""), "{text}");
+}
