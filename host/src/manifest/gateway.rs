@@ -11,7 +11,7 @@ use http::Method;
 
 use super::{
     error::Placed,
-    path::{PathTemplate, path_params, wrong_prefix},
+    path::{path_params, template_params, wrong_prefix},
     reader::{Document, Table, Value, did_you_mean, quoted},
     secret::SecretRef,
     values::{LONGEST, SHORTEST},
@@ -82,8 +82,8 @@ pub struct Aggregate {
 pub struct Part {
     /// The service; it exists.
     pub service: Placed<String>,
-    /// The path and query to ask for; every parameter in it is one of the aggregate's path.
-    pub path: PathTemplate,
+    /// The path and query to ask for; every `{name}` in it is a parameter of the aggregate's path.
+    pub path: Placed<String>,
     /// A deadline of the part's own, in place of the edge's.
     pub deadline: Option<Duration>,
     /// Whether the answer goes out without it if it cannot be had.
@@ -106,6 +106,8 @@ pub enum Admin {
 
 const METHODS: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+/// Where an answer lists the parts that it lacks.
+const MISSING: &str = "_missing";
 const MAX_BODY: u64 = 64 << 30;
 
 // === impl Gateway ===
@@ -190,6 +192,14 @@ impl Methods {
         }
     }
 
+    /// The methods by name; none of them for all.
+    pub fn listed(&self) -> &[Method] {
+        match self {
+            Self::All => &[],
+            Self::Only(methods) => methods,
+        }
+    }
+
     /// The first method that both take.
     pub(super) fn overlap(&self, other: &Self) -> Option<Method> {
         METHODS.into_iter().find(|method| self.allow(method) && other.allow(method))
@@ -226,8 +236,8 @@ impl Aggregate {
         let mut count = 0;
         for (name, value) in table.table("parts").entries() {
             count += 1;
-            if name.is_empty() {
-                doc.report_at(&name, "expected a name for this part of the answer");
+            if name.is_empty() || name.value == MISSING {
+                doc.report_at(&name, format!("expected a name for this part of the answer other than `{MISSING}`"));
             }
             if let Some(part) = value.table().and_then(|table| Part::read(table, params)) {
                 parts.insert(name.value, part);
@@ -249,23 +259,23 @@ impl Part {
         let service = service(&mut table);
         let path = table.required("path", "a path such as \"/users/{id}\"", |value| {
             let text = value.string()?;
-            let template = match PathTemplate::parse(&text) {
-                Ok(template) => template,
+            match template_params(&text) {
+                Ok(used) => check_params(value, used, params?),
                 Err(wrong) => return value.report(format!("{wrong}, found {}", quoted(&text))),
-            };
-            let unknown: BTreeSet<&str> =
-                template.params().filter(|name| params.is_some_and(|known| !known.iter().any(|k| k == name))).collect();
-            for name in unknown {
-                let known = params.unwrap_or_default();
-                let meant = did_you_mean(name, known.iter().map(String::as_str));
-                value.report::<()>(format!("the aggregate's path has no parameter {}{meant}", quoted(name)));
             }
-            Some(template)
+            Some(value.placed(text))
         });
         let deadline = deadline(&mut table);
         let optional = table.or("optional", false, Value::boolean);
         table.finish();
         Some(Self { service: service?, path: path?, deadline, optional })
+    }
+}
+
+fn check_params(value: &Value<'_>, used: BTreeSet<&str>, known: &[String]) {
+    for name in used.into_iter().filter(|name| !known.iter().any(|known| known == name)) {
+        let meant = did_you_mean(name, known.iter().map(String::as_str));
+        value.report::<()>(format!("the aggregate's path has no parameter {}{meant}", quoted(name)));
     }
 }
 

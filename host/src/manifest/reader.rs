@@ -126,11 +126,6 @@ impl<'a> Table<'a> {
         &self.key
     }
 
-    /// Where the table begins.
-    pub fn place(&self) -> Option<Place> {
-        self.place
-    }
-
     /// Whether nothing is in it.
     pub fn is_empty(&self) -> bool {
         self.entries.is_none_or(|entries| entries.is_empty())
