@@ -192,7 +192,10 @@ fn syntax_errors(doc: &Document<'_>, errors: &[toml::de::Error]) -> Vec<Manifest
     let error = |error: &toml::de::Error| ManifestError {
         place: error.span().map(|span| doc.place(span.start)),
         key: String::new(),
-        message: format!("not valid TOML: {}", error.message().trim_end()),
+        message: match error.message().trim_end() {
+            "duplicate key" => "not valid TOML: this key or table is there already".into(),
+            message => format!("not valid TOML: {message}"),
+        },
     };
     errors.iter().map(error).collect()
 }

@@ -117,6 +117,7 @@ impl Gateway {
         let listen = table.optional("listen", |v| v.address());
         let listen = listen.unwrap_or_else(|| table.default("listen", SocketAddr::from(([127, 0, 0, 1], 3000))));
         let max_body_bytes = table.or("max-body-bytes", 1 << 20, |v| v.size(1..=MAX_BODY));
+        let (routes, aggregates) = (table.tables("routes").into_iter(), table.tables("aggregates").into_iter());
         let mut time = |key, seconds| table.or(key, Duration::from_secs(seconds), |v| v.duration(SHORTEST..=LONGEST));
         let gateway = Self {
             listen,
@@ -127,16 +128,12 @@ impl Gateway {
             shutdown_grace: time("shutdown-grace", 30),
             max_header_bytes: table.or("max-header-bytes", 16 << 10, |v| v.size(1 << 10..=1 << 20)),
             max_connections: table.or("max-connections", 10_000, |v| v.integer(1..=1_000_000)),
-            routes: read_all(table.tables("routes"), |t| Route::read(t, max_body_bytes, doc)),
-            aggregates: read_all(table.tables("aggregates"), |t| Aggregate::read(t, doc)),
+            routes: routes.filter_map(|route| Route::read(route, max_body_bytes, doc)).collect(),
+            aggregates: aggregates.map(|aggregate| Aggregate::read(aggregate, doc)).collect(),
         };
         table.finish();
         gateway
     }
-}
-
-fn read_all<'a, T>(tables: Vec<Table<'a>>, read: impl FnMut(Table<'a>) -> Option<T>) -> Vec<T> {
-    tables.into_iter().filter_map(read).collect()
 }
 
 fn deadline(table: &mut Table<'_>) -> Option<Duration> {
@@ -149,7 +146,10 @@ fn route_path(table: &mut Table<'_>) -> Option<(Placed<String>, Vec<String>)> {
         let path = value.string()?;
         match path_params(&path) {
             Ok(params) => Some((value.placed(path), params)),
-            Err(wrong) => value.report(format!("{wrong}, found {}", quoted(&path))),
+            Err(wrong) => {
+                let expected = "expected a path such as \"/users/{id}\" or \"/files/{*rest}\"";
+                value.report(format!("{expected}, found {}: {wrong}", quoted(&path)))
+            }
         }
     })
 }
@@ -169,14 +169,16 @@ impl Route {
         let strip_prefix = table.optional("strip-prefix", |v| Some(v.placed(v.string()?)));
         let max_body_bytes = table.or("max-body-bytes", max_body_bytes, |v| v.size(1..=MAX_BODY));
         let deadline = deadline(&mut table);
+        let stand_in = table.placed(String::new());
         table.finish();
-        let (path, _) = path?;
         if let Some(prefix) = &strip_prefix
-            && let Some(wrong) = wrong_prefix(prefix, &path)
+            && let Some((path, _)) = &path
+            && let Some(wrong) = wrong_prefix(prefix, path)
         {
             doc.report_at(prefix, format!("{wrong}, found {}", quoted(prefix)));
         }
         let strip_prefix = strip_prefix.map(|prefix| prefix.value);
+        let path = path.map_or(stand_in, |(path, _)| path);
         Some(Self { path, methods, service: service?, strip_prefix, max_body_bytes, deadline })
     }
 }
@@ -207,7 +209,11 @@ impl Methods {
 
     fn read(value: &Value<'_>) -> Option<Self> {
         let mut methods = Vec::new();
-        for item in value.items()? {
+        let items = value.items("an array of methods")?;
+        if items.is_empty() {
+            return value.report("expected at least one method; leave the key out to take all");
+        }
+        for item in items {
             let known = METHODS.iter().find(|method| item.as_str() == Some(method.as_str()));
             match known {
                 Some(method) if methods.contains(method) => {
@@ -219,9 +225,6 @@ impl Methods {
                 }
             }
         }
-        if value.items()?.is_empty() {
-            return value.report("expected at least one method; leave the key out to take all");
-        }
         Some(Self::Only(methods))
     }
 }
@@ -229,7 +232,7 @@ impl Methods {
 // === impl Aggregate ===
 
 impl Aggregate {
-    fn read(mut table: Table<'_>, doc: &Document<'_>) -> Option<Self> {
+    fn read(mut table: Table<'_>, doc: &Document<'_>) -> Self {
         let path = route_path(&mut table);
         let params = path.as_ref().map(|(_, params)| params.as_slice());
         let mut parts = BTreeMap::new();
@@ -246,8 +249,9 @@ impl Aggregate {
         if count == 0 {
             table.report("expected at least one part, as in [gateway.aggregates.parts.user]");
         }
+        let path = path.map_or_else(|| table.placed(String::new()), |(path, _)| path);
         table.finish();
-        Some(Self { path: path?.0, parts })
+        Self { path, parts }
     }
 }
 
@@ -261,14 +265,18 @@ impl Part {
             let text = value.string()?;
             match template_params(&text) {
                 Ok(used) => check_params(value, used, params?),
-                Err(wrong) => return value.report(format!("{wrong}, found {}", quoted(&text))),
+                Err(wrong) => {
+                    let expected = "expected a path such as \"/users/{id}\" or \"/orders?userId={id}\"";
+                    return value.report(format!("{expected}, found {}: {wrong}", quoted(&text)));
+                }
             }
             Some(value.placed(text))
         });
         let deadline = deadline(&mut table);
         let optional = table.or("optional", false, Value::boolean);
+        let path = path.unwrap_or_else(|| table.placed(String::new()));
         table.finish();
-        Some(Self { service: service?, path: path?, deadline, optional })
+        Some(Self { service: service?, path, deadline, optional })
     }
 }
 

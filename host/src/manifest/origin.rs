@@ -81,7 +81,7 @@ impl Origin {
 
     pub(super) fn read_all(value: &Value<'_>) -> Option<Vec<Placed<Self>>> {
         let mut origins: Vec<Placed<Self>> = Vec::new();
-        for item in value.items()? {
+        for item in value.items("an array of origins")? {
             let Some(origin) = item.as_str().and_then(Self::parse) else {
                 item.expected::<()>(
                     "an origin, scheme://host[:port] without a path, such as \"https://api.example.com\"",

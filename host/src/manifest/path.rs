@@ -11,11 +11,10 @@ enum Piece<'p> {
 const MAX_LENGTH: usize = 1024;
 /// matchit's routing tree names parameters by letters, and panics when it runs out of them.
 const MAX_PARAMS: usize = 16;
-const RULE: &str = "expected a path such as \"/users/{id}\" or \"/files/{*rest}\"";
 
 /// The names of the parameters in a path that requests are matched with, or what is wrong with it.
 pub(super) fn path_params(path: &str) -> Result<Vec<String>, String> {
-    let wrong = |why: &str| Err(format!("{RULE}: {why}"));
+    let wrong = |why: &str| Err(why.to_owned());
     let Some(rest) = path.strip_prefix('/') else { return wrong("it must start with `/`") };
     if path.len() > MAX_LENGTH {
         return wrong(&format!("it must not be longer than {MAX_LENGTH} bytes"));
@@ -26,7 +25,7 @@ pub(super) fn path_params(path: &str) -> Result<Vec<String>, String> {
         if segment == "." || segment == ".." || (segment.is_empty() && segments.peek().is_some()) {
             return wrong("it must not have empty segments, `.` or `..`");
         }
-        let pieces = split_pieces(segment).ok_or_else(|| format!("{RULE}: its braces do not match"))?;
+        let pieces = split_pieces(segment).ok_or("its braces do not match")?;
         let mut names = 0;
         for piece in &pieces {
             match piece {
@@ -72,8 +71,7 @@ pub(super) fn wrong_prefix(prefix: &str, path: &str) -> Option<String> {
 
 /// The names of the parameters that a template such as `/orders?userId={id}` fills in, or what is wrong with it.
 pub(super) fn template_params(text: &str) -> Result<BTreeSet<&str>, String> {
-    let wrong =
-        |why: &str| Err(format!("expected a path such as \"/users/{{id}}\" or \"/orders?userId={{id}}\": {why}"));
+    let wrong = |why: &str| Err(why.to_owned());
     // Two slashes at the start would be read as a host by some.
     if !text.starts_with('/') || text.starts_with("//") {
         return wrong("it must start with one `/`");

@@ -75,6 +75,8 @@ fn check_routes(manifest: &Manifest, doc: &Document<'_>) {
     let get = Methods::Only(vec![http::Method::GET]);
     let routes = gateway.routes.iter().map(|route| (&route.path, &route.methods));
     let mut all: Vec<_> = routes.chain(gateway.aggregates.iter().map(|aggregate| (&aggregate.path, &get))).collect();
+    // What is empty stands in for a path that could not be read.
+    all.retain(|(path, _)| !path.is_empty());
     // In the order of the lines, so that it is the later of two that conflicts with the earlier.
     all.sort_by_key(|(path, _)| path.place);
 
