@@ -9,7 +9,7 @@
 //! who use them; they report it at the manifest's line by [`Manifest::error_at`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Display,
     fs::File,
     io::Read,
@@ -36,7 +36,6 @@ pub use error::{ManifestError, ManifestErrors, Place, Placed};
 pub use events::{Bus, RedisUrl, Topic};
 pub use gateway::{Admin, Aggregate, Gateway, Methods, Part, Route};
 pub use origin::{Origin, Scheme};
-pub use path::{PathTemplate, Piece};
 pub use policy::{Breaker, Bulkhead, EVENTS, Edge, EdgePolicy, GATEWAY, Policies, Retry};
 pub use secret::{Secret, SecretError, SecretRef};
 pub use services::{Component, Instances, Limits, Service, Source};
@@ -140,32 +139,26 @@ impl Manifest {
         manifest
     }
 
-    /// The policy of the calls from `caller` (a service, [`GATEWAY`] or [`EVENTS`]) to the service `callee`.
+    /// The policy of the calls from `caller` (a service, [`GATEWAY`] or [`EVENTS`]) to `callee` (a service, or an
+    /// [`Origin`] as it displays itself).
     pub fn edge_policy(&self, caller: &str, callee: &str) -> &EdgePolicy {
         self.policies.edges.get(&Edge::new(caller, callee)).unwrap_or(&self.policies.defaults)
     }
 
-    /// Every way that calls may take, in the order of the callers' names.
-    pub fn edges(&self) -> Vec<Edge> {
-        let callers = self.services.keys().map(String::as_str).chain([GATEWAY, EVENTS]);
-        let all = callers.flat_map(|caller| self.services.keys().map(move |callee| Edge::new(caller, callee)));
-        let mut edges: Vec<_> = all.filter(|edge| self.has_edge(edge)).collect();
-        edges.sort();
-        edges
-    }
-
-    /// Whether the manifest lets calls take this way.
-    pub fn has_edge(&self, edge: &Edge) -> bool {
-        let names = |list: &[Placed<String>], name: &str| list.iter().any(|placed| placed.value == name);
-        match edge.caller.as_str() {
-            GATEWAY => {
-                let routes = self.gateway.routes.iter().map(|route| &route.service);
-                let parts = self.gateway.aggregates.iter().flat_map(|aggregate| aggregate.parts.values());
-                routes.chain(parts.map(|part| &part.service)).any(|service| service.value == edge.callee)
+    /// Every way that calls may take, to services and to origins outside.
+    pub fn edges(&self) -> BTreeSet<Edge> {
+        let mut edges = BTreeSet::new();
+        for (name, service) in &self.services {
+            edges.extend(service.calls.iter().map(|callee| Edge::new(name, &callee.value)));
+            edges.extend(service.outbound.iter().map(|origin| Edge::new(name, origin.to_string())));
+            if !service.subscribes.is_empty() {
+                edges.insert(Edge::new(EVENTS, name));
             }
-            EVENTS => self.services.get(&edge.callee).is_some_and(|service| !service.subscribes.is_empty()),
-            caller => self.services.get(caller).is_some_and(|service| names(&service.calls, &edge.callee)),
         }
+        let parts = self.gateway.aggregates.iter().flat_map(|aggregate| aggregate.parts.values());
+        let routed = self.gateway.routes.iter().map(|route| &route.service).chain(parts.map(|part| &part.service));
+        edges.extend(routed.map(|service| Edge::new(GATEWAY, &service.value)));
+        edges
     }
 
     /// An error that turned up later with something written in the manifest, in the form of those found by
@@ -199,7 +192,10 @@ fn syntax_errors(doc: &Document<'_>, errors: &[toml::de::Error]) -> Vec<Manifest
     let error = |error: &toml::de::Error| ManifestError {
         place: error.span().map(|span| doc.place(span.start)),
         key: String::new(),
-        message: format!("not valid TOML: {}", error.message().trim_end()),
+        message: match error.message().trim_end() {
+            "duplicate key" => "not valid TOML: this key or table is there already".into(),
+            message => format!("not valid TOML: {message}"),
+        },
     };
     errors.iter().map(error).collect()
 }

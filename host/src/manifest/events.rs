@@ -11,7 +11,7 @@ use super::{
 /// A topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topic {
-    /// Its name: at most 128 letters, digits, dots, hyphens and underscores.
+    /// Its name: at most 200 letters, digits, dots, hyphens and underscores.
     pub name: Placed<String>,
     /// What its events tell, for people.
     pub description: Option<String>,
@@ -37,7 +37,7 @@ pub enum RedisUrl {
     Kept(SecretRef),
 }
 
-const NAME_LENGTH: usize = 128;
+const NAME_LENGTH: usize = 200;
 const BUSES: &str = "\"embedded\", \"redis-streams\" or \"redis-pubsub\"";
 
 pub(super) fn read_topics(table: Table<'_>, doc: &Document<'_>) -> BTreeMap<String, Topic> {

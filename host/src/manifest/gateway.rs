@@ -11,7 +11,7 @@ use http::Method;
 
 use super::{
     error::Placed,
-    path::{PathTemplate, path_params, wrong_prefix},
+    path::{path_params, template_params, wrong_prefix},
     reader::{Document, Table, Value, did_you_mean, quoted},
     secret::SecretRef,
     values::{LONGEST, SHORTEST},
@@ -82,8 +82,8 @@ pub struct Aggregate {
 pub struct Part {
     /// The service; it exists.
     pub service: Placed<String>,
-    /// The path and query to ask for; every parameter in it is one of the aggregate's path.
-    pub path: PathTemplate,
+    /// The path and query to ask for; every `{name}` in it is a parameter of the aggregate's path.
+    pub path: Placed<String>,
     /// A deadline of the part's own, in place of the edge's.
     pub deadline: Option<Duration>,
     /// Whether the answer goes out without it if it cannot be had.
@@ -106,6 +106,8 @@ pub enum Admin {
 
 const METHODS: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+/// Where an answer lists the parts that it lacks.
+const MISSING: &str = "_missing";
 const MAX_BODY: u64 = 64 << 30;
 
 // === impl Gateway ===
@@ -115,6 +117,7 @@ impl Gateway {
         let listen = table.optional("listen", |v| v.address());
         let listen = listen.unwrap_or_else(|| table.default("listen", SocketAddr::from(([127, 0, 0, 1], 3000))));
         let max_body_bytes = table.or("max-body-bytes", 1 << 20, |v| v.size(1..=MAX_BODY));
+        let (routes, aggregates) = (table.tables("routes").into_iter(), table.tables("aggregates").into_iter());
         let mut time = |key, seconds| table.or(key, Duration::from_secs(seconds), |v| v.duration(SHORTEST..=LONGEST));
         let gateway = Self {
             listen,
@@ -125,16 +128,12 @@ impl Gateway {
             shutdown_grace: time("shutdown-grace", 30),
             max_header_bytes: table.or("max-header-bytes", 16 << 10, |v| v.size(1 << 10..=1 << 20)),
             max_connections: table.or("max-connections", 10_000, |v| v.integer(1..=1_000_000)),
-            routes: read_all(table.tables("routes"), |t| Route::read(t, max_body_bytes, doc)),
-            aggregates: read_all(table.tables("aggregates"), |t| Aggregate::read(t, doc)),
+            routes: routes.filter_map(|route| Route::read(route, max_body_bytes, doc)).collect(),
+            aggregates: aggregates.map(|aggregate| Aggregate::read(aggregate, doc)).collect(),
         };
         table.finish();
         gateway
     }
-}
-
-fn read_all<'a, T>(tables: Vec<Table<'a>>, read: impl FnMut(Table<'a>) -> Option<T>) -> Vec<T> {
-    tables.into_iter().filter_map(read).collect()
 }
 
 fn deadline(table: &mut Table<'_>) -> Option<Duration> {
@@ -147,7 +146,10 @@ fn route_path(table: &mut Table<'_>) -> Option<(Placed<String>, Vec<String>)> {
         let path = value.string()?;
         match path_params(&path) {
             Ok(params) => Some((value.placed(path), params)),
-            Err(wrong) => value.report(format!("{wrong}, found {}", quoted(&path))),
+            Err(wrong) => {
+                let expected = "expected a path such as \"/users/{id}\" or \"/files/{*rest}\"";
+                value.report(format!("{expected}, found {}: {wrong}", quoted(&path)))
+            }
         }
     })
 }
@@ -167,14 +169,16 @@ impl Route {
         let strip_prefix = table.optional("strip-prefix", |v| Some(v.placed(v.string()?)));
         let max_body_bytes = table.or("max-body-bytes", max_body_bytes, |v| v.size(1..=MAX_BODY));
         let deadline = deadline(&mut table);
+        let stand_in = table.placed(String::new());
         table.finish();
-        let (path, _) = path?;
         if let Some(prefix) = &strip_prefix
-            && let Some(wrong) = wrong_prefix(prefix, &path)
+            && let Some((path, _)) = &path
+            && let Some(wrong) = wrong_prefix(prefix, path)
         {
             doc.report_at(prefix, format!("{wrong}, found {}", quoted(prefix)));
         }
         let strip_prefix = strip_prefix.map(|prefix| prefix.value);
+        let path = path.map_or(stand_in, |(path, _)| path);
         Some(Self { path, methods, service: service?, strip_prefix, max_body_bytes, deadline })
     }
 }
@@ -190,6 +194,14 @@ impl Methods {
         }
     }
 
+    /// The methods by name; none of them for all.
+    pub fn listed(&self) -> &[Method] {
+        match self {
+            Self::All => &[],
+            Self::Only(methods) => methods,
+        }
+    }
+
     /// The first method that both take.
     pub(super) fn overlap(&self, other: &Self) -> Option<Method> {
         METHODS.into_iter().find(|method| self.allow(method) && other.allow(method))
@@ -197,7 +209,11 @@ impl Methods {
 
     fn read(value: &Value<'_>) -> Option<Self> {
         let mut methods = Vec::new();
-        for item in value.items()? {
+        let items = value.items("an array of methods")?;
+        if items.is_empty() {
+            return value.report("expected at least one method; leave the key out to take all");
+        }
+        for item in items {
             let known = METHODS.iter().find(|method| item.as_str() == Some(method.as_str()));
             match known {
                 Some(method) if methods.contains(method) => {
@@ -209,9 +225,6 @@ impl Methods {
                 }
             }
         }
-        if value.items()?.is_empty() {
-            return value.report("expected at least one method; leave the key out to take all");
-        }
         Some(Self::Only(methods))
     }
 }
@@ -219,15 +232,15 @@ impl Methods {
 // === impl Aggregate ===
 
 impl Aggregate {
-    fn read(mut table: Table<'_>, doc: &Document<'_>) -> Option<Self> {
+    fn read(mut table: Table<'_>, doc: &Document<'_>) -> Self {
         let path = route_path(&mut table);
         let params = path.as_ref().map(|(_, params)| params.as_slice());
         let mut parts = BTreeMap::new();
         let mut count = 0;
         for (name, value) in table.table("parts").entries() {
             count += 1;
-            if name.is_empty() {
-                doc.report_at(&name, "expected a name for this part of the answer");
+            if name.is_empty() || name.value == MISSING {
+                doc.report_at(&name, format!("expected a name for this part of the answer other than `{MISSING}`"));
             }
             if let Some(part) = value.table().and_then(|table| Part::read(table, params)) {
                 parts.insert(name.value, part);
@@ -236,8 +249,9 @@ impl Aggregate {
         if count == 0 {
             table.report("expected at least one part, as in [gateway.aggregates.parts.user]");
         }
+        let path = path.map_or_else(|| table.placed(String::new()), |(path, _)| path);
         table.finish();
-        Some(Self { path: path?.0, parts })
+        Self { path, parts }
     }
 }
 
@@ -249,23 +263,27 @@ impl Part {
         let service = service(&mut table);
         let path = table.required("path", "a path such as \"/users/{id}\"", |value| {
             let text = value.string()?;
-            let template = match PathTemplate::parse(&text) {
-                Ok(template) => template,
-                Err(wrong) => return value.report(format!("{wrong}, found {}", quoted(&text))),
-            };
-            let unknown: BTreeSet<&str> =
-                template.params().filter(|name| params.is_some_and(|known| !known.iter().any(|k| k == name))).collect();
-            for name in unknown {
-                let known = params.unwrap_or_default();
-                let meant = did_you_mean(name, known.iter().map(String::as_str));
-                value.report::<()>(format!("the aggregate's path has no parameter {}{meant}", quoted(name)));
+            match template_params(&text) {
+                Ok(used) => check_params(value, used, params?),
+                Err(wrong) => {
+                    let expected = "expected a path such as \"/users/{id}\" or \"/orders?userId={id}\"";
+                    return value.report(format!("{expected}, found {}: {wrong}", quoted(&text)));
+                }
             }
-            Some(template)
+            Some(value.placed(text))
         });
         let deadline = deadline(&mut table);
         let optional = table.or("optional", false, Value::boolean);
+        let path = path.unwrap_or_else(|| table.placed(String::new()));
         table.finish();
-        Some(Self { service: service?, path: path?, deadline, optional })
+        Some(Self { service: service?, path, deadline, optional })
+    }
+}
+
+fn check_params(value: &Value<'_>, used: BTreeSet<&str>, known: &[String]) {
+    for name in used.into_iter().filter(|name| !known.iter().any(|known| known == name)) {
+        let meant = did_you_mean(name, known.iter().map(String::as_str));
+        value.report::<()>(format!("the aggregate's path has no parameter {}{meant}", quoted(name)));
     }
 }
 

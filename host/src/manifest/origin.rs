@@ -2,6 +2,8 @@
 
 use std::{fmt, net::Ipv6Addr};
 
+use http::Uri;
+
 use super::{
     error::Placed,
     reader::{Value, quoted},
@@ -71,9 +73,15 @@ impl Origin {
         is_host(&host).then_some(Self { scheme, host, port })
     }
 
+    /// The origin as a URI with the path `/`.
+    pub fn to_uri(&self) -> Uri {
+        // What `parse` lets through is a URI; the tests hold it to that.
+        self.to_string().parse().unwrap_or_default()
+    }
+
     pub(super) fn read_all(value: &Value<'_>) -> Option<Vec<Placed<Self>>> {
         let mut origins: Vec<Placed<Self>> = Vec::new();
-        for item in value.items()? {
+        for item in value.items("an array of origins")? {
             let Some(origin) = item.as_str().and_then(Self::parse) else {
                 item.expected::<()>(
                     "an origin, scheme://host[:port] without a path, such as \"https://api.example.com\"",
@@ -162,8 +170,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused(text in "(https?://)?.*") {
+        fn any_text_is_read_or_refused(text in "(https?://)?(.*|[a-zA-Z0-9._-]{1,12}|\\[[0-9a-f:.]{2,9}\\])(:[0-9]{1,6})?") {
             if let Some(origin) = Origin::parse(&text) {
+                let uri = origin.to_uri();
+                prop_assert_eq!(uri.host(), Some(origin.host.as_str()));
                 prop_assert_eq!(Origin::parse(&origin.to_string()), Some(origin));
             }
         }

@@ -1,22 +1,11 @@
 //! Paths with parameters: those that requests are matched with, and templates that they fill.
 
-/// A path and query with parameters to fill in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PathTemplate {
-    /// The pieces in their order.
-    pub pieces: Vec<Piece>,
-}
+use std::collections::BTreeSet;
 
-/// A piece of a [`PathTemplate`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
-    /// Text that stands as it is.
-    Literal(String),
-    /// The parameter of this name.
-    ///
-    /// NB: what a client put there may hold `&`, `=` or `/`; percent-encode whatever is not unreserved, or it can
-    /// rewrite the path and the query around it.
-    Param(String),
+/// A piece of a path with parameters.
+enum Piece<'p> {
+    Literal(&'p str),
+    Param(&'p str),
 }
 
 impl std::fmt::Display for PathTemplate {
@@ -31,11 +20,10 @@ impl std::fmt::Display for PathTemplate {
 const MAX_LENGTH: usize = 1024;
 /// matchit's routing tree names parameters by letters, and panics when it runs out of them.
 const MAX_PARAMS: usize = 16;
-const RULE: &str = "expected a path such as \"/users/{id}\" or \"/files/{*rest}\"";
 
 /// The names of the parameters in a path that requests are matched with, or what is wrong with it.
 pub(super) fn path_params(path: &str) -> Result<Vec<String>, String> {
-    let wrong = |why: &str| Err(format!("{RULE}: {why}"));
+    let wrong = |why: &str| Err(why.to_owned());
     let Some(rest) = path.strip_prefix('/') else { return wrong("it must start with `/`") };
     if path.len() > MAX_LENGTH {
         return wrong(&format!("it must not be longer than {MAX_LENGTH} bytes"));
@@ -46,7 +34,7 @@ pub(super) fn path_params(path: &str) -> Result<Vec<String>, String> {
         if segment == "." || segment == ".." || (segment.is_empty() && segments.peek().is_some()) {
             return wrong("it must not have empty segments, `.` or `..`");
         }
-        let pieces = split_pieces(segment).ok_or_else(|| format!("{RULE}: its braces do not match"))?;
+        let pieces = split_pieces(segment).ok_or("its braces do not match")?;
         let mut names = 0;
         for piece in &pieces {
             match piece {
@@ -90,45 +78,35 @@ pub(super) fn wrong_prefix(prefix: &str, path: &str) -> Option<String> {
     (!whole_segments).then(|| format!("expected what the path `{path}` starts with, in whole segments"))
 }
 
-// === impl PathTemplate ===
-
-impl PathTemplate {
-    /// The names of the parameters in it.
-    pub fn params(&self) -> impl Iterator<Item = &str> {
-        self.pieces.iter().filter_map(|piece| match piece {
-            Piece::Literal(_) => None,
-            Piece::Param(name) => Some(name.as_str()),
-        })
+/// The names of the parameters that a template such as `/orders?userId={id}` fills in, or what is wrong with it.
+pub(super) fn template_params(text: &str) -> Result<BTreeSet<&str>, String> {
+    let wrong = |why: &str| Err(why.to_owned());
+    // Two slashes at the start would be read as a host by some.
+    if !text.starts_with('/') || text.starts_with("//") {
+        return wrong("it must start with one `/`");
     }
-
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let wrong =
-            |why: &str| Err(format!("expected a path such as \"/users/{{id}}\" or \"/orders?userId={{id}}\": {why}"));
-        // Two slashes at the start would be read as a host by some.
-        if !text.starts_with('/') || text.starts_with("//") {
-            return wrong("it must start with one `/`");
-        }
-        if text.len() > MAX_LENGTH {
-            return wrong(&format!("it must not be longer than {MAX_LENGTH} bytes"));
-        }
-        let Some(pieces) = split_pieces(text) else { return wrong("its braces do not match") };
-        for piece in &pieces {
-            match piece {
-                Piece::Literal(text) if !text.bytes().all(|b| is_path_byte(b) || b == b'/' || b == b'?') => {
-                    return wrong("what cannot stand in a path must be percent-encoded");
-                }
-                Piece::Param(name) if !is_param_name(name) => {
-                    return wrong("a parameter's name has only letters, digits and underscores");
-                }
-                Piece::Literal(_) | Piece::Param(_) => {}
+    if text.len() > MAX_LENGTH {
+        return wrong(&format!("it must not be longer than {MAX_LENGTH} bytes"));
+    }
+    let Some(pieces) = split_pieces(text) else { return wrong("its braces do not match") };
+    let mut params = BTreeSet::new();
+    for piece in pieces {
+        match piece {
+            Piece::Literal(text) if !text.bytes().all(|b| is_path_byte(b) || b == b'/' || b == b'?') => {
+                return wrong("what cannot stand in a path must be percent-encoded");
             }
+            Piece::Literal(_) => {}
+            Piece::Param(name) if is_param_name(name) => {
+                params.insert(name);
+            }
+            Piece::Param(_) => return wrong("a parameter's name has only letters, digits and underscores"),
         }
-        Ok(Self { pieces })
     }
+    Ok(params)
 }
 
 /// Splits at `{…}`; `None` if the braces do not match.
-fn split_pieces(text: &str) -> Option<Vec<Piece>> {
+fn split_pieces(text: &str) -> Option<Vec<Piece<'_>>> {
     let mut pieces = Vec::new();
     let mut rest = text;
     while let Some(open) = rest.find(['{', '}']) {
@@ -138,13 +116,13 @@ fn split_pieces(text: &str) -> Option<Vec<Piece>> {
             return None;
         }
         if !literal.is_empty() {
-            pieces.push(Piece::Literal(literal.to_owned()));
+            pieces.push(Piece::Literal(literal));
         }
-        pieces.push(Piece::Param(name.to_owned()));
+        pieces.push(Piece::Param(name));
         rest = after;
     }
     if !rest.is_empty() {
-        pieces.push(Piece::Literal(rest.to_owned()));
+        pieces.push(Piece::Literal(rest));
     }
     Some(pieces)
 }
@@ -177,7 +155,7 @@ mod tests {
         #[test]
         fn any_text_is_read_or_refused(text in "/?.*") {
             let _ = path_params(&text);
-            let _ = PathTemplate::parse(&text);
+            let _ = template_params(&text);
             let _ = wrong_prefix(&text, &text);
         }
     }

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use super::{
     error::Placed,
+    origin::Origin,
     reader::{Document, Table, join_key, quoted},
     values::{LONGEST, SHORTEST, ShowDuration},
 };
@@ -21,7 +22,7 @@ pub const EVENTS: &str = "events";
 pub struct Edge {
     /// A service, [`GATEWAY`] or [`EVENTS`].
     pub caller: String,
-    /// A service.
+    /// A service, or an origin outside in the form that [`Origin`] displays.
     pub callee: String,
 }
 
@@ -73,9 +74,9 @@ pub struct Breaker {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bulkhead {
     /// Calls under way at a time; at least 1.
-    pub concurrent: usize,
+    pub concurrent: u32,
     /// Calls that may wait for room; 0 means that none waits.
-    pub queue: usize,
+    pub queue: u32,
 }
 
 const BREAKER: Breaker = Breaker { failures: 5, open: Duration::from_secs(60), half_open: 1 };
@@ -115,7 +116,10 @@ impl Policies {
                 doc.report_at(&name, format!("expected an edge such as \"order -> user\", found {}", quoted(&name)));
                 continue;
             };
-            let edge = Edge::new(caller.trim(), callee.trim());
+            // One spelling for each origin, so that it is found again whatever the case or a default port.
+            let callee = callee.trim();
+            let callee = Origin::parse(callee).map_or_else(|| callee.to_owned(), |origin| origin.to_string());
+            let edge = Edge::new(caller.trim(), callee);
             let Some(policy) = value.table() else { continue };
             let policy = EdgePolicy::read(policy, defaults, doc);
             if let Some(first) = places.iter().find(|place| place.value == edge) {

@@ -37,6 +37,8 @@ pub(super) struct Table<'a> {
     place: Option<Place>,
     entries: Option<&'a DeTable<'a>>,
     known: Vec<&'static str>,
+    /// Something else stands in its place, which is reported; what it lacks then says nothing new.
+    broken: bool,
 }
 
 /// A value, its dotted key and its place.
@@ -51,6 +53,11 @@ pub(super) struct Value<'a> {
 /// Shows what the manifest's author wrote, without letting control characters reach a terminal.
 pub(super) fn quoted(text: &str) -> String {
     format!("`{}`", text.escape_debug())
+}
+
+/// A character of the manifest's own text as a terminal may show it.
+fn visible(c: char) -> String {
+    if matches!(c, '"' | '\'' | '\\') { c.to_string() } else { c.escape_debug().to_string() }
 }
 
 /// " (did you mean `x`?)" if a known name is nearly `name`, else nothing.
@@ -109,7 +116,7 @@ impl<'a> Document<'a> {
 
     /// The table that holds all others.
     pub fn root(&'a self, table: &'a DeTable<'a>) -> Table<'a> {
-        Table { doc: self, key: String::new(), place: None, entries: Some(table), known: Vec::new() }
+        Table { doc: self, key: String::new(), place: None, entries: Some(table), known: Vec::new(), broken: false }
     }
 
     /// A path in the manifest: relative ones start at the manifest's folder.
@@ -126,14 +133,9 @@ impl<'a> Table<'a> {
         &self.key
     }
 
-    /// Where the table begins.
-    pub fn place(&self) -> Option<Place> {
-        self.place
-    }
-
-    /// Whether nothing is in it.
+    /// Whether it has no entry where it should have some.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_none_or(|entries| entries.is_empty())
+        !self.broken && self.entries.is_none_or(|entries| entries.is_empty())
     }
 
     /// A value with the table's own key and place.
@@ -176,7 +178,7 @@ impl<'a> Table<'a> {
         read: impl FnOnce(&Value<'a>) -> Option<T>,
     ) -> Option<T> {
         let value = self.value(key);
-        if value.is_none() {
+        if value.is_none() && !self.broken {
             let message = format!("required key is missing; expected {expected}");
             self.doc.report(self.place, join_key(&self.key, key), message);
         }
@@ -185,19 +187,21 @@ impl<'a> Table<'a> {
 
     /// Takes a table. A missing one reads like an empty one.
     pub fn table(&mut self, key: &'static str) -> Table<'a> {
-        let table = self.optional(key, Value::table);
-        table.unwrap_or_else(|| Table {
+        let value = self.value(key);
+        let broken = self.broken || value.is_some();
+        value.as_ref().and_then(Value::table).unwrap_or_else(|| Table {
             doc: self.doc,
             key: join_key(&self.key, key),
             place: self.place,
             entries: None,
             known: Vec::new(),
+            broken,
         })
     }
 
     /// Takes an array of tables. A missing one reads like an empty one.
     pub fn tables(&mut self, key: &'static str) -> Vec<Table<'a>> {
-        let items = self.optional(key, Value::items).unwrap_or_default();
+        let items = self.optional(key, |value| value.items("an array of tables")).unwrap_or_default();
         items.iter().enumerate().filter_map(|(i, item)| item.at(format!("{}[{i}]", item.key)).table()).collect()
     }
 
@@ -264,7 +268,7 @@ impl<'a> Value<'a> {
             DeValue::Table(_) => "a table".into(),
             DeValue::Array(_) => "an array".into(),
             _ if written.chars().count() > 60 || written.contains('\n') => format!("a long {}", self.value.type_str()),
-            _ => format!("`{written}`"),
+            _ => format!("`{}`", written.chars().map(visible).collect::<String>()),
         }
     }
 
@@ -348,7 +352,7 @@ impl<'a> Value<'a> {
     pub fn strings(&self, what: &str) -> Option<Vec<Placed<String>>> {
         let mut seen = BTreeSet::new();
         let mut strings = Vec::new();
-        for item in self.array(format_args!("an array of {what}s"))? {
+        for item in self.items(format_args!("an array of {what}s"))? {
             let Some(string) = item.str(&format!("a {what}")) else { continue };
             if seen.insert(string) {
                 strings.push(item.placed(string.to_owned()));
@@ -359,12 +363,8 @@ impl<'a> Value<'a> {
         Some(strings)
     }
 
-    /// The elements of an array.
-    pub fn items(&self) -> Option<Vec<Value<'a>>> {
-        self.array("an array")
-    }
-
-    fn array(&self, what: impl Display) -> Option<Vec<Value<'a>>> {
+    /// The elements of an array of `what`.
+    pub fn items(&self, what: impl Display) -> Option<Vec<Value<'a>>> {
         match self.value {
             DeValue::Array(array) => {
                 Some(array.iter().map(|item| Value::new(self.doc, self.key.clone(), item)).collect())
@@ -382,6 +382,7 @@ impl<'a> Value<'a> {
                 place: Some(self.place),
                 entries: Some(table),
                 known: Vec::new(),
+                broken: false,
             }),
             _ => self.expected("a table"),
         }

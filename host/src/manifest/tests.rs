@@ -1,7 +1,257 @@
+use std::{env, fmt::Write, time::Duration};
+
+use proptest::prelude::*;
+
 use super::*;
+
+const EXAMPLE: &str = include_str!("../../../wharf.toml");
+
+/// Manifests that are wrong, each with all that is said about it. Blocks of `=== title`, the manifest, `---`, the
+/// errors. Written anew where `WHARF_UPDATE_GOLDEN` is set; what changed is then to be read.
+const BAD: &str = include_str!("bad-manifests.golden");
+const BAD_PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/manifest/bad-manifests.golden");
+
+fn parse(text: &str) -> Result<Manifest, String> {
+    Manifest::parse(text, Path::new("wharf.toml")).map_err(|errors| errors.to_string())
+}
+
+fn valid(text: &str) -> Manifest {
+    parse(&complete("", text)).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// What a case leaves out, put behind it so that its lines keep their numbers.
+fn complete(title: &str, text: &str) -> String {
+    let mut whole = text.to_owned();
+    for (table, content) in [("[app]", "name = \"shop\""), ("[services.user]", "component = \"user.wasm\"")] {
+        if !title.starts_with("whole:") && !text.contains(table) {
+            write!(whole, "\n{table}\n{content}\n").expect("a string takes all");
+        }
+    }
+    whole
+}
+
+#[test]
+fn everything_wrong_is_reported_where_it_stands() {
+    let mut current = String::new();
+    for block in BAD.split("=== ").skip(1) {
+        let (title, rest) = block.split_once('\n').expect("a title has a line of its own");
+        let text = rest.split_once("---\n").map_or(rest, |(text, _)| text);
+        let said = parse(&complete(title, text)).map_or_else(|errors| errors, |_| "nothing is wrong".into());
+        writeln!(current, "=== {title}\n{text}---\n{said}\n").expect("a string takes all");
+    }
+    let current = current.trim_end().to_owned() + "\n";
+    if env::var_os("WHARF_UPDATE_GOLDEN").is_some() {
+        std::fs::write(BAD_PATH, &current).expect("the golden file can be written");
+    } else {
+        for (expected, found) in BAD.split("=== ").zip(current.split("=== ")) {
+            assert_eq!(expected, found);
+        }
+        assert_eq!(BAD, current);
+    }
+}
+
 #[test]
 fn the_example_is_valid() {
     let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../wharf.toml"));
-    let m = Manifest::load(path).unwrap_or_else(|errors| panic!("{errors}"));
-    println!("{m:#?}");
+    let manifest = Manifest::load(path).unwrap_or_else(|errors| panic!("{errors}"));
+    let folder = path.parent().expect("a file is in a folder");
+    assert_eq!(manifest.app.name, "shop");
+    assert_eq!(manifest.app.data.value, folder.join(".wharf"));
+    assert_eq!(
+        manifest.admin,
+        Admin::Socket(Placed { value: folder.join(".wharf/admin.sock"), key: "admin.socket".into(), place: None })
+    );
+    assert_eq!(manifest.services.keys().collect::<Vec<_>>(), ["notification", "order", "product", "user"]);
+    assert_eq!(manifest.services["user"].component.place().value, folder.join("components/user"));
+    assert_eq!(manifest.bus, Bus::Embedded);
+    assert_eq!(manifest.gateway.routes.len(), 7);
+    assert_eq!(manifest.edge_policy("order", "user").deadline, Duration::from_secs(1));
+    assert_eq!(manifest.edge_policy("gateway", "user").deadline, Duration::from_secs(5));
+    let edges: Vec<_> = manifest.edges().iter().map(Edge::to_string).collect();
+    assert_eq!(
+        edges,
+        [
+            "events -> notification",
+            "gateway -> notification",
+            "gateway -> order",
+            "gateway -> product",
+            "gateway -> user",
+            "order -> product",
+            "order -> user",
+        ]
+    );
+}
+
+#[test]
+fn what_is_not_written_has_its_default() {
+    let manifest = valid("");
+    assert_eq!(manifest.gateway.listen.value.to_string(), "127.0.0.1:3000");
+    assert_eq!(manifest.gateway.max_header_bytes, 16 << 10);
+    assert_eq!(manifest.gateway.max_body_bytes, 1 << 20);
+    assert_eq!(manifest.gateway.header_timeout, Duration::from_secs(10));
+    assert_eq!(manifest.gateway.max_connections, 10_000);
+    let user = &manifest.services["user"];
+    assert_eq!(user.instances, Instances { max: 16, concurrency: 16, reuse: 100_000, queue: 1024 });
+    assert_eq!(user.limits, Limits { memory: 64 << 20, tables: 20_000, cpu: Duration::from_millis(500) });
+    assert!(!user.database && user.calls.is_empty() && user.outbound.is_empty());
+    let policy = manifest.edge_policy("gateway", "user");
+    assert_eq!(policy.deadline, Duration::from_secs(5));
+    assert_eq!(policy.breaker, Some(Breaker { failures: 5, open: Duration::from_secs(60), half_open: 1 }));
+}
+
+#[test]
+fn an_edge_starts_from_the_defaults_and_changes_what_it_names() {
+    let manifest = valid(
+        r#"
+        [services.order]
+        component = "order.wasm"
+        calls = ["user"]
+        outbound = ["https://API.example.com:443"]
+        [policy.defaults]
+        deadline = "3s"
+        retry = { attempts = 2 }
+        breaker = false
+        [policy.edges."order -> user"]
+        retry = { backoff = "1ms" }
+        breaker = { failures = 9 }
+        bulkhead = false
+        [policy.edges."order -> https://api.example.com"]
+        deadline = "9s"
+        "#,
+    );
+    let expected = EdgePolicy {
+        deadline: Duration::from_secs(3),
+        retry: Retry { attempts: 2, backoff: Duration::from_millis(1), max_backoff: Duration::from_secs(1) },
+        breaker: Some(Breaker { failures: 9, open: Duration::from_secs(60), half_open: 1 }),
+        bulkhead: None,
+    };
+    assert_eq!(*manifest.edge_policy("order", "user"), expected);
+    assert_eq!(manifest.policies.defaults.breaker, None);
+    let origin = manifest.services["order"].outbound[0].to_string();
+    assert_eq!(manifest.edge_policy("order", &origin).deadline, Duration::from_secs(9));
+}
+
+#[test]
+fn what_goes_wrong_later_is_reported_at_its_line() {
+    let manifest = valid("[services.user]\ncomponent = \"no.wasm\"");
+    let component = manifest.services["user"].component.place();
+    let error = manifest.error_at(component, "there is no such file").to_string();
+    assert_eq!(error, "wharf.toml:2: services.user.component: there is no such file");
+    let error = manifest.error_at(&manifest.gateway.listen, "the port is in use").to_string();
+    assert_eq!(error, "wharf.toml: gateway.listen: the port is in use");
+}
+
+#[test]
+fn columns_count_characters() {
+    let manifest = valid("[services.user]\nconfig = { \"ü\" = \"ö\" }\ncomponent = \"no.wasm\"\n[topics.\"a.b\"]");
+    assert_eq!(manifest.services["user"].component.place().place, Some(Place { line: 3, column: 13 }));
+    assert_eq!(manifest.topics["a.b"].name.place, Some(Place { line: 4, column: 9 }));
+}
+
+#[test]
+fn paths_start_at_the_manifests_folder() {
+    let text = complete("", "[app]\nname = \"shop\"\ndata = \"/var/shop\"\n[admin]\nsocket = \"run/a.sock\"");
+    let manifest = Manifest::parse(&text, Path::new("etc/shop/wharf.toml")).expect("it is valid");
+    assert_eq!(manifest.app.data.value, Path::new("/var/shop"));
+    assert!(matches!(&manifest.admin, Admin::Socket(socket) if socket.value == Path::new("etc/shop/run/a.sock")));
+    assert_eq!(manifest.services["user"].component.place().value, Path::new("etc/shop/user.wasm"));
+}
+
+#[test]
+fn redis_alone_means_streams_and_its_password_is_not_shown() {
+    let manifest = valid("[events]\nredis = \"redis://:hunter2@localhost\"");
+    assert!(!format!("{manifest:?}").contains("hunter2"));
+    let Bus::RedisStreams(url) = &manifest.bus else { panic!("expected streams, found {:?}", manifest.bus) };
+    assert_eq!(url.resolve().expect("it is written out").expose(), "redis://:hunter2@localhost");
+    let manifest = valid("[events]\nbus = \"redis-pubsub\"\nredis = \"env:REDIS\"");
+    let Bus::RedisPubsub(url) = &manifest.bus else { panic!("expected pubsub, found {:?}", manifest.bus) };
+    assert_eq!(url.value, RedisUrl::Kept(SecretRef::Env("REDIS".into())));
+}
+
+#[test]
+fn a_file_that_is_no_manifest_is_refused() {
+    let folder = env::temp_dir().join(format!("wharf-manifest-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("the temporary folder is writable");
+    let path = folder.join("wharf.toml");
+    let load = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).expect("the temporary folder is writable");
+        let error = Manifest::load(&path).expect_err("it is no manifest").to_string();
+        error.replace(&*path.to_string_lossy(), "wharf.toml")
+    };
+    assert_eq!(load(b"[app]\nname = \"\xff\""), "wharf.toml: the manifest is not UTF-8 text: see line 2");
+    assert_eq!(load(&vec![b'\n'; (1 << 20) + 1]), "wharf.toml: the manifest is longer than 1024 KiB");
+    let gone = Manifest::load(&folder.join("gone.toml")).expect_err("it is not there").to_string();
+    assert!(gone.contains("gone.toml: the manifest cannot be read: No such file"), "{gone}");
+    let folder_error = Manifest::load(&folder).expect_err("it is a folder").to_string();
+    assert!(folder_error.contains("the manifest cannot be read"), "{folder_error}");
+    std::fs::remove_dir_all(&folder).expect("it was just made");
+}
+
+#[test]
+fn deep_nesting_is_refused_and_not_followed_to_the_stacks_end() {
+    for text in ["[".repeat(500_000), "x = ".to_owned() + &"[".repeat(500_000), "a.".repeat(250_000) + "b = 1"] {
+        assert!(parse(&text).is_err());
+    }
+}
+
+/// Pieces that break the example in more ways than single characters do.
+const PIECES: [&str; 24] = [
+    "\"",
+    "'",
+    "[",
+    "]",
+    "[[",
+    "{",
+    "}",
+    "=",
+    "\n",
+    ".",
+    ",",
+    "->",
+    "{*rest}",
+    "{id}",
+    "//",
+    "0",
+    "-1",
+    "\"0s\"",
+    "true",
+    "\u{0}",
+    "ü",
+    "\u{202e}",
+    "\\u001b",
+    "99999999999999999999",
+];
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(text in any::<String>()) {
+        let _ = parse(&text);
+    }
+
+    #[test]
+    fn any_mutation_of_the_example_is_read_or_refused(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0usize..20, 0usize..PIECES.len()), 1..6),
+    ) {
+        let mut text: Vec<char> = EXAMPLE.chars().collect();
+        for (at, cut, piece) in edits {
+            let at = at.index(text.len() + 1);
+            let end = (at + cut).min(text.len());
+            text.splice(at..end, PIECES[piece].chars());
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(errors) = Manifest::parse(&text, Path::new("wharf.toml")) {
+            let lines = text.matches('\n').count() + 1;
+            prop_assert!(!errors.errors().is_empty());
+            prop_assert!(errors.errors().iter().all(|error| error.place.is_none_or(|place| place.line <= lines)));
+            prop_assert!(errors.to_string().chars().all(|c| c == '\n' || !c.is_control()));
+        }
+    }
+
+    #[test]
+    fn lines_of_the_example_in_any_order_are_read_or_refused(
+        lines in Just(EXAMPLE.lines().collect::<Vec<_>>()).prop_shuffle(),
+        kept in 1usize..60,
+    ) {
+        let _ = parse(&lines[..kept.min(lines.len())].join("\n"));
+    }
 }

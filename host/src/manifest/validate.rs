@@ -1,6 +1,6 @@
 //! Cross references: whether what the sections say of each other is true.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Manifest,
@@ -27,8 +27,9 @@ pub(super) fn validate(manifest: &Manifest, edges: &[Placed<Edge>], doc: &Docume
     }
     check_routes(manifest, doc);
     check_listeners(manifest, doc);
+    let existing = manifest.edges();
     for edge in edges {
-        check_edge(manifest, edge, doc);
+        check_edge(manifest, edge, &existing, doc);
     }
 }
 
@@ -66,15 +67,20 @@ fn check_topic(manifest: &Manifest, topic: &Placed<String>, doc: &Document<'_>) 
 }
 
 /// Two routes conflict if some request would match both and neither is more specific.
+///
+/// As in the gateway, patterns with a `{*rest}` are a table of their own behind all others: matchit by itself refuses
+/// `/users/{*rest}` beside `/users/{id}/dashboard`.
 fn check_routes(manifest: &Manifest, doc: &Document<'_>) {
     let gateway = &manifest.gateway;
     let get = Methods::Only(vec![http::Method::GET]);
     let routes = gateway.routes.iter().map(|route| (&route.path, &route.methods));
     let mut all: Vec<_> = routes.chain(gateway.aggregates.iter().map(|aggregate| (&aggregate.path, &get))).collect();
+    // What is empty stands in for a path that could not be read.
+    all.retain(|(path, _)| !path.is_empty());
     // In the order of the lines, so that it is the later of two that conflicts with the earlier.
     all.sort_by_key(|(path, _)| path.place);
 
-    let mut router = matchit::Router::new();
+    let (mut exact, mut rest) = (matchit::Router::new(), matchit::Router::new());
     let mut known: BTreeMap<&str, Vec<(&Placed<String>, &Methods)>> = BTreeMap::new();
     for (path, methods) in all {
         let same = known.entry(path.as_str()).or_default();
@@ -83,6 +89,7 @@ fn check_routes(manifest: &Manifest, doc: &Document<'_>) {
         }
         let first = same.is_empty();
         same.push((path, methods));
+        let router = if path.contains("{*") { &mut rest } else { &mut exact };
         if first && let Err(error) = router.insert(path.as_str(), ()) {
             let message = match error {
                 matchit::InsertError::Conflict { with } => {
@@ -112,14 +119,14 @@ fn check_listeners(manifest: &Manifest, doc: &Document<'_>) {
 }
 
 /// A policy for calls that cannot happen is a mistake, not a precaution.
-fn check_edge(manifest: &Manifest, placed: &Placed<Edge>, doc: &Document<'_>) {
+fn check_edge(manifest: &Manifest, placed: &Placed<Edge>, existing: &BTreeSet<Edge>, doc: &Document<'_>) {
     let Edge { caller, callee } = &placed.value;
     if callee == GATEWAY || callee == EVENTS {
         doc.report_at(placed, format!("nothing calls {}; it is only ever a caller", quoted(callee)));
         return;
     }
-    let callee_name = placed.with(callee.clone());
-    let callee_exists = check_service(manifest, &callee_name, doc);
+    let outside = callee.contains("://");
+    let callee_exists = outside || check_service(manifest, &placed.with(callee.clone()), doc);
     let callers = service_names(manifest).chain([GATEWAY, EVENTS]);
     if !callers.clone().any(|name| name == caller) {
         let meant = did_you_mean(caller, callers);
@@ -132,13 +139,15 @@ fn check_edge(manifest: &Manifest, placed: &Placed<Edge>, doc: &Document<'_>) {
     let grants = match caller.as_str() {
         GATEWAY => "gateway".to_owned(),
         EVENTS => format!("services.{callee}.subscribes"),
+        _ if outside => format!("services.{caller}.outbound"),
         _ => format!("services.{caller}.calls"),
     };
-    if !callee_exists || manifest.has_edge(&placed.value) || doc.has_errors_under(&grants) {
+    if !callee_exists || existing.contains(&placed.value) || doc.has_errors_under(&grants) {
         return;
     }
     let (caller, callee) = (quoted(caller), quoted(callee));
     let why = match placed.value.caller.as_str() {
+        GATEWAY | EVENTS if outside => format!("{caller} calls only services"),
         GATEWAY => format!("no route or aggregate leads to {callee}"),
         EVENTS => format!("{callee} subscribes to no topic"),
         _ => format!("{caller} may not call {callee}; add {callee} to {grants}"),
