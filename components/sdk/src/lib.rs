@@ -1,7 +1,7 @@
 //! Write services for Wharf: routes, JSON, database, events, typed calls.
 //!
-//! ```ignore
-//! use wharf_sdk::{Json, Path, Result, Router, Error, db, params};
+//! ```no_run
+//! use wharf_sdk::{Json, Path, Result, Router, db, params};
 //!
 //! wharf_sdk::service! {
 //!     /// Says hello, and remembers to whom.

@@ -1,0 +1,70 @@
+//! Offers `probe:shapes` to a neighbour.
+
+use wasip3::{
+    clocks::monotonic_clock::wait_for,
+    http::types::{ErrorCode, Request, Response},
+};
+
+mod wit {
+    wit_bindgen::generate!({
+        path: ["../../../wit/wharf/platform", "../wit/shapes"],
+        inline: "package probe:callee; world callee { export probe:shapes/shapes@0.1.0; }",
+        world: "probe:callee/callee",
+        generate_all,
+    });
+}
+use wit::exports::probe::shapes::shapes::{Everything, FindError, Guest, Point};
+
+wasip3::http::service::export!(Callee);
+wit::export!(Callee with_types_in wit);
+struct Callee;
+
+const HOUR: u64 = 3_600_000_000_000;
+
+impl Guest for Callee {
+    async fn echo(value: Everything) -> Everything {
+        value
+    }
+
+    async fn points(count: u32) -> Vec<Point> {
+        (0..count).map(|n| Point { x: n.into(), y: -1.5 }).collect()
+    }
+
+    async fn sum(bytes: Vec<u8>) -> u64 {
+        bytes.into_iter().map(u64::from).sum()
+    }
+
+    async fn bytes(count: u32) -> Vec<u8> {
+        (0..count).map(|n| (n % 251) as u8).collect()
+    }
+
+    fn add(a: u32, b: u32) -> u32 {
+        a.wrapping_add(b)
+    }
+
+    async fn nop() {}
+
+    async fn find(key: String) -> Result<String, FindError> {
+        found(&key).await.ok_or(FindError::Missing)
+    }
+
+    async fn find_plain(key: String) -> Result<String, String> {
+        found(&key).await.ok_or_else(|| format!("{key} is not there"))
+    }
+}
+
+async fn found(key: &str) -> Option<String> {
+    match key {
+        "trap" => panic!("asked to trap"),
+        "wait" => wait_for(HOUR).await,
+        "missing" => return None,
+        _ => {}
+    }
+    Some(format!("found {key}"))
+}
+
+impl wasip3::exports::http::handler::Guest for Callee {
+    async fn handle(_request: Request) -> Result<Response, ErrorCode> {
+        reply::text(200, "alive")
+    }
+}
