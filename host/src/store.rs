@@ -6,7 +6,8 @@
 //! Choices, and why:
 //! - **One writer thread, group commit.** SQLite has one writer at a time anyway. A queue before it replaces lock
 //!   errors by waiting in order, bounded, and lets one commit serve all that wait.
-//! - **Quick reads stay on the async thread**, under a budget of instructions; see [`readers`]. Everything else runs
+//! - **Quick reads stay on the async thread**, under a budget of instructions that a statement
+//!   has to earn by having been quick before. Everything else runs
 //!   where it may block.
 //! - **Acknowledged means it survives the process**, also `kill -9`. That it survives a power failure too costs a disk
 //!   flush for each commit and is a setting ([`Settings::durable_at_power_loss`]); without it the last commits may be
@@ -15,6 +16,7 @@
 //!   service gets wrong must not take the memory of its neighbours.
 
 mod binding;
+mod configure;
 mod error;
 mod guard;
 mod job;

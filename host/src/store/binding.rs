@@ -206,3 +206,40 @@ fn database<T: Send>(store: &Accessor<T, Sql>) -> Result<Database, Error> {
 fn find<T: Send>(store: &Accessor<T, Sql>, transaction: &Resource<HeldTransaction>) -> wasmtime::Result<Transaction> {
     store.with(|mut access| Ok(access.get().table.get(transaction)?.transaction.clone()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Settings;
+    use sql::HostTransaction;
+
+    #[tokio::test]
+    async fn a_transaction_ends_with_its_handle_or_with_the_store() {
+        let folder = std::env::temp_dir().join(format!("wharf-binding-{}", uuid::Uuid::new_v4()));
+        let database = Database::of_service(&folder, "user", Settings::default()).await.unwrap();
+        let statement = |sql: &str| Statement { sql: sql.into(), params: Vec::new() };
+        database.execute(statement("CREATE TABLE t (v)")).await.unwrap();
+        let mut ctx = SqlCtx::new(Some(database.clone()));
+        for with_store in [false, true] {
+            let mut table = ResourceTable::new();
+            let transaction = database.begin().await.unwrap();
+            transaction.execute(statement("INSERT INTO t VALUES (1)")).await.unwrap();
+            let handle = table.push(HeldTransaction { transaction, _held: ctx.held.clone() }).unwrap();
+            if !with_store {
+                SqlView { ctx: &mut ctx, table: &mut table }.drop(handle).unwrap();
+            }
+            drop(table);
+            // Answered only once the transaction has ended.
+            assert_eq!(database.execute(statement("DELETE FROM t")).await, Ok(0));
+            assert_eq!(Arc::strong_count(&ctx.held), 1);
+        }
+        database.close().await;
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_service_without_a_database_is_told_so() {
+        let Err(Error::Unavailable(reason)) = SqlCtx::default().database() else { panic!("it has one") };
+        assert!(reason.contains("database = true"), "{reason}");
+    }
+}
