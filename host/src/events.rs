@@ -5,7 +5,7 @@
 //!
 //! - **Publishing never waits for a subscriber.** Every subscription has room for so many unsettled events; where
 //!   there is none left, publishing answers `overloaded`, and the event reaches nobody.
-//! - **A slow subscriber slows nobody else**, since each subscription has its own [`dispatcher`].
+//! - **A slow subscriber slows nobody else**, since each subscription has its own dispatcher.
 //! - **A handler answers with a [`Verdict`]**, so that "not now" and "never" are told apart from "done". A fault of the
 //!   platform counts as "not now". After so many tries an event is rejected, loudly.
 //! - **Delivery is at least once**, so a handler may see an event again, always with the same id. Only the

@@ -78,7 +78,7 @@ impl From<(&Event, u32)> for WitEvent {
         Self {
             topic: event.topic.as_ref().to_owned(),
             id: event.id.clone(),
-            source: event.source.clone().into_owned(),
+            source: event.source.as_ref().to_owned(),
             subject: event.subject.clone(),
             time: event.rfc3339(),
             datacontenttype: event.datacontenttype.clone().into_owned(),

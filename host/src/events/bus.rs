@@ -9,7 +9,7 @@ pub use redis::RedisConfig;
 
 use super::{
     BusSnapshot, Connection, Event, InvalidEvent, InvalidPolicy, NewEvent, Subscription, dispatcher::Closing,
-    meter::Meter,
+    event::new_id, meter::Meter,
 };
 use crate::{
     policy::{Fault, FaultKind},
@@ -17,7 +17,6 @@ use crate::{
 };
 use futures::future::BoxFuture;
 use std::{
-    borrow::Cow,
     collections::{HashMap, HashSet},
     fmt,
     sync::{
@@ -124,7 +123,7 @@ struct Running {
 
 struct Grant {
     /// `/services/<name>`
-    source: String,
+    source: Arc<str>,
     topics: HashSet<Arc<str>>,
 }
 
@@ -132,6 +131,11 @@ struct Grant {
 trait Transport: Send + Sync {
     /// Takes one event, to be delivered to all subscriptions to its topic. Ends within a bounded time.
     fn publish(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), PublishError>>;
+
+    /// Whether there can be a subscription to the topic. What nobody wants need not be made.
+    fn wants(&self, _topic: &str) -> bool {
+        true
+    }
 
     /// Whether it can be reached now.
     fn connection(&self) -> Connection;
@@ -176,7 +180,7 @@ impl Bus {
             }
         };
         let grants = config.publishes.into_iter().map(|(service, topics)| {
-            let source = format!("/services/{service}");
+            let source = format!("/services/{service}").into();
             (service, Grant { source, topics: topics.into_iter().map(Arc::from).collect() })
         });
         Ok(Self(Arc::new(Running {
@@ -221,7 +225,10 @@ impl Bus {
             return Err(PublishError::Denied { service: service.into(), topic });
         };
         event.validate()?;
-        let event = Event::publish(event, Arc::clone(topic), Cow::Owned(grant.source.clone()), trace);
+        if !self.0.transport.wants(topic) {
+            return Ok(new_id(jiff::Timestamp::now()));
+        }
+        let event = Event::publish(event, Arc::clone(topic), Arc::clone(&grant.source), trace);
         let id = event.id.clone();
         self.0.transport.publish(Arc::new(event)).await?;
         Ok(id)

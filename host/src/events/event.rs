@@ -28,7 +28,7 @@ pub struct Event {
     /// Unique for the source; the same on every redelivery.
     pub id: String,
     /// Who published it: `/services/<name>`, or `redis:<channel>` for what came from outside without an envelope.
-    pub source: Cow<'static, str>,
+    pub source: Arc<str>,
     /// What it is about, for example an order's id.
     pub subject: Option<String>,
     /// When it was published.
@@ -78,18 +78,14 @@ pub enum InvalidEvent {
 
 impl Event {
     /// The event that `new` becomes when `source` publishes it now. `new` must have been validated.
-    pub(super) fn publish(
-        new: NewEvent,
-        topic: Arc<str>,
-        source: Cow<'static, str>,
-        traceparent: Option<TraceContext>,
-    ) -> Self {
+    pub(super) fn publish(new: NewEvent, topic: Arc<str>, source: Arc<str>, traceparent: Option<TraceContext>) -> Self {
+        let time = Timestamp::now();
         Self {
             topic,
-            id: Uuid::now_v7().to_string(),
+            id: new_id(time),
             source,
             subject: new.subject,
-            time: Timestamp::now(),
+            time,
             datacontenttype: new.datacontenttype.map_or(Cow::Borrowed(JSON), Cow::Owned),
             traceparent,
             data: new.data,
@@ -100,7 +96,7 @@ impl Event {
     pub(super) fn from_channel(topic: Arc<str>, data: Bytes) -> Result<Self, InvalidEvent> {
         check_data(&data)?;
         check_json(&data)?;
-        let source = Cow::Owned(format!("redis:{topic}"));
+        let source = format!("redis:{topic}").into();
         Ok(Self::publish(NewEvent { data, ..NewEvent::default() }, topic, source, None))
     }
 
@@ -132,6 +128,16 @@ impl NewEvent {
         check_subject(self.subject.as_deref())?;
         self.datacontenttype.as_deref().map_or(Ok(()), check_content_type)
     }
+}
+
+/// A UUIDv7. Ids need not be secret, so a generator serves that asks the system for randomness once a thread and not
+/// once an event, which would cost more than the rest of publishing.
+pub(super) fn new_id(time: Timestamp) -> String {
+    let random = fastrand::u128(..).to_le_bytes();
+    let random = random.first_chunk().unwrap_or(&[0; 10]);
+    let millis = u64::try_from(time.as_millisecond()).unwrap_or_default();
+    let id = uuid::Builder::from_unix_timestamp_millis(millis, random).into_uuid();
+    id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
 }
 
 pub(super) fn check_data(data: &[u8]) -> Result<(), InvalidEvent> {
@@ -208,6 +214,15 @@ mod tests {
         assert_eq!(event(Some("application/merge-patch+json; x=y"), "{}").check_bare(), Ok(()));
         assert!(event(None, r#"{"userId":"#).check_bare().is_err());
         assert!(event(Some("image/png"), "{}").check_bare().is_err());
+    }
+
+    #[test]
+    fn ids_are_uuids_of_version_7_and_tell_the_time() {
+        let time = Timestamp::from_millisecond(1_753_000_000_007).unwrap();
+        let ids: Vec<Uuid> = (0..1000).map(|_| new_id(time).parse().unwrap()).collect();
+        assert!(ids.iter().all(|id| id.get_version_num() == 7 && id.get_variant() == uuid::Variant::RFC4122));
+        assert_eq!(ids[0].get_timestamp().unwrap().to_unix(), (1_753_000_000, 7_000_000));
+        assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), ids.len());
     }
 
     #[test]

@@ -79,6 +79,12 @@ impl Transport for Embedded {
         Box::pin(std::future::ready(self.put(&event).map_err(PublishError::Fault)))
     }
 
+    fn wants(&self, topic: &str) -> bool {
+        // Once it is closed, all of them: publishing says that it is.
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        topics.as_ref().is_none_or(|topics| topics.contains_key(topic))
+    }
+
     fn connection(&self) -> Connection {
         Connection::InProcess
     }

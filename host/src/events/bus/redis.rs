@@ -33,7 +33,7 @@ pub struct RedisConfig {
     /// How long another host may be silent about an event that it took before this one takes it over. Longer than the
     /// longest delivery.
     pub abandoned_after: Duration,
-    /// How often to look for events that were left behind.
+    /// How often to look for events that were left behind, and to say of those in hand that they are not.
     pub sweep: Duration,
     /// About how many events a stream keeps; what is older is gone, settled or not.
     pub stream_length: usize,

@@ -43,7 +43,7 @@ pub(super) fn decode(topic: &Arc<str>, fields: Option<Value>) -> Result<Event, I
         return Err(attribute("type"));
     }
     let mut name = |field| text(field)?.filter(|it| (1..=MAX_ID).contains(&it.len())).ok_or(attribute(field));
-    let (id, source) = (name("id")?, Cow::Owned(name("source")?));
+    let (id, source) = (name("id")?, name("source")?.into());
     let time = text("time")?.and_then(|it| it.parse().ok()).ok_or(attribute("time"))?;
     let subject = text("subject")?;
     check_subject(subject.as_deref())?;

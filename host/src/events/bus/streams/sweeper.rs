@@ -35,7 +35,13 @@ impl Sweeper {
         inbox: mpsc::UnboundedSender<Delivery<Held>>,
         closing: Closing,
     ) -> Self {
-        Self { group, inbox, closing, every: config.sweep, abandoned_after: config.abandoned_after }
+        Self {
+            group,
+            inbox,
+            closing,
+            every: config.sweep.min(config.abandoned_after / 4),
+            abandoned_after: config.abandoned_after,
+        }
     }
 
     pub(super) async fn run(self) {
@@ -100,7 +106,7 @@ impl Sweeper {
                 let idle = Duration::from_millis(idle);
                 let limit = if consumer == group.consumer { self.on_its_way() } else { self.abandoned_after };
                 if entries.held.contains(&id) {
-                    if idle > self.abandoned_after / 3 {
+                    if idle > self.abandoned_after / 4 {
                         alive.push(id);
                     }
                 } else if idle >= limit && !entries.settled.contains(&id) {
@@ -130,7 +136,7 @@ impl Sweeper {
     }
 
     fn on_its_way(&self) -> Duration {
-        ON_ITS_WAY.min(self.abandoned_after)
+        ON_ITS_WAY.min(self.abandoned_after / 4)
     }
 
     /// How many entries the group has not read; Redis does not always know.
