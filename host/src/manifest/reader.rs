@@ -62,9 +62,12 @@ fn visible(c: char) -> String {
 
 /// " (did you mean `x`?)" if a known name is nearly `name`, else nothing.
 pub(super) fn did_you_mean<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> String {
+    // The distance takes the product of both lengths, and nobody means a name that is longer than any may be.
+    let short = |name: &str| name.len() <= 256;
     let tolerance = (name.chars().count() / 3).max(1);
     known
         .into_iter()
+        .filter(|candidate| short(name) && short(candidate))
         .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= tolerance && *distance < candidate.chars().count())
         .min()
