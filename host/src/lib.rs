@@ -9,6 +9,7 @@
 //! The modules are the stations of that way, and imports run one way: `cli` uses `app`, `app` assembles everything
 //! else, `policy` knows neither wasmtime nor hyper.
 
+pub mod build;
 pub mod policy;
 pub mod service;
 pub mod telemetry;

@@ -29,7 +29,7 @@ ready() {
 }
 ready && exit 0
 
-say() { printf 'wharf: %s\n' "$*" >&2; }
+say() { printf '%s\n' "$*" >&2; }
 fail() { say "$@"; exit 1; }
 
 for tool in apt-get apt-cache dpkg dpkg-deb flock sha256sum; do
