@@ -12,6 +12,8 @@
 mod cargo;
 mod environment;
 mod job;
+#[cfg(test)]
+mod testing;
 mod toolchain;
 
 pub use job::{BuildError, BuildJob, BuiltComponent, build_components};

@@ -10,6 +10,12 @@
 //! else, `policy` knows neither wasmtime nor hyper.
 
 pub mod build;
+pub mod engine;
+pub mod events;
+pub mod gateway;
+pub mod outbound;
 pub mod policy;
+pub mod rollout;
 pub mod service;
+pub mod store;
 pub mod telemetry;

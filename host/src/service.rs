@@ -1,7 +1,40 @@
-//! Services: endpoints, workers, instance pools and the typed links between components.
+//! Services: endpoints, workers, instance pools, and the typed links between components.
+//!
+//! ```text
+//! edge  ->  endpoint  ->  pool  ->  worker  ->  instance
+//! ```
+//!
+//! Every kind of call takes this way: HTTP requests, typed function calls and events are one [`call::Call`], placed by
+//! one pool, run by one loop.
 
 mod body;
+mod call;
 mod context;
+mod desk;
+mod driver;
+mod edge;
+mod endpoint;
+mod exports;
+mod http;
+mod link;
+mod pool;
+mod revision;
+mod scope;
+mod shape;
+mod state;
+mod worker;
 
-pub use body::{Body, BodyError};
-pub use context::CallContext;
+pub(crate) use http::into_wasi;
+pub(crate) use state::current_call;
+pub use {
+    body::{Body, BodyError},
+    context::CallContext,
+    edge::{Edge, EdgeSnapshot, Endpoint},
+    endpoint::Service,
+    exports::{FunctionKey, HttpVersion},
+    pool::{InstanceSettings, PoolSnapshot},
+    revision::{Revision, RevisionError, RevisionInfo},
+    scope::Scope,
+    shape::{Grants, Misfit, Shape, misfits},
+    state::State,
+};

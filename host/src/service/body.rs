@@ -52,6 +52,14 @@ impl Body {
             Inner::Stream(_) => None,
         }
     }
+
+    /// Like [`Body::as_complete`], sharing the bytes.
+    pub fn to_complete(&self) -> Option<Bytes> {
+        match &self.0 {
+            Inner::Complete(bytes) => Some(bytes.clone().unwrap_or_default()),
+            Inner::Stream(_) => None,
+        }
+    }
 }
 
 impl Default for Body {

@@ -34,6 +34,24 @@ impl TraceContext {
     pub fn trace_id(&self) -> u128 {
         self.trace_id
     }
+
+    /// The `traceparent` as it stands in a header: ASCII, written without the formatting machinery, because every
+    /// request carries one.
+    pub fn encode(&self) -> [u8; 55] {
+        let mut text = *b"00-................................-................-..";
+        write_hex(&mut text[3..35], &self.trace_id.to_be_bytes());
+        write_hex(&mut text[36..52], &self.parent_id.to_be_bytes());
+        write_hex(&mut text[53..55], &[self.flags]);
+        text
+    }
+}
+
+fn write_hex(out: &mut [u8], bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
 }
 
 impl fmt::Display for TraceContext {
@@ -91,6 +109,12 @@ mod tests {
         }
         let later = "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more";
         assert!(later.parse::<TraceContext>().is_ok());
+    }
+
+    #[test]
+    fn the_header_is_what_display_says() {
+        let trace = TraceContext::root();
+        assert_eq!(trace.encode(), trace.to_string().as_bytes());
     }
 
     #[test]

@@ -1,8 +1,9 @@
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use tempfile::TempDir;
-
-use super::{super::environment::Environment, *};
+use super::{
+    super::{environment::Environment, testing::TempDir},
+    *,
+};
 
 /// Sources in a temporary folder, and a cargo that notes its calls.
 ///
@@ -35,7 +36,7 @@ exit $status
 
 impl Sources {
     fn new() -> Self {
-        let root = TempDir::new().expect("a temporary folder");
+        let root = TempDir::new();
         let bin = root.path().join("bin");
         fs::create_dir(&bin).expect("a folder");
         fs::write(bin.join("cargo"), CARGO).expect("a script");

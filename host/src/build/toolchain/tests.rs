@@ -1,8 +1,6 @@
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use tempfile::TempDir;
-
-use super::*;
+use super::{super::testing::TempDir, *};
 
 /// A folder that stands in for the whole `PATH`, so that only the programs put into it exist.
 struct Machine(TempDir);
@@ -11,7 +9,7 @@ struct Machine(TempDir);
 
 impl Machine {
     fn new() -> Self {
-        Self(TempDir::new().expect("a temporary folder"))
+        Self(TempDir::new())
     }
 
     fn path(&self) -> &Path {

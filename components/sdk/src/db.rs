@@ -1,0 +1,351 @@
+//! The service's own database.
+//!
+//! Statements are SQL with `$1`, `$2`, … for parameters; rows become tuples by position, or structs by the names of
+//! their columns ([`from_row!`](crate::from_row)).
+
+pub use crate::bindings::wharf::store::sql::{Constraint, Error, Value};
+use crate::bindings::{
+    migrations::exports::wharf::store::migrations::Migration,
+    wharf::store::sql::{self, Rows},
+};
+
+/// What this module returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A statement with its parameters.
+pub type Statement = sql::Statement;
+
+/// A row of a query's result.
+#[derive(Debug)]
+pub struct Row<'a> {
+    columns: &'a [String],
+    values: Vec<Value>,
+}
+
+/// What a row can become.
+pub trait FromRow: Sized {
+    /// Takes the values out of the row.
+    ///
+    /// # Errors
+    /// Where a column is missing or holds another type.
+    fn from_row(row: &mut Row<'_>) -> Result<Self>;
+}
+
+/// What a value in a row can become.
+pub trait FromValue: Sized {
+    /// The value as this type, or the value back where it is of another.
+    ///
+    /// # Errors
+    /// Where it is of another type.
+    fn from_value(value: Value) -> std::result::Result<Self, Value>;
+}
+
+/// A transaction; dropped without [`commit`](Transaction::commit), it is rolled back. Where the statements are known
+/// beforehand, [`batch`] is cheaper.
+#[derive(Debug)]
+pub struct Transaction(sql::Transaction);
+
+/// A statement for [`batch`].
+pub fn statement(sql: &str, params: Vec<Value>) -> Statement {
+    Statement { sql: sql.to_owned(), params }
+}
+
+/// All rows of a query.
+///
+/// # Errors
+/// See [`Error`]; as for all functions here.
+pub async fn query<T: FromRow>(sql: &str, params: Vec<Value>) -> Result<Vec<T>> {
+    decode(sql::query(statement(sql, params)).await?)
+}
+
+/// The first row of a query, where there is one.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn query_optional<T: FromRow>(sql: &str, params: Vec<Value>) -> Result<Option<T>> {
+    first(sql::query(statement(sql, params)).await?)
+}
+
+/// Runs a statement and returns how many rows it changed.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn execute(sql: &str, params: Vec<Value>) -> Result<u64> {
+    sql::execute(statement(sql, params)).await
+}
+
+/// Runs statements in one transaction, all or none, and returns how many rows each changed.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn batch(statements: Vec<Statement>) -> Result<Vec<u64>> {
+    sql::batch(statements).await
+}
+
+/// Begins a transaction.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn begin() -> Result<Transaction> {
+    sql::begin().await.map(Transaction)
+}
+
+/// The steps of a schema as the host wants them: the version of each is its place in the list, counted from 1.
+#[doc(hidden)]
+pub fn migrations(steps: &[(&str, &str)]) -> Vec<Migration> {
+    (1..)
+        .zip(steps)
+        .map(|(version, (name, sql))| Migration { version, name: (*name).to_owned(), sql: (*sql).to_owned() })
+        .collect()
+}
+
+/// Whether a statement failed because it would have made a second row where only one may be.
+pub fn is_duplicate(error: &Error) -> bool {
+    matches!(error, Error::Constraint((Constraint::Unique, _)))
+}
+
+fn decode<T: FromRow>(Rows { columns, rows }: Rows) -> Result<Vec<T>> {
+    rows.into_iter().map(|values| T::from_row(&mut Row { columns: &columns, values })).collect()
+}
+
+fn first<T: FromRow>(Rows { columns, rows }: Rows) -> Result<Option<T>> {
+    rows.into_iter().next().map(|values| T::from_row(&mut Row { columns: &columns, values })).transpose()
+}
+
+// === impl Transaction ===
+
+impl Transaction {
+    /// All rows of a query.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn query<T: FromRow>(&self, sql: &str, params: Vec<Value>) -> Result<Vec<T>> {
+        decode(self.0.query(statement(sql, params)).await?)
+    }
+
+    /// The first row of a query, where there is one.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn query_optional<T: FromRow>(&self, sql: &str, params: Vec<Value>) -> Result<Option<T>> {
+        first(self.0.query(statement(sql, params)).await?)
+    }
+
+    /// Runs a statement and returns how many rows it changed.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn execute(&self, sql: &str, params: Vec<Value>) -> Result<u64> {
+        self.0.execute(statement(sql, params)).await
+    }
+
+    /// Makes all of it durable and visible.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn commit(self) -> Result<()> {
+        self.0.commit().await
+    }
+
+    /// Undoes all of it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn rollback(self) -> Result<()> {
+        self.0.rollback().await
+    }
+}
+
+// === impl Row ===
+
+impl Row<'_> {
+    /// Takes the value of the column with this name.
+    ///
+    /// # Errors
+    /// Where there is no such column or it holds another type.
+    pub fn take<T: FromValue>(&mut self, column: &str) -> Result<T> {
+        match self.columns.iter().position(|name| name == column) {
+            Some(index) => self.take_at(index),
+            None => {
+                Err(Error::Invalid(format!("no column {column:?} in the result, only {}", self.columns.join(", "))))
+            }
+        }
+    }
+
+    /// Takes the value at this place, counted from 0.
+    ///
+    /// # Errors
+    /// Where there is no such column or it holds another type.
+    pub fn take_at<T: FromValue>(&mut self, index: usize) -> Result<T> {
+        let Some(value) = self.values.get_mut(index) else {
+            return Err(Error::Invalid(format!("no column {index} in the result, only {}", self.values.len())));
+        };
+        T::from_value(std::mem::replace(value, Value::Null)).map_err(|value| {
+            let column = self.columns.get(index).map_or("?", String::as_str);
+            Error::Invalid(format!(
+                "column {column:?} holds {}, expected {}",
+                value.type_name(),
+                std::any::type_name::<T>()
+            ))
+        })
+    }
+}
+
+// === impl Value ===
+
+impl Value {
+    fn type_name(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Integer(_) => "an integer",
+            Self::Real(_) => "a real",
+            Self::Text(_) => "text",
+            Self::Blob(_) => "a blob",
+        }
+    }
+}
+
+macro_rules! values {
+    ($($type:ty => $variant:ident),* $(,)?) => {$(
+        impl From<$type> for Value {
+            fn from(value: $type) -> Self {
+                Self::$variant(value.into())
+            }
+        }
+    )*};
+}
+
+values!(i64 => Integer, i32 => Integer, u32 => Integer, bool => Integer, f64 => Real, String => Text, Vec<u8> => Blob);
+
+impl From<&str> for Value {
+    fn from(value: &str) -> Self {
+        Self::Text(value.to_owned())
+    }
+}
+
+impl From<&String> for Value {
+    fn from(value: &String) -> Self {
+        Self::Text(value.clone())
+    }
+}
+
+impl<T: Into<Value>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
+// === impl FromValue ===
+
+impl FromValue for String {
+    fn from_value(value: Value) -> std::result::Result<Self, Value> {
+        if let Value::Text(text) = value { Ok(text) } else { Err(value) }
+    }
+}
+
+impl FromValue for i64 {
+    fn from_value(value: Value) -> std::result::Result<Self, Value> {
+        if let Value::Integer(number) = value { Ok(number) } else { Err(value) }
+    }
+}
+
+/// SQL's dialects disagree on booleans, so they are integers: 0 and 1.
+impl FromValue for bool {
+    fn from_value(value: Value) -> std::result::Result<Self, Value> {
+        match value {
+            Value::Integer(0) => Ok(false),
+            Value::Integer(1) => Ok(true),
+            other => Err(other),
+        }
+    }
+}
+
+impl FromValue for f64 {
+    fn from_value(value: Value) -> std::result::Result<Self, Value> {
+        if let Value::Real(number) = value { Ok(number) } else { Err(value) }
+    }
+}
+
+impl FromValue for Vec<u8> {
+    fn from_value(value: Value) -> std::result::Result<Self, Value> {
+        if let Value::Blob(bytes) = value { Ok(bytes) } else { Err(value) }
+    }
+}
+
+impl<T: FromValue> FromValue for Option<T> {
+    fn from_value(value: Value) -> std::result::Result<Self, Value> {
+        if value == Value::Null { Ok(None) } else { T::from_value(value).map(Some) }
+    }
+}
+
+// === impl FromRow ===
+
+macro_rules! tuples {
+    ($(($($type:ident $index:tt),+))*) => {$(
+        impl<$($type: FromValue),+> FromRow for ($($type,)+) {
+            fn from_row(row: &mut Row<'_>) -> Result<Self> {
+                Ok(($(row.take_at::<$type>($index)?,)+))
+            }
+        }
+    )*};
+}
+
+tuples! { (A 0) (A 0, B 1) (A 0, B 1, C 2) (A 0, B 1, C 2, D 3) }
+
+/// The parameters of a statement: `params![id, name]`.
+#[macro_export]
+macro_rules! params {
+    ($($value:expr),* $(,)?) => {
+        vec![$($crate::db::Value::from($value)),*]
+    };
+}
+
+/// Lets rows become a struct, whose fields have the names of the columns: `from_row!(User { id, email, name });`
+#[macro_export]
+macro_rules! from_row {
+    ($type:ident { $($field:ident),+ $(,)? }) => {
+        impl $crate::db::FromRow for $type {
+            fn from_row(row: &mut $crate::db::Row<'_>) -> $crate::db::Result<Self> {
+                Ok(Self { $($field: row.take(stringify!($field))?),+ })
+            }
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq)]
+    struct User {
+        id: String,
+        age: Option<i64>,
+        active: bool,
+    }
+
+    from_row!(User { id, age, active });
+
+    fn rows(columns: &[&str], values: Vec<Value>) -> Rows {
+        Rows { columns: columns.iter().map(|name| (*name).to_owned()).collect(), rows: vec![values] }
+    }
+
+    #[test]
+    fn structs_are_filled_by_the_names_of_the_columns() {
+        let user: Vec<User> = decode(rows(&["active", "id", "age"], params![true, "u", None::<i64>])).unwrap();
+        assert_eq!(user, [User { id: "u".into(), age: None, active: true }]);
+    }
+
+    #[test]
+    fn tuples_are_filled_by_position() {
+        let found: Option<(i64, String)> = first(rows(&["n", "s"], params![7, "x"])).unwrap();
+        assert_eq!(found, Some((7, "x".into())));
+    }
+
+    #[test]
+    fn another_type_or_a_missing_column_is_an_error_that_names_it() {
+        let Err(Error::Invalid(text)) = decode::<(i64,)>(rows(&["n"], params!["x"])) else { panic!() };
+        assert!(text.contains("\"n\" holds text"), "{text}");
+        let Err(Error::Invalid(text)) = decode::<User>(rows(&["id"], params!["x"])) else { panic!() };
+        assert!(text.contains("\"age\""), "{text}");
+    }
+}

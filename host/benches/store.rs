@@ -1,0 +1,123 @@
+//! What the store costs: a query by key, a write, a batch, and many writers at once.
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use futures::future::join_all;
+use std::{
+    hint::black_box,
+    path::PathBuf,
+    sync::atomic::{AtomicI64, Ordering},
+};
+use tokio::runtime::Runtime;
+use wharf::store::{Database, Settings, Statement, Value};
+
+const ROWS: i64 = 10_000;
+
+/// A database in a folder that is gone afterwards, with a table of `ROWS` users.
+struct Bench {
+    runtime: Runtime,
+    database: Database,
+    folder: PathBuf,
+    next: AtomicI64,
+}
+
+// === impl Bench ===
+
+impl Bench {
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("wharf-store-bench-{}", uuid::Uuid::new_v4()));
+        let runtime = Runtime::new().expect("a runtime");
+        let database = runtime
+            .block_on(Database::of_service(&folder, "user", Settings::default()))
+            .expect("the database can be opened");
+        let bench = Self { runtime, database, folder, next: AtomicI64::new(0) };
+        bench.runtime.block_on(async {
+            let table = "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT NOT NULL, email TEXT NOT NULL UNIQUE)";
+            let table = Statement { sql: table.into(), params: Vec::new() };
+            bench.database.execute(table).await.expect("a table");
+            for _ in 0..ROWS / 1_000 {
+                let batch = (0..1_000).map(|_| bench.insert()).collect();
+                bench.database.batch(batch).await.expect("rows");
+            }
+        });
+        bench
+    }
+
+    fn insert(&self) -> Statement {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        Statement {
+            sql: "INSERT INTO users (id, name, email) VALUES ($1, $2, $3)".into(),
+            params: vec![
+                Value::Integer(id),
+                Value::Text(format!("User {id}")),
+                Value::Text(format!("user-{id}@example.com")),
+            ],
+        }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.runtime.block_on(self.database.close());
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn point(id: i64) -> Statement {
+    Statement { sql: "SELECT id, name, email FROM users WHERE id = $1".into(), params: vec![Value::Integer(id)] }
+}
+
+fn store(criterion: &mut Criterion) {
+    let bench = Bench::new();
+    let database = &bench.database;
+    let mut group = criterion.benchmark_group("store");
+
+    let mut id = 0;
+    group.bench_function("query by key", |b| {
+        b.to_async(&bench.runtime).iter(|| {
+            id = (id + 7) % ROWS;
+            async move { black_box(database.query(point(id)).await.expect("a row")) }
+        });
+    });
+    // A text that no session knows goes to a blocking thread: what the way there and back costs.
+    let mut text = 0;
+    group.bench_function("query by key, unknown statement", |b| {
+        b.to_async(&bench.runtime).iter(|| {
+            text += 1;
+            let mut statement = point(text % ROWS);
+            statement.sql.push_str(&format!(" -- {text}"));
+            async move { black_box(database.query(statement).await.expect("a row")) }
+        });
+    });
+    group.bench_function("insert", |b| {
+        b.to_async(&bench.runtime).iter(|| async { database.execute(bench.insert()).await.expect("a row") });
+    });
+    group.bench_function("batch of 4", |b| {
+        b.to_async(&bench.runtime).iter(|| async {
+            let batch = (0..4).map(|_| bench.insert()).collect();
+            database.batch(batch).await.expect("rows")
+        });
+    });
+    group.bench_function("transaction of 4", |b| {
+        b.to_async(&bench.runtime).iter(|| async {
+            let transaction = database.begin().await.expect("a transaction");
+            for _ in 0..4 {
+                transaction.execute(bench.insert()).await.expect("a row");
+            }
+            transaction.commit().await.expect("a commit");
+        });
+    });
+    for writers in [16_u64, 64] {
+        group.throughput(Throughput::Elements(writers));
+        group.bench_with_input(BenchmarkId::new("inserts at once", writers), &writers, |b, &writers| {
+            b.to_async(&bench.runtime).iter(|| async {
+                for result in join_all((0..writers).map(|_| database.execute(bench.insert()))).await {
+                    result.expect("a row");
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, store);
+criterion_main!(benches);

@@ -1,0 +1,247 @@
+//! The admin API: what an operator sees of a running host, and what he does with it.
+//!
+//! HTTP with JSON, on a Unix socket that only the host's own user can open, or on a loopback address with a token. Never
+//! open to anybody else: whoever reaches it can replace code.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/status` | [`Status`](super::Status) |
+//! | `POST /v1/services/{service}/revisions` with the component as its body | the revision that now runs |
+
+use super::App;
+use crate::{rollout::DeployError, service::Body};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener, UnixStream},
+};
+
+/// The largest component that can be deployed.
+const LARGEST_COMPONENT: usize = 256 << 20;
+/// How long a client may take for the head of its request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where the admin API listens.
+#[derive(Clone, Debug)]
+pub enum AdminAddress {
+    /// A Unix socket: the file system says who may.
+    Socket(PathBuf),
+    /// A loopback address, and the token that each request must carry as `Authorization: Bearer …`.
+    Loopback(SocketAddr, Token),
+}
+
+/// A secret that is never shown.
+#[derive(Clone)]
+pub struct Token(String);
+
+/// The API, bound and not yet served.
+pub struct Admin {
+    listener: Listener,
+    token: Option<Token>,
+}
+
+enum Listener {
+    Socket(UnixListener, PathBuf),
+    Loopback(TcpListener),
+}
+
+/// Why the admin API can't listen.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// Another host has this socket.
+    #[error("another host runs with the admin socket {}: stop it, or give this one its own `app.data` folder", .0.display())]
+    Taken(PathBuf),
+    /// The socket or address can't be used.
+    #[error("the admin API can't listen on {address}: {source}")]
+    Listen {
+        /// Where it was to listen.
+        address: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+// === impl Token ===
+
+impl Token {
+    /// A token with this text.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// Compares in a time that says nothing about where they differ.
+    fn admits(&self, header: Option<&HeaderValue>) -> bool {
+        let given = header.map(HeaderValue::as_bytes).and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
+        let expected = self.0.as_bytes();
+        let differing = given.iter().zip(expected).fold(0, |sum, (a, b)| sum | (a ^ b));
+        given.len() == expected.len() && differing == 0
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+// === impl Admin ===
+
+impl Admin {
+    /// Starts to listen. A socket that a dead host left behind is replaced; one that a living host listens on is not.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError`] with the address.
+    pub async fn bind(address: &AdminAddress) -> Result<Self, AdminError> {
+        match address {
+            AdminAddress::Socket(path) => {
+                if UnixStream::connect(path).await.is_ok() {
+                    return Err(AdminError::Taken(path.clone()));
+                }
+                let listener = bind_socket(path)
+                    .map_err(|source| AdminError::Listen { address: path.display().to_string(), source })?;
+                Ok(Self { listener: Listener::Socket(listener, path.clone()), token: None })
+            }
+            AdminAddress::Loopback(address, token) => {
+                let listener = TcpListener::bind(address).await;
+                let listener =
+                    listener.map_err(|source| AdminError::Listen { address: address.to_string(), source })?;
+                Ok(Self { listener: Listener::Loopback(listener), token: Some(token.clone()) })
+            }
+        }
+    }
+
+    /// Serves until dropped.
+    pub async fn serve(self, app: Arc<App>) {
+        let token = Arc::new(self.token);
+        loop {
+            let accepted = match &self.listener {
+                Listener::Socket(listener, _) => {
+                    listener.accept().await.map(|(stream, _)| spawn(stream, app.clone(), token.clone()))
+                }
+                Listener::Loopback(listener) => {
+                    listener.accept().await.map(|(stream, _)| spawn(stream, app.clone(), token.clone()))
+                }
+            };
+            if let Err(error) = accepted {
+                // Mostly that too many files are open: others will be closed.
+                tracing::warn!(%error, "the admin API could not accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Self::Socket(_, path) = self {
+            // A socket that stays behind does no harm: the next host replaces it.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn bind_socket(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+fn spawn<S>(stream: S, app: Arc<App>, token: Arc<Option<Token>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    tokio::spawn(async move {
+        let service = service_fn(move |request| {
+            let (app, token) = (app.clone(), token.clone());
+            async move { Ok::<_, Infallible>(answer(&app, token.as_ref().as_ref(), request).await) }
+        });
+        let served = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "a connection to the admin API ended early");
+        }
+    });
+}
+
+async fn answer(app: &App, token: Option<&Token>, request: Request<Incoming>) -> Response<Body> {
+    if let Some(token) = token
+        && !token.admits(request.headers().get(AUTHORIZATION))
+    {
+        return problem(StatusCode::UNAUTHORIZED, "the admin API wants its token: `Authorization: Bearer …`");
+    }
+    let path: Vec<&str> = request.uri().path().split('/').skip(1).collect();
+    match (request.method(), path.as_slice()) {
+        (&Method::GET, ["v1", "status"]) => json(StatusCode::OK, &app.status()),
+        (&Method::POST, ["v1", "services", service, "revisions"]) => {
+            let service = service.to_string();
+            deploy(app, &service, request).await
+        }
+        (_, ["v1", "status"] | ["v1", "services", _, "revisions"]) => {
+            problem(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method")
+        }
+        _ => problem(StatusCode::NOT_FOUND, "the admin API has no such path"),
+    }
+}
+
+async fn deploy(app: &App, service: &str, request: Request<Incoming>) -> Response<Body> {
+    let origin = request.headers().get("x-origin").and_then(|origin| origin.to_str().ok());
+    let origin = origin.unwrap_or("the admin API").to_string();
+    let wasm = match Limited::new(request.into_body(), LARGEST_COMPONENT).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("the component did not arrive whole: {error}")),
+    };
+    match app.rollout().deploy(service, wasm.to_vec(), origin).await {
+        Ok(info) => json(StatusCode::OK, &info),
+        Err(error @ DeployError::UnknownService(_)) => problem(StatusCode::NOT_FOUND, &error.to_string()),
+        Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
+    }
+}
+
+fn json(status: StatusCode, value: &impl serde::Serialize) -> Response<Body> {
+    match serde_json::to_vec(value) {
+        Ok(bytes) => with_type(status, "application/json", bytes.into()),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+fn problem(status: StatusCode, detail: &str) -> Response<Body> {
+    let body = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or_default(),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    with_type(status, "application/problem+json", body.to_string().into())
+}
+
+fn with_type(status: StatusCode, media_type: &'static str, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::complete(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}

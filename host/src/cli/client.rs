@@ -1,0 +1,73 @@
+//! Talks to the admin API of a running host.
+
+use anyhow::{Context, anyhow, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Request, header};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+};
+use wharf::{app::AdminAddress, manifest::Manifest};
+
+/// The largest answer that a client takes.
+const LARGEST_ANSWER: usize = 64 << 20;
+
+/// Asks the running host of `manifest`.
+pub async fn ask<T: DeserializeOwned>(
+    manifest: &Manifest,
+    method: &str,
+    path: &str,
+    origin: Option<&str>,
+    body: Bytes,
+) -> anyhow::Result<T> {
+    let address = wharf::app::admin_address(manifest)?;
+    let mut request = Request::builder().method(method).uri(path).header(header::HOST, "wharf");
+    if let Some(origin) = origin {
+        request = request.header("x-origin", origin);
+    }
+    let answer = match &address {
+        AdminAddress::Socket(socket) => {
+            let stream = UnixStream::connect(socket).await;
+            let stream = stream.map_err(|error| {
+                anyhow!(
+                    "no host answers on {}: {error}\nIs it running? `wharf up` starts it.",
+                    socket.display()
+                )
+            })?;
+            send(stream, request.body(Full::new(body))?).await
+        }
+        AdminAddress::Loopback(address, token) => {
+            let stream = TcpStream::connect(address).await;
+            let stream = stream.map_err(|error| {
+                anyhow!("no host answers on {address}: {error}\nIs it running? `wharf up` starts it.")
+            })?;
+            let request = request.header(header::AUTHORIZATION, token.bearer()).body(Full::new(body))?;
+            send(stream, request).await
+        }
+    };
+    let (status, bytes) = answer.context("the host ended the connection before it answered")?;
+    if !status.is_success() {
+        let problem: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        match problem["detail"].as_str() {
+            Some(detail) => bail!("{detail}"),
+            None => bail!("the host answered {status}"),
+        }
+    }
+    serde_json::from_slice(&bytes).context("the host's answer is not what this version of wharf expects")
+}
+
+async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> anyhow::Result<(hyper::StatusCode, Bytes)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.map_err(|error| anyhow!(error))?;
+    connection.abort();
+    Ok((status, body.to_bytes()))
+}

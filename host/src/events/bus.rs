@@ -1,0 +1,313 @@
+//! The bus: what services publish to, whatever carries the events.
+
+mod embedded;
+mod pubsub;
+mod redis;
+mod streams;
+
+pub use redis::RedisConfig;
+
+use super::{
+    BusSnapshot, Connection, Event, InvalidEvent, InvalidPolicy, NewEvent, Subscription, dispatcher::Closing,
+    meter::Meter,
+};
+use crate::{
+    policy::{Fault, FaultKind},
+    telemetry::TraceContext,
+};
+use futures::future::BoxFuture;
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Duration, Instant, timeout_at},
+};
+
+/// How to start a bus.
+#[derive(Clone, Debug)]
+pub struct BusConfig {
+    /// The application's name, which keeps its streams apart from those of others on the same Redis.
+    pub app: String,
+    /// What carries the events.
+    pub kind: BusKind,
+    /// Which topics each service may publish. What is not in here is denied.
+    pub publishes: HashMap<String, Vec<String>>,
+}
+
+/// What carries the events. The promises differ.
+#[derive(Clone, Debug)]
+pub enum BusKind {
+    /// This process: no server needed. Events reach every subscription at least once, as long as the process lives.
+    Embedded,
+    /// Redis Streams with consumer groups: events that were published reach every subscription at least once, also
+    /// when hosts come and go; of several hosts that run a service, one gets the event.
+    RedisStreams(RedisConfig),
+    /// Plain Redis `PUBLISH` and `SUBSCRIBE` of bare JSON, so that programs that know nothing of Wharf can take part.
+    /// Events reach a subscription at most once: what is published while nobody listens, or while the connection is
+    /// down, is gone. Every host that runs a service gets the event.
+    RedisPubSub(RedisConfig),
+}
+
+/// Why a bus could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// The URL is none that Redis is found by. The URL itself is not shown: it may hold a password.
+    #[error("the URL for Redis is not usable: {0}; expected redis://[user:password@]host[:port][/database]")]
+    Url(String),
+    /// Redis did not answer.
+    #[error("Redis at {address} can't be used: {reason}; start it, or set `bus = \"embedded\"` under [events]")]
+    Redis {
+        /// Host and port.
+        address: String,
+        /// What happened.
+        reason: String,
+    },
+    /// A subscription's delivery policy can't work.
+    #[error(transparent)]
+    Policy(#[from] InvalidPolicy),
+    /// One service has two subscriptions to one topic, which would share a consumer group.
+    #[error("service {service} is subscribed to {topic} twice")]
+    Twice {
+        /// The service.
+        service: Arc<str>,
+        /// The topic.
+        topic: Arc<str>,
+    },
+}
+
+/// Why an event was not published.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The service may not publish the topic.
+    #[error("service {service} may not publish {topic}: add it to `publishes` of the service in the manifest")]
+    Denied {
+        /// The service.
+        service: String,
+        /// The topic.
+        topic: String,
+    },
+    /// The event is not one.
+    #[error(transparent)]
+    Invalid(#[from] InvalidEvent),
+    /// The bus did not take it.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// A running bus. Clones are the same bus.
+#[derive(Clone)]
+pub struct Bus(Arc<Running>);
+
+/// One service's right to publish. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    bus: Bus,
+    service: Arc<str>,
+}
+
+struct Running {
+    name: &'static str,
+    transport: Box<dyn Transport>,
+    grants: HashMap<String, Grant>,
+    meters: Vec<Arc<Meter>>,
+    published: AtomicU64,
+    refused: AtomicU64,
+}
+
+struct Grant {
+    /// `/services/<name>`
+    source: String,
+    topics: HashSet<Arc<str>>,
+}
+
+/// What carries events. A durable log in this process will be one more of these.
+trait Transport: Send + Sync {
+    /// Takes one event, to be delivered to all subscriptions to its topic. Ends within a bounded time.
+    fn publish(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), PublishError>>;
+
+    /// Whether it can be reached now.
+    fn connection(&self) -> Connection;
+
+    /// Takes no more events, and delivers until the deadline those that would be lost otherwise.
+    fn shutdown(&self, deadline: Instant) -> BoxFuture<'_, ()>;
+}
+
+/// The tasks of a transport. They end with it.
+struct Stations {
+    closing: watch::Sender<Option<Instant>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+// === impl Bus ===
+
+impl Bus {
+    /// Starts a bus with its subscriptions. Where a server is needed, it must answer now; later it may go and come.
+    ///
+    /// # Errors
+    ///
+    /// When Redis can't be reached, or a subscription is not one.
+    pub async fn start(config: BusConfig, mut subscriptions: Vec<Subscription>) -> Result<Self, BusError> {
+        subscriptions.sort_by(|a, b| (&a.topic, &a.service).cmp(&(&b.topic, &b.service)));
+        for pair in subscriptions.windows(2) {
+            if (&pair[0].topic, &pair[0].service) == (&pair[1].topic, &pair[1].service) {
+                return Err(BusError::Twice { service: pair[0].service.clone(), topic: pair[0].topic.clone() });
+            }
+        }
+        let (transport, meters): (Box<dyn Transport>, _) = match &config.kind {
+            BusKind::Embedded => {
+                let (embedded, meters) = embedded::Embedded::start(subscriptions)?;
+                (Box::new(embedded), meters)
+            }
+            BusKind::RedisStreams(redis) => {
+                let (streams, meters) = streams::Streams::start(&config.app, redis, subscriptions).await?;
+                (Box::new(streams), meters)
+            }
+            BusKind::RedisPubSub(redis) => {
+                let (pubsub, meters) = pubsub::PubSub::start(redis, subscriptions).await?;
+                (Box::new(pubsub), meters)
+            }
+        };
+        let grants = config.publishes.into_iter().map(|(service, topics)| {
+            let source = format!("/services/{service}");
+            (service, Grant { source, topics: topics.into_iter().map(Arc::from).collect() })
+        });
+        Ok(Self(Arc::new(Running {
+            name: config.kind.name(),
+            transport,
+            grants: grants.collect(),
+            meters,
+            published: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        })))
+    }
+
+    /// Publishes an event of `service` and returns its id. Never waits for a subscriber, and for a server only a
+    /// bounded time.
+    ///
+    /// # Errors
+    ///
+    /// Says whether the service may not, the event is none, or the bus did not take it; nothing is delivered then,
+    /// except that after the fault `deadline-exceeded` it may be.
+    pub async fn publish(
+        &self,
+        service: &str,
+        event: NewEvent,
+        trace: Option<TraceContext>,
+    ) -> Result<String, PublishError> {
+        let published = self.try_publish(service, event, trace).await;
+        let count = if published.is_ok() { &self.0.published } else { &self.0.refused };
+        count.fetch_add(1, Relaxed);
+        published
+    }
+
+    async fn try_publish(
+        &self,
+        service: &str,
+        event: NewEvent,
+        trace: Option<TraceContext>,
+    ) -> Result<String, PublishError> {
+        let grant = self.0.grants.get(service);
+        let Some((grant, topic)) = grant.and_then(|it| Some((it, it.topics.get(event.topic.as_str())?))) else {
+            // The topic comes from the guest and may be of any length.
+            let topic = event.topic.chars().take(super::event::MAX_TOPIC).collect();
+            return Err(PublishError::Denied { service: service.into(), topic });
+        };
+        event.validate()?;
+        let event = Event::publish(event, Arc::clone(topic), Cow::Owned(grant.source.clone()), trace);
+        let id = event.id.clone();
+        self.0.transport.publish(Arc::new(event)).await?;
+        Ok(id)
+    }
+
+    /// The right of `service` to publish.
+    pub fn publisher(&self, service: impl Into<Arc<str>>) -> Publisher {
+        Publisher { bus: self.clone(), service: service.into() }
+    }
+
+    /// What can be seen of it now.
+    pub fn snapshot(&self) -> BusSnapshot {
+        BusSnapshot {
+            bus: self.0.name,
+            connection: self.0.transport.connection(),
+            published: self.0.published.load(Relaxed),
+            refused: self.0.refused.load(Relaxed),
+            subscriptions: self.0.meters.iter().map(|meter| meter.snapshot()).collect(),
+        }
+    }
+
+    /// Takes no more events and returns when what was taken is delivered, or kept by the server, or `grace` is over.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.0.transport.shutdown(Instant::now() + grace).await;
+    }
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Bus").field(&self.0.name).finish()
+    }
+}
+
+// === impl BusKind ===
+
+impl BusKind {
+    /// The name that the manifest uses.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::RedisStreams(_) => "redis-streams",
+            Self::RedisPubSub(_) => "redis-pubsub",
+        }
+    }
+}
+
+// === impl Publisher ===
+
+impl Publisher {
+    /// Publishes an event of this service; see [`Bus::publish`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::publish`].
+    pub async fn publish(&self, event: NewEvent, trace: Option<TraceContext>) -> Result<String, PublishError> {
+        self.bus.publish(&self.service, event, trace).await
+    }
+}
+
+// === impl Stations ===
+
+impl Stations {
+    fn new() -> Self {
+        Self { closing: watch::Sender::new(None), tasks: Mutex::default() }
+    }
+
+    fn closing(&self) -> Closing {
+        self.closing.subscribe()
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
+    }
+
+    /// Tells all tasks to close, and ends those that have not by the deadline.
+    async fn close(&self, deadline: Instant) {
+        self.closing.send_replace(Some(deadline));
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let all = async { while tasks.join_next().await.is_some() {} };
+        if timeout_at(deadline, all).await.is_err() {
+            tracing::warn!(subscriptions = tasks.len(), "event deliveries were cut off at the end of the grace period");
+            tasks.shutdown().await;
+        }
+    }
+}
+
+fn closed() -> Fault {
+    Fault::new(FaultKind::Unreachable, "the event bus is shutting down and takes no more events")
+}

@@ -1,0 +1,264 @@
+//! Hands the events of one subscription to its subscriber.
+//!
+//! Every subscription has a dispatcher of its own, so a slow subscriber slows nobody else. All buses use the same one:
+//! they differ in where events come from and in what is to be done when one is settled, which is their [`Ledger`].
+
+use super::{DeliveryPolicy, Event, Subscriber, Subscription, Verdict, meter::Meter, room::Place};
+use crate::policy::{Fault, FaultKind};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use std::{cmp::Ordering, collections::BinaryHeap, future::Future, panic::AssertUnwindSafe, sync::Arc};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Duration, Instant, sleep_until},
+};
+
+/// The longest time that a subscriber can put an event off.
+const MAX_DELAY: Duration = Duration::from_secs(60 * 60);
+
+/// Where a bus keeps account of which events are settled.
+pub(super) trait Ledger: Send + Sync + 'static {
+    /// What identifies an event that is being delivered.
+    type Receipt: Send + Sync + 'static;
+
+    /// Whether unsettled events outlive this process. Where they do, a dispatcher that closes leaves them.
+    const DURABLE: bool;
+
+    /// Takes the event for another try after `attempt` tries, and says which one it is; `None` where it is not this
+    /// process's any more.
+    fn again(&self, receipt: &Self::Receipt, attempt: u32) -> impl Future<Output = Option<u32>> + Send;
+
+    /// The event needs no further try.
+    fn settle(&self, receipt: Self::Receipt) -> impl Future<Output = ()> + Send;
+
+    /// This process is done with the event, though it is not settled.
+    fn leave(&self, receipt: Self::Receipt);
+}
+
+/// The ledger of a bus whose events live and die with the process: a settled one only gives its place back.
+pub(super) struct InMemory;
+
+/// An event on its way to a subscriber.
+pub(super) struct Delivery<R> {
+    pub(super) event: Arc<Event>,
+    /// Which try comes next, counted from 1.
+    pub(super) attempt: u32,
+    pub(super) receipt: R,
+}
+
+/// When a dispatcher must be done; `None` while it need not close.
+pub(super) type Closing = watch::Receiver<Option<Instant>>;
+
+pub(super) struct Dispatcher<L: Ledger> {
+    core: Arc<Core<L>>,
+    inbox: mpsc::UnboundedReceiver<Delivery<L::Receipt>>,
+    closing: Closing,
+}
+
+/// What every try of every event needs.
+struct Core<L> {
+    topic: Arc<str>,
+    service: Arc<str>,
+    subscriber: Arc<dyn Subscriber>,
+    policy: DeliveryPolicy,
+    meter: Arc<Meter>,
+    ledger: Arc<L>,
+}
+
+/// An event that waits for its next try.
+struct Waiting<R> {
+    due: Instant,
+    delivery: Delivery<R>,
+}
+
+enum Next {
+    Settled,
+    Rejected(String),
+    Again(Duration),
+}
+
+// === impl Dispatcher ===
+
+impl<L: Ledger> Dispatcher<L> {
+    pub(super) fn new(
+        subscription: Subscription,
+        meter: Arc<Meter>,
+        ledger: Arc<L>,
+        inbox: mpsc::UnboundedReceiver<Delivery<L::Receipt>>,
+        closing: Closing,
+    ) -> Self {
+        let Subscription { topic, service, subscriber, policy } = subscription;
+        Self { core: Arc::new(Core { topic, service, subscriber, policy, meter, ledger }), inbox, closing }
+    }
+
+    /// Runs until the inbox is closed and all that came out of it is settled, or left where it is kept.
+    pub(super) async fn run(mut self) {
+        let core = self.core;
+        let mut in_flight: FuturesUnordered<BoxFuture<'static, Option<Waiting<L::Receipt>>>> = FuturesUnordered::new();
+        let mut waiting: BinaryHeap<Waiting<L::Receipt>> = BinaryHeap::new();
+        let (mut open, mut until) = (true, None);
+        loop {
+            core.meter.set_load(in_flight.len(), waiting.len());
+            if !open && in_flight.is_empty() && waiting.is_empty() {
+                return;
+            }
+            let free = in_flight.len() < core.policy.concurrency;
+            let due = waiting.peek().map(|it| it.due);
+            tokio::select! {
+                biased;
+                changed = self.closing.changed(), if until.is_none() => {
+                    // Where the other side is gone, nobody waits for what is left.
+                    let deadline = self.closing.borrow().unwrap_or_else(Instant::now);
+                    until = Some(if changed.is_ok() { deadline } else { Instant::now() });
+                    for it in waiting.drain().collect::<Vec<_>>() {
+                        core.keep_or_leave(it, until, &mut waiting);
+                    }
+                    if L::DURABLE {
+                        self.inbox.close();
+                    }
+                }
+                Some(next) = in_flight.next() => {
+                    if let Some(it) = next {
+                        core.keep_or_leave(it, until, &mut waiting);
+                    }
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if free && due.is_some() => {
+                    if let Some(Waiting { delivery, .. }) = waiting.pop() {
+                        in_flight.push(Arc::clone(&core).retry(delivery).boxed());
+                    }
+                }
+                delivery = self.inbox.recv(), if free && open => match delivery {
+                    Some(delivery) if L::DURABLE && until.is_some() => core.ledger.leave(delivery.receipt),
+                    Some(delivery) => in_flight.push(Arc::clone(&core).attempt(delivery).boxed()),
+                    None => open = false,
+                }
+            }
+        }
+    }
+}
+
+// === impl Core ===
+
+impl<L: Ledger> Core<L> {
+    /// Lets an event wait for its next try, unless the dispatcher closes before that comes.
+    fn keep_or_leave(
+        &self,
+        it: Waiting<L::Receipt>,
+        until: Option<Instant>,
+        waiting: &mut BinaryHeap<Waiting<L::Receipt>>,
+    ) {
+        match until {
+            Some(_) if L::DURABLE => self.ledger.leave(it.delivery.receipt),
+            Some(until) if it.due > until => {
+                let Event { topic, id, .. } = &*it.delivery.event;
+                tracing::error!(%topic, %id, service = %self.service, attempts = it.delivery.attempt - 1,
+                    "event lost: the bus stops before its next try");
+                self.ledger.leave(it.delivery.receipt);
+            }
+            _ => waiting.push(it),
+        }
+    }
+
+    async fn retry(self: Arc<Self>, mut delivery: Delivery<L::Receipt>) -> Option<Waiting<L::Receipt>> {
+        // `attempt` is the try to come; the ledger counts those that were.
+        match self.ledger.again(&delivery.receipt, delivery.attempt - 1).await {
+            Some(attempt) => {
+                delivery.attempt = attempt;
+                self.attempt(delivery).await
+            }
+            None => {
+                self.ledger.leave(delivery.receipt);
+                None
+            }
+        }
+    }
+
+    async fn attempt(self: Arc<Self>, delivery: Delivery<L::Receipt>) -> Option<Waiting<L::Receipt>> {
+        let Delivery { event, attempt, receipt } = delivery;
+        let next = if attempt > self.policy.max_attempts {
+            // Only where tries were counted that this process did not see, for example because it died of them.
+            Next::Rejected("it was tried as often as allowed, without an answer".into())
+        } else {
+            // A panic in here must not end the dispatcher, or the subscription would stand still in silence.
+            let delivery = async { self.subscriber.deliver(Arc::clone(&event), attempt).await };
+            let delivered = AssertUnwindSafe(delivery).catch_unwind().await;
+            let panicked = |_| Err(Fault::new(FaultKind::Trapped, "the subscriber panicked"));
+            self.judge(delivered.unwrap_or_else(panicked), attempt)
+        };
+        match next {
+            Next::Settled => self.meter.delivered(),
+            Next::Rejected(reason) => {
+                self.meter.rejected();
+                tracing::error!(topic = %self.topic, id = %event.id, service = %self.service, attempts = attempt,
+                    %reason, "event rejected");
+            }
+            Next::Again(delay) => {
+                self.meter.retried();
+                let due = Instant::now() + delay.min(MAX_DELAY);
+                return Some(Waiting { due, delivery: Delivery { event, attempt: attempt + 1, receipt } });
+            }
+        }
+        self.ledger.settle(receipt).await;
+        None
+    }
+
+    fn judge(&self, answer: Result<Verdict, Fault>, attempt: u32) -> Next {
+        let (delay, reason) = match answer {
+            Ok(Verdict::Ack) => return Next::Settled,
+            Ok(Verdict::Reject(reason)) => return Next::Rejected(reason),
+            // No further try can be granted what this one was not.
+            Err(fault) if fault.kind() == FaultKind::Denied => return Next::Rejected(fault.to_string()),
+            Ok(Verdict::Retry(delay)) => (delay, "the subscriber asked for another try".into()),
+            Err(fault) => {
+                // A retry before this would come to the same end, and use up a try.
+                let delay = fault.retry_after().map(|after| after.max(self.policy.backoff.after(attempt)));
+                (delay, fault.to_string())
+            }
+        };
+        if attempt >= self.policy.max_attempts {
+            return Next::Rejected(reason);
+        }
+        Next::Again(delay.unwrap_or_else(|| self.policy.backoff.after(attempt)))
+    }
+}
+
+// === impl InMemory ===
+
+impl Ledger for InMemory {
+    type Receipt = Place;
+    const DURABLE: bool = false;
+
+    async fn again(&self, _: &Place, attempt: u32) -> Option<u32> {
+        Some(attempt + 1)
+    }
+
+    async fn settle(&self, place: Place) {
+        drop(place);
+    }
+
+    fn leave(&self, place: Place) {
+        drop(place);
+    }
+}
+
+// === impl Waiting ===
+
+impl<R> Ord for Waiting<R> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // The heap gives its greatest first, and that must be what is due first.
+        other.due.cmp(&self.due)
+    }
+}
+
+impl<R> PartialOrd for Waiting<R> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<R> PartialEq for Waiting<R> {
+    fn eq(&self, other: &Self) -> bool {
+        self.due == other.due
+    }
+}
+
+impl<R> Eq for Waiting<R> {}

@@ -1,0 +1,131 @@
+//! One request and its answer, from head to last byte: what is logged, and what the watch counts.
+
+use super::{
+    connection::Connection,
+    problem::Problem,
+    routes::{AggregateRoute, ServiceRoute},
+};
+use crate::{
+    policy::FaultKind,
+    telemetry::{AccessRecord, TraceContext},
+};
+use http::{Method, Request, StatusCode, Uri, Version};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// What nginx made the name of "the client left before there was an answer"; only the log ever sees it.
+const CLIENT_LEFT: u16 = 499;
+
+/// Lives as long as a request is in flight. Whatever ends it (the answer's end, the client's leaving, a cut), its drop
+/// is where the request is logged and counted off.
+pub(super) struct Exchange {
+    connection: Arc<Connection>,
+    started: Instant,
+    method: Method,
+    uri: Uri,
+    version: Version,
+    pub(super) trace: TraceContext,
+    place: Option<Place>,
+    status: Option<StatusCode>,
+    fault: Option<FaultKind>,
+    bytes: u64,
+    complete: bool,
+    working: bool,
+}
+
+/// Where the request went.
+enum Place {
+    Service(Arc<ServiceRoute>),
+    Aggregate(Arc<AggregateRoute>),
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    pub(super) fn begin<B>(connection: Arc<Connection>, request: &Request<B>, trace: TraceContext) -> Self {
+        connection.activity.begin(request.version() == Version::HTTP_2);
+        Self {
+            connection,
+            started: Instant::now(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            trace,
+            place: None,
+            status: None,
+            fault: None,
+            bytes: 0,
+            complete: false,
+            working: true,
+        }
+    }
+
+    pub(super) fn method(&self) -> &Method {
+        &self.method
+    }
+
+    pub(super) fn version(&self) -> Version {
+        self.version
+    }
+
+    pub(super) fn goes_to_service(&mut self, route: Arc<ServiceRoute>) {
+        self.place = Some(Place::Service(route));
+    }
+
+    pub(super) fn goes_to_aggregate(&mut self, route: Arc<AggregateRoute>) {
+        self.place = Some(Place::Aggregate(route));
+    }
+
+    pub(super) fn failed(&mut self, problem: &Problem) {
+        self.fault = problem.fault;
+    }
+
+    /// The head of the answer goes out; from here on the client has the word.
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+        self.waits(false);
+    }
+
+    /// Whether the answer waits for the house.
+    pub(super) fn waits(&mut self, working: bool) {
+        match (self.working, working) {
+            (false, true) => self.connection.activity.wait(),
+            (true, false) => self.connection.activity.proceed(),
+            _ => return,
+        }
+        self.working = working;
+    }
+
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    pub(super) fn completed(&mut self) {
+        self.complete = true;
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.waits(false);
+        self.connection.activity.end();
+        let Some(log) = &self.connection.front.access_log else { return };
+        let (route, service) = match &self.place {
+            Some(Place::Service(route)) => (Some(&*route.pattern), Some(&*route.service)),
+            Some(Place::Aggregate(route)) => (Some(&*route.pattern), None),
+            None => (None, None),
+        };
+        log.record(&AccessRecord {
+            method: self.method.as_str(),
+            path: self.uri.path(),
+            status: self.status.map_or(CLIENT_LEFT, |status| status.as_u16()),
+            bytes: self.bytes,
+            duration: self.started.elapsed(),
+            route,
+            service,
+            trace_id: self.trace.trace_id(),
+            fault: self.fault.map(FaultKind::as_str),
+            aborted: !self.complete,
+        });
+    }
+}

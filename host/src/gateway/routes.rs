@@ -1,0 +1,427 @@
+//! Which request goes where.
+//!
+//! A pattern is what [`matchit`] 0.9 takes: `/users/{id}`, `/files/{*rest}`. The path decides first, then the method:
+//! of the patterns that match, a static segment beats a `{name}`, and every pattern without a `{*rest}` beats those
+//! with one. (Two tables, because matchit itself refuses `/users/{*rest}` beside `/users/{id}/dashboard`, and just that
+//! is how an aggregate stands in front of a service.) A pattern that matches but does not take the method is a 405, not
+//! a reason to look further: otherwise adding a method to one route would change where another one leads.
+
+use super::{
+    Upstream,
+    template::{Template, TemplateError},
+};
+use arc_swap::ArcSwap;
+use http::{HeaderValue, Method};
+use matchit::{InsertError, Params, Router};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+
+/// A pattern that leads to one service.
+#[derive(Clone)]
+pub struct Route {
+    /// The pattern of the path.
+    pub path: String,
+    /// The methods that it takes; none given means all. `GET` brings `HEAD` with it.
+    pub methods: Vec<Method>,
+    /// The name of the service, for the access log.
+    pub service: Arc<str>,
+    /// Whom to call.
+    pub upstream: Arc<dyn Upstream>,
+    /// What is cut off the front of the path: whole segments, such as `/api`.
+    pub strip_prefix: Option<String>,
+    /// The largest request body in bytes, in place of the gateway's.
+    pub max_body_bytes: Option<u64>,
+    /// How long the call may take; without one, only the policy behind the upstream decides.
+    pub deadline: Option<Duration>,
+}
+
+/// A pattern whose answer is put together from several services. Takes GET and HEAD.
+#[derive(Clone, Debug)]
+pub struct Aggregate {
+    /// The pattern of the path.
+    pub path: String,
+    /// What the answer consists of, in this order.
+    pub parts: Vec<Part>,
+}
+
+/// One member of an aggregate's answer.
+#[derive(Clone)]
+pub struct Part {
+    /// The name of the member.
+    pub name: String,
+    /// The name of the service, for problems and logs.
+    pub service: Arc<str>,
+    /// Whom to call.
+    pub upstream: Arc<dyn Upstream>,
+    /// The request's path and query, with `{name}` for what the aggregate's pattern captures.
+    pub path: String,
+    /// How long fetching it may take, body included; without one, only the policy behind the upstream decides.
+    pub deadline: Option<Duration>,
+    /// Whether the answer is worth something without it.
+    pub optional: bool,
+}
+
+/// Routes that cannot all be served.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// The pattern is none.
+    #[error("route {path:?}: {reason}")]
+    InvalidPath {
+        /// The pattern.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Two patterns match the same paths, and nothing says which is meant.
+    #[error(
+        "route {path:?} can't be told from {with:?}: both match the same paths; give them the same names or merge them"
+    )]
+    Conflict {
+        /// The pattern that came later.
+        path: String,
+        /// The one that was there.
+        with: String,
+    },
+    /// A method has two destinations.
+    #[error("route {path:?} is there twice for {method}")]
+    Duplicate {
+        /// The pattern.
+        path: String,
+        /// The method, or "every method".
+        method: String,
+    },
+    /// The prefix is not the beginning of the pattern.
+    #[error(
+        "route {path:?}: strip-prefix {prefix:?} must be whole leading segments of the path, without {{names}}, such as \"/api\""
+    )]
+    StripPrefix {
+        /// The pattern.
+        path: String,
+        /// The prefix.
+        prefix: String,
+    },
+    /// A part's path cannot be used.
+    #[error("aggregate {path:?}, part {part:?}: the path {template:?} {error}")]
+    Template {
+        /// The aggregate's pattern.
+        path: String,
+        /// The part's name.
+        part: String,
+        /// The part's path.
+        template: String,
+        /// What is wrong with it.
+        error: TemplateError,
+    },
+    /// The parts' names don't make an answer.
+    #[error("aggregate {path:?}: {reason}")]
+    Parts {
+        /// The aggregate's pattern.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Gathers routes; [`build`](Self::build) checks them against each other.
+#[derive(Clone, Debug, Default)]
+pub struct RoutesBuilder {
+    routes: Vec<Route>,
+    aggregates: Vec<Aggregate>,
+}
+
+/// Routes that hold together.
+pub struct Routes {
+    /// Patterns without a catch-all; looked at first.
+    exact: Router<Node>,
+    /// Patterns with one.
+    rest: Router<Node>,
+}
+
+/// The routes of a running gateway, to be replaced while requests run: a request keeps those it began with.
+#[derive(Clone)]
+pub struct SharedRoutes(Arc<ArcSwap<Routes>>);
+
+/// What one pattern leads to.
+pub(super) struct Node {
+    pub(super) pattern: Arc<str>,
+    by_method: Vec<(Method, Target)>,
+    /// For the methods that are not in `by_method`.
+    any: Option<Target>,
+    /// What a 405 and an OPTIONS answer say.
+    pub(super) allow: HeaderValue,
+}
+
+#[derive(Clone)]
+pub(super) enum Target {
+    Service(Arc<ServiceRoute>),
+    Aggregate(Arc<AggregateRoute>),
+}
+
+pub(super) struct ServiceRoute {
+    pub(super) pattern: Arc<str>,
+    pub(super) service: Arc<str>,
+    pub(super) upstream: Arc<dyn Upstream>,
+    pub(super) strip: usize,
+    pub(super) max_body_bytes: Option<u64>,
+    pub(super) deadline: Option<Duration>,
+}
+
+pub(super) struct AggregateRoute {
+    pub(super) pattern: Arc<str>,
+    pub(super) parts: Vec<AggregatePart>,
+}
+
+pub(super) struct AggregatePart {
+    pub(super) name: String,
+    pub(super) service: Arc<str>,
+    pub(super) upstream: Arc<dyn Upstream>,
+    pub(super) template: Template,
+    pub(super) deadline: Option<Duration>,
+    pub(super) optional: bool,
+}
+
+/// What a node does with a method.
+pub(super) enum Dispatch<'n> {
+    Target(&'n Target),
+    /// HEAD where only GET is routed: to be asked as GET, the body to be left out.
+    HeadAsGet(&'n Target),
+    /// OPTIONS where nobody takes it: the gateway knows the answer.
+    Options,
+    NotAllowed,
+}
+
+// === impl RoutesBuilder ===
+
+impl RoutesBuilder {
+    /// Adds a route.
+    pub fn route(&mut self, route: Route) -> &mut Self {
+        self.routes.push(route);
+        self
+    }
+
+    /// Adds an aggregate.
+    pub fn aggregate(&mut self, aggregate: Aggregate) -> &mut Self {
+        self.aggregates.push(aggregate);
+        self
+    }
+
+    /// Checks all of them.
+    ///
+    /// # Errors
+    /// The first pair that conflicts, or the first that is wrong by itself.
+    pub fn build(self) -> Result<Routes, RouteError> {
+        let mut drafts = Drafts::default();
+        for route in self.routes {
+            drafts.add_route(route)?;
+        }
+        for aggregate in self.aggregates {
+            drafts.add_aggregate(aggregate)?;
+        }
+        let mut routes = Routes { exact: Router::new(), rest: Router::new() };
+        for draft in drafts.0 {
+            let path = draft.pattern.to_string();
+            let router = if path.contains("{*") { &mut routes.rest } else { &mut routes.exact };
+            router.insert(path.clone(), draft.finish()).map_err(|error| insert_error(path, error))?;
+        }
+        Ok(routes)
+    }
+}
+
+fn insert_error(path: String, error: InsertError) -> RouteError {
+    let reason = match error {
+        InsertError::Conflict { with } => return RouteError::Conflict { path, with },
+        InsertError::InvalidParamSegment => "only one {name} can stand in a segment",
+        InsertError::InvalidParam => "a { needs a name and a }; write {{ or }} for a brace that is meant",
+        InsertError::InvalidCatchAll => "{*name} can stand only at the end",
+        _ => "it is not a path pattern",
+    };
+    RouteError::InvalidPath { path, reason }
+}
+
+// === impl Drafts ===
+
+/// Nodes in the making, in the order in which their patterns came.
+#[derive(Default)]
+struct Drafts(Vec<Draft>);
+
+struct Draft {
+    pattern: Arc<str>,
+    by_method: Vec<(Method, Target)>,
+    any: Option<Target>,
+}
+
+impl Drafts {
+    fn draft(&mut self, path: &str) -> Result<&mut Draft, RouteError> {
+        if !path.starts_with('/') {
+            return Err(RouteError::InvalidPath { path: path.to_owned(), reason: "must begin with /" });
+        }
+        let at = self.0.iter().position(|draft| &*draft.pattern == path).unwrap_or_else(|| {
+            self.0.push(Draft { pattern: path.into(), by_method: Vec::new(), any: None });
+            self.0.len() - 1
+        });
+        Ok(&mut self.0[at])
+    }
+
+    fn add_route(&mut self, route: Route) -> Result<(), RouteError> {
+        let strip = match &route.strip_prefix {
+            None => 0,
+            Some(prefix) => stripped(&route.path, prefix)
+                .ok_or_else(|| RouteError::StripPrefix { path: route.path.clone(), prefix: prefix.clone() })?,
+        };
+        let draft = self.draft(&route.path)?;
+        let service = Arc::new(ServiceRoute {
+            pattern: draft.pattern.clone(),
+            service: route.service,
+            upstream: route.upstream,
+            strip,
+            max_body_bytes: route.max_body_bytes,
+            deadline: route.deadline,
+        });
+        if route.methods.is_empty() {
+            if draft.any.replace(Target::Service(service)).is_some() {
+                return Err(RouteError::Duplicate { path: route.path, method: "every method".into() });
+            }
+            return Ok(());
+        }
+        route.methods.into_iter().try_for_each(|method| draft.add(method, Target::Service(service.clone())))
+    }
+
+    fn add_aggregate(&mut self, aggregate: Aggregate) -> Result<(), RouteError> {
+        let captured = captures(&aggregate.path);
+        let wrong = |reason: String| RouteError::Parts { path: aggregate.path.clone(), reason };
+        if aggregate.parts.is_empty() {
+            return Err(wrong("it has no parts".into()));
+        }
+        let mut names = BTreeSet::new();
+        let mut parts = Vec::with_capacity(aggregate.parts.len());
+        for part in aggregate.parts {
+            if part.name == super::aggregate::MISSING {
+                return Err(wrong(format!("a part can't be called {:?}, which reports missing parts", part.name)));
+            }
+            if !names.insert(part.name.clone()) {
+                return Err(wrong(format!("the part {:?} is there twice", part.name)));
+            }
+            let template = Template::parse(&part.path, &captured).map_err(|error| RouteError::Template {
+                path: aggregate.path.clone(),
+                part: part.name.clone(),
+                template: part.path.clone(),
+                error,
+            })?;
+            let Part { name, service, upstream, path: _, deadline, optional } = part;
+            parts.push(AggregatePart { name, service, upstream, template, deadline, optional });
+        }
+        let draft = self.draft(&aggregate.path)?;
+        let pattern = draft.pattern.clone();
+        draft.add(Method::GET, Target::Aggregate(Arc::new(AggregateRoute { pattern, parts })))
+    }
+}
+
+impl Draft {
+    fn add(&mut self, method: Method, target: Target) -> Result<(), RouteError> {
+        if self.by_method.iter().any(|(taken, _)| *taken == method) {
+            return Err(RouteError::Duplicate { path: self.pattern.to_string(), method: method.to_string() });
+        }
+        self.by_method.push((method, target));
+        Ok(())
+    }
+
+    fn finish(self) -> Node {
+        let mut allowed: Vec<&str> = self.by_method.iter().map(|(method, _)| method.as_str()).collect();
+        for (implied, when) in [("HEAD", allowed.contains(&"GET")), ("OPTIONS", true)] {
+            if when && !allowed.contains(&implied) {
+                allowed.push(implied);
+            }
+        }
+        // A method is a token, and a token is a valid value.
+        let allow = HeaderValue::from_str(&allowed.join(", ")).unwrap_or(HeaderValue::from_static("OPTIONS"));
+        Node { pattern: self.pattern, by_method: self.by_method, any: self.any, allow }
+    }
+}
+
+/// How many bytes of a matching path `prefix` takes away.
+fn stripped(path: &str, prefix: &str) -> Option<usize> {
+    let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+    let rest = path.strip_prefix(prefix)?;
+    let literal = !prefix.contains(['{', '}']);
+    let whole = rest.is_empty() || rest.starts_with('/');
+    (literal && whole && (prefix.is_empty() || prefix.starts_with('/'))).then_some(prefix.len())
+}
+
+/// The names that a pattern captures. A pattern with unmatched braces gives some; matchit refuses it later.
+fn captures(pattern: &str) -> Vec<String> {
+    let plain = pattern.replace("{{", "").replace("}}", "");
+    let holes = plain.split('{').skip(1).filter_map(|hole| hole.split_once('}'));
+    holes.map(|(name, _)| name.trim_start_matches('*').to_owned()).collect()
+}
+
+// === impl Routes ===
+
+impl Routes {
+    /// Starts gathering.
+    pub fn builder() -> RoutesBuilder {
+        RoutesBuilder::default()
+    }
+
+    /// The node for a path, and what its pattern captured.
+    pub(super) fn find<'r, 'p>(&'r self, path: &'p str) -> Option<(&'r Node, Params<'r, 'p>)> {
+        let found = self.exact.at(path).or_else(|_| self.rest.at(path)).ok()?;
+        Some((found.value, found.params))
+    }
+}
+
+// === impl Node ===
+
+impl Node {
+    pub(super) fn dispatch(&self, method: &Method) -> Dispatch<'_> {
+        let of = |wanted: &Method| self.by_method.iter().find(|(taken, _)| taken == wanted).map(|(_, target)| target);
+        if let Some(target) = of(method) {
+            return Dispatch::Target(target);
+        }
+        if *method == Method::HEAD
+            && let Some(target) = of(&Method::GET)
+        {
+            return Dispatch::HeadAsGet(target);
+        }
+        match &self.any {
+            Some(target) => Dispatch::Target(target),
+            None if *method == Method::OPTIONS => Dispatch::Options,
+            None => Dispatch::NotAllowed,
+        }
+    }
+}
+
+// === impl SharedRoutes ===
+
+impl SharedRoutes {
+    pub(super) fn new(routes: Routes) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(routes)))
+    }
+
+    /// Puts `routes` in place of the present ones, for all requests that begin from now on.
+    pub fn replace(&self, routes: Routes) {
+        self.0.store(Arc::new(routes));
+    }
+
+    pub(super) fn load(&self) -> arc_swap::Guard<Arc<Routes>> {
+        self.0.load()
+    }
+}
+
+// === impl Debug ===
+
+impl fmt::Debug for Routes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Routes").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.path, self.service)
+    }
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}{}", self.name, self.service, self.path)
+    }
+}

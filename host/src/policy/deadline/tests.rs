@@ -1,0 +1,55 @@
+use super::*;
+use std::{
+    future::{pending, ready},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn the_nearer_deadline_holds() {
+    let now = Instant::now();
+    let edges = Deadline::new(now, SECOND, now + 2 * SECOND);
+    assert_eq!((edges.at, edges.is_callers()), (now + SECOND, false));
+    let callers = Deadline::new(now, SECOND, now + SECOND / 2);
+    assert_eq!((callers.at, callers.is_callers()), (now + SECOND / 2, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_the_time_of_the_edge_is_a_fair_chance() {
+    let now = Instant::now();
+    let fair = |given| Deadline::new(now, SECOND, now + given).was_fair(now);
+    assert!(fair(2 * SECOND));
+    assert!(fair(SECOND - Duration::from_nanos(1)), "the caller's deadline is nearly always a little nearer");
+    assert!(fair(SECOND / 2));
+    assert!(!fair(SECOND / 2 - Duration::from_nanos(1)));
+    // What counts is what the attempt had, not the call.
+    let deadline = Deadline::new(now, SECOND, now + 2 * SECOND);
+    assert!(!deadline.was_fair(now + SECOND * 3 / 4));
+    assert!(!deadline.was_fair(now + 2 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_ready_passes_and_what_is_not_is_cut_off() {
+    let deadline = Instant::now() + SECOND;
+    assert_eq!(until(deadline, ready(1)).await, Ok(1));
+    assert_eq!(until(deadline, tokio::time::sleep(SECOND / 2)).await, Ok(()));
+    assert_eq!(until(deadline, pending::<()>()).await, Err(Elapsed));
+    assert_eq!(Instant::now(), deadline);
+    // Also when the deadline is past: an answer that is there is an answer.
+    assert_eq!(until(deadline, ready(2)).await, Ok(2));
+    assert_eq!(until(deadline, pending::<()>()).await, Err(Elapsed));
+}
+
+#[tokio::test]
+async fn a_future_that_uses_up_its_budget_is_cut_off_all_the_same() {
+    let polls = AtomicU32::new(0);
+    let greedy = async {
+        loop {
+            polls.fetch_add(1, Ordering::Relaxed);
+            tokio::task::consume_budget().await;
+        }
+    };
+    assert_eq!(until(Instant::now() + Duration::from_millis(20), greedy).await, Err::<(), _>(Elapsed));
+    assert!(polls.into_inner() > 0);
+}

@@ -1,0 +1,553 @@
+use super::*;
+use crate::policy::{BreakerPolicy, BreakerState, BulkheadPolicy, RetryPolicy};
+use proptest::prelude::*;
+use std::{
+    future::pending,
+    io,
+    sync::{Mutex, atomic::AtomicU32, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+use tokio::{
+    task::{JoinHandle, yield_now},
+    time::{advance, sleep},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const OPEN: Duration = Duration::from_secs(60);
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// An edge: one second, four attempts with pauses of 50, 100 and 200 ms, a breaker of three failures and one probe.
+fn policy() -> Policy {
+    let retry = RetryPolicy::try_new(4, ms(50), SECOND).unwrap();
+    Policy::try_new(SECOND, retry, Some(breaker(3, 1)), None).unwrap()
+}
+
+fn breaker(failures: u32, half_open: u32) -> BreakerPolicy {
+    BreakerPolicy::try_new(failures, OPEN, half_open).unwrap()
+}
+
+fn without_retry(breaker: Option<BreakerPolicy>) -> Guard {
+    guard(Policy::try_new(SECOND, RetryPolicy::never(), breaker, None).unwrap())
+}
+
+fn without_breaker(attempts: u32) -> Guard {
+    guard(Policy::try_new(SECOND, RetryPolicy::try_new(attempts, ms(50), SECOND).unwrap(), None, None).unwrap())
+}
+
+fn with_bulkhead(concurrent: u32, queue: u32) -> Arc<Guard> {
+    let bulkhead = BulkheadPolicy::try_new(concurrent, queue).unwrap();
+    Arc::new(guard(Policy::try_new(SECOND, policy().retry().clone(), Some(breaker(3, 1)), Some(bulkhead)).unwrap()))
+}
+
+/// A guard whose pauses are the longest that they may be.
+fn guard(policy: Policy) -> Guard {
+    Guard::new("order -> user", policy).with_jitter(Jitter::with(|ceiling| ceiling))
+}
+
+/// A caller with all the time in the world.
+fn patient() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}
+
+fn fault(kind: FaultKind) -> Fault {
+    Fault::new(kind, "the callee's words")
+}
+
+async fn succeed(guard: &Guard) {
+    assert_eq!(guard.run(patient(), false, |_| async { Ok(7) }).await, Ok(7));
+}
+
+async fn fail(guard: &Guard, kind: FaultKind) -> Fault {
+    guard.run(patient(), false, |_| async move { Err::<(), _>(fault(kind)) }).await.unwrap_err()
+}
+
+/// A call that isn't answered.
+async fn hang(guard: &Guard, deadline: Instant) -> Fault {
+    guard.run(deadline, false, |_| pending::<Result<()>>()).await.unwrap_err()
+}
+
+/// A call under way that isn't answered.
+async fn begin(guard: &Arc<Guard>) -> JoinHandle<Fault> {
+    let guard = Arc::clone(guard);
+    let task = tokio::spawn(async move { hang(&guard, patient()).await });
+    yield_now().await;
+    task
+}
+
+/// Runs a call whose attempts end as told; the last of them again and again. Gives the times of the attempts too.
+async fn run(
+    guard: &Guard,
+    deadline: Instant,
+    idempotent: bool,
+    ends: &[std::result::Result<u32, FaultKind>],
+) -> (Result<u32>, Vec<Duration>) {
+    let (began, mut attempts) = (Instant::now(), Vec::new());
+    let result = guard
+        .run(deadline, idempotent, |attempt| {
+            attempts.push(began.elapsed());
+            assert_eq!(attempt.number as usize, attempts.len());
+            let end = *ends.get(attempts.len() - 1).or(ends.last()).unwrap();
+            async move { end.map_err(fault) }
+        })
+        .await;
+    (result, attempts)
+}
+
+fn state(guard: &Guard) -> BreakerState {
+    guard.snapshot().breaker.unwrap().state
+}
+
+async fn trip(guard: &Guard) {
+    while state(guard) != BreakerState::Open {
+        fail(guard, FaultKind::Trapped).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_passes_through() {
+    let guard = guard(policy());
+    succeed(&guard).await;
+    let snapshot = guard.snapshot();
+    assert_eq!((snapshot.calls, snapshot.in_flight, snapshot.retries, snapshot.rejected), (1, 0, 0, 0));
+    assert!(snapshot.faults.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_domain_error_is_an_answer_it_is_not_retried_and_never_trips() {
+    let guard = guard(policy());
+    let attempts = AtomicU32::new(0);
+    for _ in 0..100 {
+        let answer = guard.run(patient(), true, |_| async {
+            attempts.fetch_add(1, Relaxed);
+            Ok(Err::<(), _>("user not found"))
+        });
+        assert_eq!(answer.await, Ok(Err("user not found")));
+    }
+    assert_eq!(attempts.into_inner(), 100);
+    assert_eq!(state(&guard), BreakerState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_of_the_callers_own_side_never_trip() {
+    for kind in [FaultKind::CircuitOpen, FaultKind::Denied, FaultKind::Cancelled] {
+        let guard = without_retry(Some(breaker(1, 1)));
+        for _ in 0..10 {
+            assert_eq!(fail(&guard, kind).await.kind(), kind);
+        }
+        assert_eq!(state(&guard), BreakerState::Closed, "{kind}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_do_they_end_a_row_of_failures() {
+    let guard = without_retry(Some(breaker(3, 1)));
+    for kind in [FaultKind::Trapped, FaultKind::Trapped, FaultKind::Denied, FaultKind::Cancelled] {
+        fail(&guard, kind).await;
+    }
+    assert_eq!(guard.snapshot().breaker.unwrap().consecutive_failures, 2);
+    fail(&guard, FaultKind::Trapped).await;
+    assert_eq!(state(&guard), BreakerState::Open);
+}
+
+// --- retry
+
+#[tokio::test(start_paused = true)]
+async fn a_safe_fault_is_retried_with_doubling_pauses_until_an_answer() {
+    let guard = without_breaker(10);
+    let ends = [Err(FaultKind::Unreachable), Err(FaultKind::Overloaded), Err(FaultKind::Unreachable), Ok(7)];
+    let (result, attempts) = run(&guard, patient(), false, &ends).await;
+    assert_eq!(result, Ok(7));
+    assert_eq!(attempts, [ms(0), ms(50), ms(150), ms(350)]);
+    assert_eq!(guard.snapshot().retries, 3);
+    assert!(guard.snapshot().faults.is_empty(), "the caller saw none");
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_end_at_the_number_of_the_policy() {
+    let (result, attempts) = run(&without_breaker(3), patient(), false, &[Err(FaultKind::Unreachable)]).await;
+    assert_eq!(result, Err(fault(FaultKind::Unreachable)));
+    assert_eq!(attempts.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_have_had_its_effect_is_retried_only_if_idempotent() {
+    for kind in [FaultKind::Trapped, FaultKind::DeadlineExceeded] {
+        let guard = without_breaker(3);
+        let (result, attempts) = run(&guard, patient(), false, &[Err(kind), Ok(7)]).await;
+        assert_eq!((result, attempts.len()), (Err(fault(kind)), 1));
+        let (result, attempts) = run(&guard, patient(), true, &[Err(kind), Ok(7)]).await;
+        assert_eq!((result, attempts.len()), (Ok(7), 2));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_try_cannot_mend_is_not_retried() {
+    for kind in [FaultKind::CircuitOpen, FaultKind::Denied, FaultKind::Cancelled] {
+        let (result, attempts) = run(&without_breaker(3), patient(), true, &[Err(kind)]).await;
+        assert_eq!((result, attempts.len()), (Err(fault(kind)), 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_callee_says_when_to_come_again() {
+    let guard = without_breaker(2);
+    let began = Instant::now();
+    let busy = || fault(FaultKind::Overloaded).with_retry_after(ms(300));
+    let result = guard.run(patient(), false, |_| async { Err::<(), _>(busy()) }).await;
+    assert_eq!(began.elapsed(), ms(350));
+    assert_eq!(result, Err(busy()));
+    // Later than the deadline allows: no use in waiting.
+    let began = Instant::now();
+    guard.run(Instant::now() + ms(349), false, |_| async { Err::<(), _>(busy()) }).await.unwrap_err();
+    assert_eq!(began.elapsed(), ms(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_fault_claims_that_nothing_was_begun_when_an_earlier_attempt_was() {
+    let guard = without_breaker(3);
+    let ends = [Err(FaultKind::Trapped), Err(FaultKind::Unreachable)];
+    let (result, attempts) = run(&guard, patient(), true, &ends).await;
+    assert_eq!((result, attempts.len()), (Err(fault(FaultKind::Trapped)), 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_what_the_breaker_will_refuse() {
+    let guard = guard(policy());
+    let (result, attempts) = run(&guard, patient(), false, &[Err(FaultKind::Unreachable)]).await;
+    assert_eq!(result, Err(fault(FaultKind::Unreachable)), "the fault that tripped it, not its consequence");
+    assert_eq!(attempts, [ms(0), ms(50), ms(150)], "the third tripped it; a fourth was allowed");
+    assert_eq!(state(&guard), BreakerState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_opened_by_others_during_the_pause_ends_the_call_with_its_own_fault() {
+    let guard = guard(policy());
+    let calls = async {
+        let (result, attempts) = run(&guard, patient(), false, &[Err(FaultKind::Unreachable)]).await;
+        assert_eq!((result, attempts.len()), (Err(fault(FaultKind::Unreachable)), 1));
+    };
+    let others = async {
+        sleep(ms(20)).await;
+        trip(&guard).await;
+    };
+    tokio::join!(calls, others);
+    assert_eq!(guard.snapshot().rejected, 0, "it was attempted");
+}
+
+// --- deadline
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_is_dropped_at_the_deadline_and_the_fault_says_whose() {
+    let guard = without_retry(None);
+    let began = Instant::now();
+    let late = hang(&guard, patient()).await;
+    assert_eq!(began.elapsed(), SECOND);
+    assert_eq!(late.to_string(), "deadline-exceeded: order -> user: no answer within 1s, the deadline of the edge");
+
+    let began = Instant::now();
+    let late = hang(&guard, Instant::now() + ms(40)).await;
+    assert_eq!(began.elapsed(), ms(40));
+    assert_eq!(late.to_string(), "deadline-exceeded: order -> user: no answer within 40ms, the caller's deadline");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_comes_too_late_is_not_begun() {
+    let guard = guard(policy());
+    let (result, attempts) = run(&guard, Instant::now(), true, &[Ok(7)]).await;
+    let expected = "deadline-exceeded: order -> user: the caller's deadline had passed before the call came";
+    assert_eq!((result.unwrap_err().to_string().as_str(), attempts.len()), (expected, 0));
+    assert_eq!(guard.snapshot().rejected, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_knows_the_deadline_of_the_call() {
+    let guard = without_breaker(2);
+    let deadline = Instant::now() + SECOND;
+    let seen = Mutex::new(Vec::new());
+    let call = guard.run(patient(), false, |attempt| {
+        seen.lock().unwrap().push(attempt);
+        async { Err::<(), _>(fault(FaultKind::Unreachable)) }
+    });
+    call.await.unwrap_err();
+    assert_eq!(seen.into_inner().unwrap(), [1, 2].map(|number| Attempt { number, deadline }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_in_haste_do_not_trip_the_breaker() {
+    let guard = without_retry(Some(breaker(1, 1)));
+    for _ in 0..10 {
+        hang(&guard, Instant::now() + ms(499)).await;
+    }
+    assert_eq!(state(&guard), BreakerState::Closed);
+    assert_eq!(guard.snapshot().faults["deadline-exceeded"], 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hanging_callee_is_found_out_though_the_callers_deadline_is_a_little_nearer() {
+    let guard = without_retry(Some(breaker(3, 1)));
+    for _ in 0..3 {
+        hang(&guard, Instant::now() + ms(990)).await;
+    }
+    assert_eq!(state(&guard), BreakerState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hasty_probe_decides_nothing() {
+    let guard = without_retry(Some(breaker(1, 1)));
+    trip(&guard).await;
+    advance(OPEN).await;
+    hang(&guard, Instant::now() + ms(10)).await;
+    assert_eq!(state(&guard), BreakerState::HalfOpen);
+    succeed(&guard).await;
+    assert_eq!(state(&guard), BreakerState::Closed);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Whatever the callee does: no attempt begins at or after the deadline, and the call ends by it.
+    #[test]
+    fn nothing_happens_past_the_deadline(
+        callers in 0..1500_u64,
+        attempts in 1..=10_u32,
+        took in proptest::collection::vec((0..400_u64, proptest::option::of(0..300_u64)), 10),
+        seed in any::<u64>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            fastrand::seed(seed);
+            let guard = without_breaker(attempts).with_jitter(Jitter::FULL);
+            let began = Instant::now();
+            let deadline = began + ms(callers).min(SECOND);
+            let result = guard.run(began + ms(callers), true, |attempt| {
+                assert!(Instant::now() < deadline);
+                assert_eq!(attempt.deadline, deadline);
+                let (took, retry_after) = took[attempt.number as usize - 1];
+                async move {
+                    sleep(ms(took)).await;
+                    let fault = fault(FaultKind::Trapped);
+                    Err::<(), _>(match retry_after {
+                        Some(after) => fault.with_retry_after(ms(after)),
+                        None => fault,
+                    })
+                }
+            }).await;
+            assert!(result.is_err());
+            assert!(Instant::now() <= deadline);
+        });
+    }
+}
+
+// --- breaker
+
+#[tokio::test(start_paused = true)]
+async fn an_open_breaker_answers_at_once_and_says_when_to_come_again() {
+    let guard = guard(policy());
+    trip(&guard).await;
+    advance(SECOND).await;
+    let (result, attempts) = run(&guard, patient(), true, &[Ok(7)]).await;
+    let refused = result.unwrap_err();
+    assert_eq!((refused.kind(), attempts.len()), (FaultKind::CircuitOpen, 0));
+    assert_eq!(refused.retry_after(), Some(OPEN - SECOND));
+    let expected = "order -> user: the circuit breaker is open (3 failures in a row, the last: trapped)";
+    assert_eq!(refused.message(), expected);
+    let snapshot = guard.snapshot();
+    assert_eq!((snapshot.calls, snapshot.rejected, snapshot.faults["circuit-open"]), (4, 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_half_open_breaker_lets_its_probes_through_and_no_more() {
+    let guard = Arc::new(without_retry(Some(breaker(1, 2))));
+    trip(&guard).await;
+    advance(OPEN).await;
+    let probes = [begin(&guard).await, begin(&guard).await];
+    let refused = guard.run(patient(), true, |_| async { Ok(7) }).await.unwrap_err();
+    assert_eq!(refused.kind(), FaultKind::CircuitOpen);
+    assert_eq!(refused.retry_after(), Some(SECOND), "by then the probes have ended");
+    // One is given up: its place is free, and it counts for nothing.
+    probes[0].abort();
+    yield_now().await;
+    assert_eq!(guard.snapshot().breaker.unwrap().probes, 1);
+    succeed(&guard).await;
+    assert_eq!(state(&guard), BreakerState::HalfOpen);
+    // The other runs into the deadline.
+    advance(SECOND).await;
+    yield_now().await;
+    assert_eq!(guard.snapshot().breaker.unwrap().last_trip.unwrap(), "a probe failed: deadline-exceeded");
+}
+
+// --- bulkhead
+
+#[tokio::test(start_paused = true)]
+async fn a_full_bulkhead_refuses() {
+    let guard = with_bulkhead(2, 1);
+    let _calls = [begin(&guard).await, begin(&guard).await, begin(&guard).await];
+    let snapshot = guard.snapshot();
+    assert_eq!((snapshot.in_flight, snapshot.queued), (2, 1));
+    let (result, attempts) = run(&guard, patient(), true, &[Ok(7)]).await;
+    let refused = result.unwrap_err();
+    assert_eq!((refused.kind(), attempts.len()), (FaultKind::Overloaded, 0));
+    let expected = "order -> user: the bulkhead is full (2 calls may be under way and 1 wait, and as many do)";
+    assert_eq!(refused.message(), expected);
+    assert_eq!(guard.snapshot().breaker.unwrap().consecutive_failures, 0, "it says nothing of the callee");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_may_wait_until_its_deadline() {
+    let guard = with_bulkhead(1, 1);
+    let _first = begin(&guard).await;
+    let began = Instant::now();
+    let late = hang(&guard, Instant::now() + ms(100)).await;
+    assert_eq!((late.kind(), began.elapsed()), (FaultKind::DeadlineExceeded, ms(100)));
+    let snapshot = guard.snapshot();
+    assert_eq!((snapshot.in_flight, snapshot.queued, snapshot.rejected), (1, 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_given_up_makes_room() {
+    let guard = with_bulkhead(1, 1);
+    let (first, second) = (begin(&guard).await, begin(&guard).await);
+    first.abort();
+    yield_now().await;
+    let snapshot = guard.snapshot();
+    assert_eq!((snapshot.in_flight, snapshot.queued), (1, 0));
+    second.abort();
+    yield_now().await;
+    succeed(&guard).await;
+    let snapshot = guard.snapshot();
+    assert_eq!((snapshot.in_flight, snapshot.calls, snapshot.faults["cancelled"]), (0, 3, 2));
+    assert_eq!(snapshot.breaker.unwrap().consecutive_failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_keeps_its_place_while_it_pauses() {
+    let guard = with_bulkhead(1, 0);
+    let calls = run(&guard, patient(), false, &[Err(FaultKind::Unreachable), Ok(7)]);
+    let others = async {
+        sleep(ms(25)).await;
+        run(&guard, patient(), false, &[Ok(7)]).await.0.unwrap_err().kind()
+    };
+    let ((result, _), other) = tokio::join!(calls, others);
+    assert_eq!((result, other), (Ok(7), FaultKind::Overloaded));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_queues_before_an_open_breaker() {
+    let guard = with_bulkhead(3, 10);
+    let _calls = [begin(&guard).await, begin(&guard).await, begin(&guard).await];
+    // Three hang; three that were quicker told that the callee is dead.
+    let breaker = guard.breaker.as_ref().unwrap();
+    (0..3).for_each(|_| breaker.admit().unwrap().fail(FaultKind::Trapped));
+    let began = Instant::now();
+    let refused = hang(&guard, patient()).await;
+    assert_eq!((refused.kind(), began.elapsed()), (FaultKind::CircuitOpen, ms(0)));
+}
+
+// --- another policy
+
+#[tokio::test(start_paused = true)]
+async fn another_policy_keeps_the_breakers_state_and_the_counters() {
+    let old = guard(policy());
+    trip(&old).await;
+    let stricter = Policy::try_new(SECOND / 2, RetryPolicy::never(), Some(breaker(1, 1)), None).unwrap();
+    let new = old.with_policy(stricter.clone());
+    assert_eq!(new.policy(), &stricter);
+    assert_eq!(state(&new), BreakerState::Open);
+    assert_eq!(new.snapshot().calls, 3);
+    advance(OPEN).await;
+    succeed(&new).await;
+    assert_eq!(state(&new), BreakerState::Closed);
+
+    // With the breaker's policy unchanged, it is the same breaker: what is under way counts.
+    let patient = Policy::try_new(2 * SECOND, RetryPolicy::never(), Some(breaker(1, 1)), None).unwrap();
+    let newer = new.with_policy(patient.clone());
+    fail(&new, FaultKind::Trapped).await;
+    assert_eq!(state(&newer), BreakerState::Open);
+
+    let without = Policy::try_new(SECOND, RetryPolicy::never(), None, None).unwrap();
+    let without = newer.with_policy(without);
+    succeed(&without).await;
+    assert_eq!(without.snapshot().breaker, None);
+    assert_eq!(state(&without.with_policy(patient)), BreakerState::Closed, "a new one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unchanged_bulkhead_still_sees_the_calls_under_way() {
+    let old = with_bulkhead(1, 0);
+    let first = begin(&old).await;
+    let bulkhead = old.policy().bulkhead().cloned();
+    let same = old.with_policy(Policy::try_new(2 * SECOND, RetryPolicy::never(), None, bulkhead).unwrap());
+    assert_eq!(hang(&same, patient()).await.kind(), FaultKind::Overloaded);
+    first.abort();
+    yield_now().await;
+    succeed(&same).await;
+}
+
+// --- what people see
+
+#[tokio::test(start_paused = true)]
+async fn status_reads_it_as_json() {
+    let guard = with_bulkhead(2, 1);
+    trip(&guard).await;
+    let _refused = hang(&guard, patient()).await;
+    let json = serde_json::to_value(guard.snapshot()).unwrap();
+    let expected = serde_json::json!({
+        "edge": "order -> user",
+        "breaker": {
+            "state": "open", "state_for_ms": 0, "last_trip": "3 failures in a row, the last: trapped",
+            "consecutive_failures": 0, "retry_after_ms": 60_000, "probes": 0,
+        },
+        "in_flight": 0, "queued": 0, "calls": 4,
+        "faults": { "trapped": 3, "circuit-open": 1 },
+        "retries": 0, "rejected": 1,
+    });
+    assert_eq!(json, expected);
+    assert_eq!(serde_json::from_value::<GuardSnapshot>(json).unwrap(), guard.snapshot());
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_transition_is_logged_once() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).without_time().with_target(false);
+    let subscriber = subscriber.with_writer(move || writer.clone()).finish();
+    let _installed = tracing::subscriber::set_default(subscriber);
+
+    let guard = without_retry(Some(breaker(2, 2)));
+    for _ in 0..10 {
+        fail(&guard, FaultKind::Unreachable).await;
+    }
+    advance(OPEN).await;
+    succeed(&guard).await;
+    fail(&guard, FaultKind::Trapped).await;
+    advance(OPEN).await;
+    for _ in 0..10 {
+        succeed(&guard).await;
+    }
+    let expected = [
+        "WARN circuit breaker opened edge=\"order -> user\" reason=2 failures in a row, the last: unreachable open_for=60s",
+        "INFO circuit breaker half-open edge=\"order -> user\" reason=2 failures in a row, the last: unreachable probes=2",
+        "WARN circuit breaker opened edge=\"order -> user\" reason=a probe failed: trapped open_for=60s",
+        "INFO circuit breaker half-open edge=\"order -> user\" reason=a probe failed: trapped probes=2",
+        "INFO circuit breaker closed edge=\"order -> user\" reason=a probe failed: trapped",
+    ];
+    let written = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(written.lines().map(str::trim).collect::<Vec<_>>(), expected);
+}

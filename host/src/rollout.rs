@@ -1,0 +1,258 @@
+//! Rollout: how a component becomes the revision that calls go to.
+//!
+//! ```text
+//! compile aside  ->  check the fit  ->  link  ->  migrate  ->  warm  ->  swap  ->  drain
+//! ```
+//!
+//! Until the swap nothing of the new revision is visible, and whatever goes wrong before it leaves the old one as it
+//! was. The swap is one store of a pointer: a call that came before it ends on the old revision, one that comes after it
+//! goes to the new one, and none finds nothing.
+
+use crate::{
+    engine::{CacheError, CodeCache, Engine},
+    service::{
+        Grants, InstanceSettings, Misfit, Revision, RevisionError, RevisionInfo, Scope, Service, Shape, misfits,
+    },
+    store::MigrateError,
+};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time::timeout;
+use wasmtime::component::Component;
+
+/// A first instance that takes longer than this to come up is given up.
+const WARM_LIMIT: Duration = Duration::from_secs(10);
+
+/// All services of an application, and the way to replace them.
+pub struct Rollout {
+    engine: Arc<Engine>,
+    members: BTreeMap<String, Member>,
+    grants: BTreeMap<String, Grants>,
+    /// The shapes of what runs now. Locked for the whole of a deploy: two at a time could each fit what was there and
+    /// not each other.
+    shapes: tokio::sync::Mutex<BTreeMap<String, Arc<Shape>>>,
+}
+
+/// What a rollout has to know of one service.
+pub struct Member {
+    /// Where calls come in.
+    pub service: Arc<Service>,
+    /// What it may do.
+    pub scope: Arc<Scope>,
+    /// How its instances are used.
+    pub settings: InstanceSettings,
+    /// The number of its latest revision.
+    pub latest: Mutex<u64>,
+}
+
+/// A component, read and compiled.
+pub struct Loaded {
+    component: Component,
+    hash: String,
+    origin: String,
+}
+
+/// Why a component did not become a revision.
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    /// The manifest has no such service.
+    #[error("there is no service `{0}`")]
+    UnknownService(String),
+    /// It is no component, or can't be compiled.
+    #[error("{origin} can't be loaded: {source}")]
+    Load {
+        /// Where it came from.
+        origin: String,
+        /// What is wrong.
+        source: CacheError,
+    },
+    /// It does not fit the manifest or its neighbours.
+    #[error("{}", listed(.0))]
+    Misfit(Vec<Misfit>),
+    /// It can't be linked or instantiated.
+    #[error("service `{service}`: {source}")]
+    Revision {
+        /// The service.
+        service: String,
+        /// What is wrong.
+        source: RevisionError,
+    },
+    /// Its schema can't be brought up to date.
+    #[error("service `{service}`: {source}")]
+    Migrate {
+        /// The service.
+        service: String,
+        /// What is wrong.
+        source: MigrateError,
+    },
+}
+
+fn listed(misfits: &[Misfit]) -> String {
+    let lines: Vec<_> = misfits.iter().map(|misfit| format!("service `{}` {}", misfit.service, misfit.message)).collect();
+    lines.join("\n")
+}
+
+// === impl Loaded ===
+
+impl Loaded {
+    /// Compiles `wasm`, or finds it compiled. Takes its time on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`DeployError::Load`] for what is no component.
+    pub async fn new(engine: &Arc<Engine>, wasm: Vec<u8>, origin: String) -> Result<Self, DeployError> {
+        let aside = engine.clone();
+        let compiled = tokio::task::spawn_blocking(move || {
+            let hash = CodeCache::content_hash(&wasm);
+            let component = aside.cache().load(aside.wasmtime(), &wasm, &hash);
+            component.map(|component| (component, hash))
+        });
+        match compiled.await {
+            Ok(Ok((component, hash))) => Ok(Self { component, hash, origin }),
+            Ok(Err(source)) => Err(DeployError::Load { origin, source }),
+            Err(panic) => {
+                let source = CacheError::Compile(format!("the compiler failed: {panic}"));
+                Err(DeployError::Load { origin, source })
+            }
+        }
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> Shape {
+        Shape::of(&self.component)
+    }
+}
+
+// === impl Member ===
+
+impl Member {
+    /// A service that has no revision yet.
+    pub fn new(service: Arc<Service>, scope: Arc<Scope>, settings: InstanceSettings) -> Self {
+        Self { service, scope, settings, latest: Mutex::new(0) }
+    }
+
+    fn next_number(&self) -> u64 {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        *latest += 1;
+        *latest
+    }
+}
+
+// === impl Rollout ===
+
+impl Rollout {
+    /// A rollout for these services, none of which runs yet.
+    pub fn new(engine: Arc<Engine>, members: BTreeMap<String, Member>, grants: BTreeMap<String, Grants>) -> Self {
+        Self { engine, members, grants, shapes: tokio::sync::Mutex::default() }
+    }
+
+    /// The services.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// The engine that all of them share.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Starts all services: none gets a call before all of them are ready.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that keeps one from running. Then none runs.
+    pub async fn start(&self, loaded: BTreeMap<String, Loaded>) -> Result<(), DeployError> {
+        let mut shapes = self.shapes.lock().await;
+        let all: BTreeMap<_, _> = loaded.iter().map(|(name, loaded)| (name.clone(), Arc::new(loaded.shape()))).collect();
+        let found = misfits(&all, &self.grants);
+        if !found.is_empty() {
+            return Err(DeployError::Misfit(found));
+        }
+        let mut ready = Vec::new();
+        for (name, loaded) in loaded {
+            let member = self.member(&name)?;
+            ready.push((member, self.prepare(member, loaded, &all).await?));
+        }
+        for (member, revision) in ready {
+            member.service.swap(Some(Arc::new(revision)));
+        }
+        *shapes = all;
+        Ok(())
+    }
+
+    /// Replaces the revision of one service by `wasm`, while requests run.
+    ///
+    /// # Errors
+    ///
+    /// Why it was refused; then the old revision goes on.
+    pub async fn deploy(&self, service: &str, wasm: Vec<u8>, origin: String) -> Result<RevisionInfo, DeployError> {
+        let member = self.member(service)?;
+        let loaded = Loaded::new(&self.engine, wasm, origin).await?;
+        let mut shapes = self.shapes.lock().await;
+        let before = member.service.revision().map(|revision| revision.info().clone());
+        if let Some(before) = before
+            && before.hash == loaded.hash
+        {
+            return Ok(before);
+        }
+        let mut after = shapes.clone();
+        after.insert(service.to_string(), Arc::new(loaded.shape()));
+        let found = misfits(&after, &self.grants);
+        if !found.is_empty() {
+            return Err(DeployError::Misfit(found));
+        }
+        let revision = self.prepare(member, loaded, &after).await?;
+        let info = revision.info().clone();
+        member.service.swap(Some(Arc::new(revision)));
+        *shapes = after;
+        tracing::info!(service, revision = info.number, hash = &info.hash[..12], origin = info.origin, "deployed");
+        Ok(info)
+    }
+
+    /// Ends all services: calls that come from now on find them `unreachable`, those in flight end as they would.
+    pub fn stop(&self) {
+        for member in self.members.values() {
+            member.service.swap(None);
+        }
+    }
+
+    fn member(&self, service: &str) -> Result<&Member, DeployError> {
+        self.members.get(service).ok_or_else(|| DeployError::UnknownService(service.to_string()))
+    }
+
+    /// Everything that comes before the swap.
+    async fn prepare(
+        &self,
+        member: &Member,
+        loaded: Loaded,
+        shapes: &BTreeMap<String, Arc<Shape>>,
+    ) -> Result<Revision, DeployError> {
+        let service = member.service.name().to_string();
+        let wrong = |source| DeployError::Revision { service: service.clone(), source };
+        let info = RevisionInfo {
+            number: member.next_number(),
+            hash: loaded.hash,
+            origin: loaded.origin,
+            loaded: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        };
+        let grants = self.grants.get(&service).cloned().unwrap_or_default();
+        let revision =
+            Revision::link(&self.engine, &loaded.component, info, &member.scope, &grants, shapes, member.settings)
+                .map_err(wrong)?;
+        let prepared = timeout(WARM_LIMIT, async {
+            if let Some(database) = &member.scope.database {
+                let migrations = revision.migrations().await.map_err(wrong)?;
+                let migrated = database.migrate(&migrations).await;
+                migrated.map_err(|source| DeployError::Migrate { service: service.clone(), source })?;
+            }
+            revision.warm().await.map_err(wrong)
+        });
+        match prepared.await {
+            Ok(done) => done.map(|()| revision),
+            Err(_) => Err(wrong(RevisionError::Late(WARM_LIMIT))),
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Where calls are handed to a running worker, and where their replies lie until they are answered.
+//!
+//! The replies are kept here, outside of the store: when a guest traps, wasmtime drops everything that ran in its
+//! store, and each caller must still learn what happened.
+
+use super::call::{Call, Reply};
+use crate::policy::Fault;
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+/// One for each worker that is under way.
+pub(super) struct Desk {
+    inner: Mutex<Inner>,
+    /// Its guest waits for something: a call that joins now does not wait for somebody else's computing.
+    waits: AtomicBool,
+    /// Bodies of responses that are still being written by the guest.
+    streaming: AtomicUsize,
+}
+
+struct Inner {
+    open: bool,
+    waiting: VecDeque<Call>,
+    replies: Vec<Option<Reply>>,
+    under_way: usize,
+    waker: Option<Waker>,
+}
+
+/// Which reply on a desk.
+#[derive(Clone, Copy)]
+pub(super) struct Ticket(usize);
+
+/// Held by a body that its guest still writes: keeps the worker going.
+pub(super) struct Streaming(Arc<Desk>);
+
+/// What the callers of a worker are doing.
+pub(super) enum Callers {
+    /// Somebody waits.
+    Wait,
+    /// Nobody waits any more, and at least one call was given up before it was answered.
+    GaveUp,
+    /// All calls are answered, and the guest goes on with something.
+    Answered,
+}
+
+// === impl Desk ===
+
+impl Desk {
+    pub fn new(first: Call) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Mutex::new(Inner {
+                open: true,
+                waiting: VecDeque::from([first]),
+                replies: Vec::new(),
+                under_way: 0,
+                waker: None,
+            }),
+            waits: AtomicBool::new(false),
+            streaming: AtomicUsize::new(0),
+        })
+    }
+
+    // Nothing panics while the lock is held, and if it did, a queue of calls is still a queue of calls.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands in a call, unless the worker has enough to do, computes, or takes no more: then it comes back.
+    pub fn join(&self, call: Call, concurrency: usize) -> Result<(), Call> {
+        if !self.waits() {
+            return Err(call);
+        }
+        let mut inner = self.lock();
+        if !inner.open || inner.under_way + inner.waiting.len() >= concurrency {
+            return Err(call);
+        }
+        inner.waiting.push_back(call);
+        if let Some(waker) = inner.waker.take() {
+            drop(inner);
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    /// Hands in a call from the worker's own side.
+    pub fn put(&self, call: Call) {
+        self.lock().waiting.push_back(call);
+    }
+
+    /// How many calls are under way or wait here.
+    pub fn load(&self) -> usize {
+        let inner = self.lock();
+        inner.under_way + inner.waiting.len()
+    }
+
+    /// The next call to begin. Where there is none, the worker is woken by the next one.
+    pub fn poll_take(&self, cx: &mut Context<'_>) -> Option<Call> {
+        let mut inner = self.lock();
+        loop {
+            match inner.waiting.pop_front() {
+                Some(call) if call.reply.is_abandoned() => {}
+                Some(call) => return Some(call),
+                None => break,
+            }
+        }
+        if inner.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            inner.waker = Some(cx.waker().clone());
+        }
+        None
+    }
+
+    /// Keeps the reply of a call that begins.
+    pub fn begin(&self, reply: Reply) -> Ticket {
+        let mut inner = self.lock();
+        inner.under_way += 1;
+        let free = inner.replies.iter().position(Option::is_none);
+        let at = free.unwrap_or_else(|| {
+            inner.replies.push(None);
+            inner.replies.len() - 1
+        });
+        inner.replies[at] = Some(reply);
+        Ticket(at)
+    }
+
+    /// The reply of a call that ended.
+    pub fn end(&self, ticket: Ticket) -> Option<Reply> {
+        let mut inner = self.lock();
+        inner.under_way -= 1;
+        inner.replies.get_mut(ticket.0)?.take()
+    }
+
+    /// Takes no more calls from outside, whatever comes.
+    pub fn close(&self) {
+        self.lock().open = false;
+    }
+
+    /// Takes no more calls from outside if there are none now; says whether that is so.
+    pub fn close_if_empty(&self) -> bool {
+        let mut inner = self.lock();
+        let empty = inner.waiting.is_empty() && inner.under_way == 0;
+        inner.open &= !empty;
+        empty
+    }
+
+    /// What was handed in and not begun.
+    pub fn take_waiting(&self) -> VecDeque<Call> {
+        std::mem::take(&mut self.lock().waiting)
+    }
+
+    /// Says to everybody whose call is under way that it ended by `fault`.
+    pub fn fail(&self, fault: &Fault) {
+        let mut inner = self.lock();
+        inner.open = false;
+        inner.under_way = 0;
+        let replies = std::mem::take(&mut inner.replies);
+        drop(inner);
+        for reply in replies.into_iter().flatten() {
+            reply.send(Err(fault.clone()));
+        }
+    }
+
+    /// Whether the guest waits for something, or computes.
+    ///
+    /// NB: sequentially consistent, like the length of the pool's queue. Who queues a call looks here afterwards, and
+    /// the worker looks at the queue after it has said here that it waits, so one of the two sees the other.
+    pub fn set_waits(&self, waits: bool) {
+        self.waits.store(waits, Ordering::SeqCst);
+    }
+
+    /// See [`Desk::set_waits`].
+    pub fn waits(&self) -> bool {
+        self.waits.load(Ordering::SeqCst)
+    }
+
+    /// Lets the worker look around for calls.
+    pub fn wake(&self) {
+        let waker = self.lock().waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// What the callers are doing; where they wait, the worker is woken when one of them gives up.
+    pub fn poll_callers(&self, cx: &mut Context<'_>) -> Callers {
+        let mut inner = self.lock();
+        let mut waiting = inner.waiting.len();
+        let mut gave_up = 0;
+        for reply in inner.replies.iter_mut().flatten() {
+            match reply.poll_abandoned(cx) {
+                Poll::Ready(()) => gave_up += 1,
+                Poll::Pending => waiting += 1,
+            }
+        }
+        if gave_up > 0 {
+            // A guest task can't be cancelled, so this store is on its way out.
+            inner.open = false;
+        }
+        if waiting > 0 || self.streaming.load(Ordering::Acquire) > 0 {
+            Callers::Wait
+        } else if gave_up > 0 {
+            Callers::GaveUp
+        } else {
+            Callers::Answered
+        }
+    }
+
+    /// A body of this worker begins to stream.
+    pub fn stream(self: &Arc<Self>) -> Streaming {
+        self.streaming.fetch_add(1, Ordering::AcqRel);
+        Streaming(self.clone())
+    }
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.0.streaming.fetch_sub(1, Ordering::AcqRel);
+        // The guest may be at an end, or may have nobody left to write for.
+        self.0.wake();
+    }
+}

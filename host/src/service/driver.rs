@@ -1,0 +1,121 @@
+//! Who runs a worker: the caller itself, while it waits.
+//!
+//! A worker could be a task of its own that takes calls from a channel. Then each call would cost two hops between
+//! tasks, and mostly between threads: several microseconds, more than the call itself. Here a worker at rest is only a
+//! store in a pool, and whoever needs it polls it in place, as part of its own task:
+//!
+//! ```text
+//! task of the request:   Driving { order's worker, user's worker, … }
+//! ```
+//!
+//! A call that a guest makes starts inside the poll of its own worker, where wasmtime allows no other store to be
+//! entered ("Recursive `run_concurrent`"). So it is only handed out there, by a thread-local, and polled next to its
+//! caller by the same task, right after. What is still under way when the task has its answer (a body that streams, or
+//! other callers' calls in the same instance) goes on in a task of its own.
+
+use futures::stream::{FuturesUnordered, Stream};
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+/// A worker under way: runs calls until there are none, then puts its instance back where it came from.
+pub(super) type Drive = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+thread_local! {
+    /// Drives handed out by what is being polled on this thread; `None` while no set of drives is being polled.
+    static HANDED_OUT: RefCell<Option<Vec<Drive>>> = const { RefCell::new(None) };
+}
+
+/// Drives that one task polls.
+#[derive(Default)]
+pub(super) struct Drives {
+    running: FuturesUnordered<Drive>,
+    /// Kept for its capacity: empty outside of `poll`.
+    handed_out: Vec<Drive>,
+}
+
+/// Gives `drive` to the set that is being polled on this thread.
+///
+/// Gives it back where there is none: then the caller is no guest, and polls it itself.
+pub(super) fn hand_out(drive: Drive) -> Result<(), Drive> {
+    HANDED_OUT.with_borrow_mut(|handed_out| match handed_out {
+        Some(drives) => {
+            drives.push(drive);
+            Ok(())
+        }
+        None => Err(drive),
+    })
+}
+
+// === impl Drives ===
+
+impl Drives {
+    pub fn push(&mut self, drive: Drive) {
+        self.running.push(drive);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// Lets all that can go on go on. Ready when no drive is left.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let polled = {
+                let _scope = Scope::enter(&mut self.handed_out);
+                Pin::new(&mut self.running).poll_next(cx)
+            };
+            let news = !self.handed_out.is_empty();
+            self.running.extend(self.handed_out.drain(..));
+            match polled {
+                Poll::Ready(Some(())) => {}
+                Poll::Ready(None) if !news => return Poll::Ready(()),
+                Poll::Pending if !news => return Poll::Pending,
+                Poll::Ready(None) | Poll::Pending => {}
+            }
+        }
+    }
+
+    /// Goes on in a task of its own with what is not finished.
+    pub fn detach(self) {
+        if self.is_empty() {
+            return;
+        }
+        // Outside of a runtime, at the very end of the process, there is nobody left to go on for.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(Detached(self));
+        }
+    }
+}
+
+struct Detached(Drives);
+
+impl Future for Detached {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll(cx)
+    }
+}
+
+/// While it lives, drives that are handed out on this thread come into `into`.
+struct Scope<'a> {
+    into: &'a mut Vec<Drive>,
+}
+
+impl<'a> Scope<'a> {
+    fn enter(into: &'a mut Vec<Drive>) -> Self {
+        let drives = std::mem::take(into);
+        let before = HANDED_OUT.replace(Some(drives));
+        debug_assert!(before.is_none(), "sets of drives are never polled inside each other");
+        Self { into }
+    }
+}
+
+impl Drop for Scope<'_> {
+    fn drop(&mut self) {
+        *self.into = HANDED_OUT.take().unwrap_or_default();
+    }
+}

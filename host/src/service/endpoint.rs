@@ -1,0 +1,232 @@
+//! Where a call ends up: a service in this process, or somewhere outside.
+
+use super::{
+    Body, CallContext,
+    call::{Answer, Call, Receiver, Work},
+    driver::{Drives, hand_out},
+    exports::FunctionKey,
+    pool::Placed,
+    revision::Revision,
+};
+use crate::{
+    events::{Event, Verdict},
+    policy::{Fault, FaultKind},
+};
+use arc_swap::ArcSwapOption;
+use bytes::{Bytes, BytesMut};
+use hyper::{
+    Request, Response,
+    body::{Body as _, Frame},
+};
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use wasmtime::component::Val;
+
+/// The largest response body that is put together before it is handed on; a larger one streams.
+const COMPLETE_BODY: usize = 64 << 10;
+
+/// A service in this process: a name, and the revision that calls go to now.
+pub struct Service {
+    name: Arc<str>,
+    revision: ArcSwapOption<Revision>,
+}
+
+/// A call with an answer to wait for, and the workers that this task polls meanwhile.
+struct Driving {
+    answer: Receiver,
+    drives: Drives,
+}
+
+// === impl Service ===
+
+impl Service {
+    /// A service that has no revision yet: calls find it `unreachable`.
+    pub fn new(name: impl Into<Arc<str>>) -> Arc<Self> {
+        Arc::new(Self { name: name.into(), revision: ArcSwapOption::empty() })
+    }
+
+    /// The service's name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The revision that calls go to.
+    pub fn revision(&self) -> Option<Arc<Revision>> {
+        self.revision.load_full()
+    }
+
+    /// Sends the calls that come from now on to `revision`, and lets those in flight end where they are. Gives back
+    /// the revision that was there before.
+    pub fn swap(&self, revision: Option<Arc<Revision>>) -> Option<Arc<Revision>> {
+        let before = self.revision.swap(revision);
+        if let Some(before) = &before {
+            before.pool.close();
+        }
+        before
+    }
+
+    /// Lets the service handle an HTTP request.
+    pub async fn http(&self, context: CallContext, request: Request<Body>) -> Result<Response<Body>, Fault> {
+        let mut driving = self.begin(context, Work::Http(request))?;
+        let Answer::Http(response) = driving.answer().await? else { return Err(self.mismatch()) };
+        Ok(driving.complete(response).await)
+    }
+
+    /// Calls a function that the service exports.
+    pub async fn function(
+        &self,
+        context: CallContext,
+        key: Arc<FunctionKey>,
+        params: Arc<[Val]>,
+    ) -> Result<Vec<Val>, Fault> {
+        match self.call(context, Work::Function(key, params)).await? {
+            Answer::Function(results) => Ok(results),
+            _ => Err(self.mismatch()),
+        }
+    }
+
+    /// Delivers an event.
+    pub async fn event(&self, context: CallContext, event: Arc<Event>, attempt: u32) -> Result<Verdict, Fault> {
+        match self.call(context, Work::Event(event, attempt)).await? {
+            Answer::Event(verdict) => Ok(verdict),
+            _ => Err(self.mismatch()),
+        }
+    }
+
+    async fn call(&self, context: CallContext, work: Work) -> Result<Answer, Fault> {
+        self.begin(context, work)?.answer().await
+    }
+
+    fn begin(&self, context: CallContext, work: Work) -> Result<Driving, Fault> {
+        let revision = self.revision.load();
+        let Some(revision) = revision.as_ref() else {
+            return Err(Fault::new(FaultKind::Unreachable, format!("service `{}` is not running", self.name)));
+        };
+        let (call, answer) = Call::new(context, work);
+        let mut drives = Drives::default();
+        if let Placed::Drive(drive) = revision.pool.place(call)?
+            && let Err(drive) = hand_out(drive)
+        {
+            drives.push(drive);
+        }
+        Ok(Driving { answer, drives })
+    }
+
+    /// A worker answers each kind of work with its own kind of answer, so nobody sees this.
+    fn mismatch(&self) -> Fault {
+        Fault::new(FaultKind::Trapped, format!("service `{}` answered something else than it was asked", self.name))
+    }
+}
+
+// === impl Driving ===
+
+impl Driving {
+    async fn answer(&mut self) -> Result<Answer, Fault> {
+        poll_fn(|cx| {
+            if let Poll::Ready(answer) = Pin::new(&mut self.answer).poll(cx) {
+                return Poll::Ready(answer);
+            }
+            if !self.drives.is_empty() {
+                let _ = self.drives.poll(cx);
+                return Pin::new(&mut self.answer).poll(cx);
+            }
+            Poll::Pending
+        })
+        .await
+        .unwrap_or_else(|_| Err(Fault::new(FaultKind::Cancelled, "the worker went away with the call")))
+    }
+
+    /// Takes what there is of the body: mostly all of it, and then neither chunked encoding nor another task is
+    /// needed. What the guest only makes later streams.
+    async fn complete(&mut self, response: Response<Body>) -> Response<Body> {
+        if response.body().as_complete().is_some() || self.drives.is_empty() {
+            return response;
+        }
+        let (parts, mut body) = response.into_parts();
+        let mut taken = VecDeque::new();
+        let mut size = 0;
+        // Ready in one poll, or not at all: a body that has to be waited for is one that streams.
+        let ended = poll_fn(|cx| {
+            loop {
+                let frame = match Pin::new(&mut body).poll_frame(cx) {
+                    Poll::Ready(frame) => frame,
+                    Poll::Pending => {
+                        let _ = self.drives.poll(cx);
+                        match Pin::new(&mut body).poll_frame(cx) {
+                            Poll::Ready(frame) => frame,
+                            Poll::Pending => return Poll::Ready(false),
+                        }
+                    }
+                };
+                let Some(frame) = frame else { return Poll::Ready(true) };
+                let data = frame.as_ref().ok().and_then(Frame::data_ref).map(Bytes::len);
+                taken.push_back(frame);
+                size += data.unwrap_or(0);
+                if data.is_none() || size > COMPLETE_BODY {
+                    return Poll::Ready(false);
+                }
+            }
+        })
+        .await;
+        // The end of the body was perhaps all that the guest still waited for.
+        poll_fn(|cx| {
+            let _ = self.drives.poll(cx);
+            Poll::Ready(())
+        })
+        .await;
+        if ended {
+            return Response::from_parts(parts, Body::complete(concatenate(taken)));
+        }
+        Response::from_parts(parts, Body::stream(Begun { taken, rest: body }))
+    }
+}
+
+impl Drop for Driving {
+    /// What is still under way goes on without this task: bodies that stream, and calls of others that joined. A call
+    /// that was given up ends its instance, which its worker notices as soon as it is polled again.
+    fn drop(&mut self) {
+        self.answer.close();
+        std::mem::take(&mut self.drives).detach();
+    }
+}
+
+fn concatenate(frames: VecDeque<Result<Frame<Bytes>, super::BodyError>>) -> Bytes {
+    let mut chunks = frames.into_iter().filter_map(|frame| frame.ok()?.into_data().ok());
+    let Some(first) = chunks.next() else { return Bytes::new() };
+    let Some(second) = chunks.next() else { return first };
+    let mut all = BytesMut::with_capacity(first.len() + second.len());
+    all.extend_from_slice(&first);
+    all.extend_from_slice(&second);
+    chunks.for_each(|chunk| all.extend_from_slice(&chunk));
+    all.freeze()
+}
+
+/// A body of which the beginning was taken out already.
+struct Begun {
+    taken: VecDeque<Result<Frame<Bytes>, super::BodyError>>,
+    rest: Body,
+}
+
+impl hyper::body::Body for Begun {
+    type Data = Bytes;
+    type Error = super::BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, super::BodyError>>> {
+        match self.taken.pop_front() {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.taken.is_empty() && self.rest.is_end_stream()
+    }
+}

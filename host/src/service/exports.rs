@@ -1,0 +1,146 @@
+//! What a component offers, found once when it is loaded and looked up once for each instance.
+
+use super::state::State;
+use crate::events::binding::{WitEvent, WitVerdict};
+use std::collections::HashMap;
+use wasmtime::{
+    AsContextMut, Store, StoreContextMut,
+    component::{
+        Component, ComponentExportIndex, Func, Instance, InstancePre, TypedFunc,
+        types::ComponentItem,
+    },
+};
+use wasmtime_wasi_http::{p2, p3};
+
+/// The interface by which events are delivered.
+pub(crate) const MESSAGE_HANDLER: &str = "wharf:messaging/handler@0.1.0";
+/// The interface by which a component declares its schema.
+pub(crate) const MIGRATIONS: &str = "wharf:store/migrations@0.1.0";
+
+/// The name of a function of a typed interface.
+#[derive(Debug, PartialEq, Eq, Hash, Clone)]
+pub struct FunctionKey {
+    /// The interface, with package and version: `shop:users/users@0.1.0`.
+    pub interface: String,
+    /// The function.
+    pub function: String,
+}
+
+/// Which version of `wasi:http` a component handles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// `wasi:http/incoming-handler@0.2.x`: one request at a time in an instance.
+    P2,
+    /// `wasi:http/handler@0.3.x`: concurrent.
+    P3,
+}
+
+/// What a component exports.
+pub(super) struct Exports {
+    http: Option<Http>,
+    functions: HashMap<FunctionKey, usize>,
+    indices: Vec<ComponentExportIndex>,
+    handler: Option<ComponentExportIndex>,
+    migrations: bool,
+}
+
+enum Http {
+    P2(p2::bindings::ProxyIndices),
+    P3(p3::bindings::ServiceIndices),
+}
+
+/// The exports of one instance, ready to be called.
+pub(super) struct InstanceExports {
+    pub http: Option<InstanceHttp>,
+    pub functions: Vec<Func>,
+    pub handler: Option<TypedFunc<(WitEvent,), (WitVerdict,)>>,
+}
+
+pub(super) enum InstanceHttp {
+    P2(p2::bindings::Proxy),
+    P3(p3::bindings::Service),
+}
+
+// === impl Exports ===
+
+impl Exports {
+    /// Reads what `component` exports.
+    pub fn of(component: &Component, pre: &InstancePre<State>) -> Self {
+        let http = match p3::bindings::ServiceIndices::new(pre) {
+            Ok(indices) => Some(Http::P3(indices)),
+            Err(_) => p2::bindings::ProxyIndices::new(pre).ok().map(Http::P2),
+        };
+        let mut exports = Self {
+            http,
+            functions: HashMap::new(),
+            indices: Vec::new(),
+            handler: None,
+            migrations: false,
+        };
+        let engine = component.engine();
+        for (interface, item) in component.component_type().exports(engine) {
+            let ComponentItem::ComponentInstance(instance) = item.ty else { continue };
+            let Some(parent) = component.get_export_index(None, interface) else { continue };
+            for (function, item) in instance.exports(engine) {
+                let ComponentItem::ComponentFunc(_) = item.ty else { continue };
+                let Some(index) = component.get_export_index(Some(&parent), function) else { continue };
+                match interface {
+                    MESSAGE_HANDLER => exports.handler = Some(index),
+                    MIGRATIONS => exports.migrations = true,
+                    // The handlers of wasi:http have resources in their types, and ways of their own above.
+                    _ if interface.starts_with("wasi:") => {}
+                    _ => {
+                        let key = FunctionKey { interface: interface.into(), function: function.into() };
+                        exports.functions.insert(key, exports.indices.len());
+                        exports.indices.push(index);
+                    }
+                }
+            }
+        }
+        exports
+    }
+
+    pub fn http(&self) -> Option<HttpVersion> {
+        self.http.as_ref().map(|http| match http {
+            Http::P2(_) => HttpVersion::P2,
+            Http::P3(_) => HttpVersion::P3,
+        })
+    }
+
+    /// Whether it declares a schema.
+    pub fn has_migrations(&self) -> bool {
+        self.migrations
+    }
+
+    /// The place of a function in [`InstanceExports::functions`].
+    pub fn position(&self, key: &FunctionKey) -> Option<usize> {
+        self.functions.get(key).copied()
+    }
+
+    /// Looks them all up in `instance`, so that no call has to.
+    pub fn of_instance(&self, store: &mut Store<State>, instance: &Instance) -> wasmtime::Result<InstanceExports> {
+        let http = match &self.http {
+            Some(Http::P3(indices)) => Some(InstanceHttp::P3(indices.load(&mut *store, instance)?)),
+            Some(Http::P2(indices)) => Some(InstanceHttp::P2(indices.load(&mut *store, instance)?)),
+            None => None,
+        };
+        let functions = self
+            .indices
+            .iter()
+            .map(|index| lookup(store.as_context_mut(), instance, index))
+            .collect::<wasmtime::Result<_>>()?;
+        let handler = match &self.handler {
+            Some(index) => Some(instance.get_typed_func(&mut *store, index)?),
+            None => None,
+        };
+        Ok(InstanceExports { http, functions, handler })
+    }
+}
+
+fn lookup(
+    store: StoreContextMut<'_, State>,
+    instance: &Instance,
+    index: &ComponentExportIndex,
+) -> wasmtime::Result<Func> {
+    instance.get_func(store, index).ok_or_else(|| wasmtime::format_err!("an export of the component is no function"))
+}

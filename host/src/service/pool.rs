@@ -1,0 +1,355 @@
+//! The instances of one revision of a service: which are at rest, which are under way, and who waits for one.
+//!
+//! A call takes an instance at rest; else a new one, up to the service's `max`; else it joins one that is under way and
+//! has room; else it waits in a bounded queue; else it is refused. Instances at rest are taken last in, first out: the
+//! one that ran last is still in the processor's cache.
+
+use super::{
+    call::Call,
+    desk::Desk,
+    driver::Drive,
+    exports::Exports,
+    state::State,
+    worker::{Worker, drive},
+};
+use crate::{
+    engine::{CpuBudget, Engine, EpochClock},
+    policy::{Fault, FaultKind},
+};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::runtime::Handle;
+use wasmtime::{
+    PoolConcurrencyLimitError, Store,
+    component::{Instance, InstancePre},
+};
+
+/// How a service's instances are used.
+#[derive(Clone, Copy, Debug)]
+pub struct InstanceSettings {
+    /// How many instances there may be.
+    pub max: usize,
+    /// How many calls one instance runs at a time. A trap ends all of them.
+    pub concurrency: usize,
+    /// After how many calls an instance is replaced by a new one.
+    pub reuse: u64,
+    /// How many calls may wait for an instance.
+    pub queue: usize,
+    /// The longest stretch that a guest may compute.
+    pub cpu: Duration,
+}
+
+/// The instances of one revision.
+pub(super) struct Pool {
+    engine: Arc<Engine>,
+    service: Arc<str>,
+    settings: InstanceSettings,
+    pre: InstancePre<State>,
+    exports: Exports,
+    new_state: Box<dyn Fn() -> State + Send + Sync>,
+    inner: Mutex<Inner>,
+    /// The length of the queue, to be seen without the lock.
+    queued: AtomicUsize,
+    runtime: Handle,
+}
+
+struct Inner {
+    at_rest: Vec<Worker>,
+    under_way: Vec<Arc<Desk>>,
+    /// Instances at rest and seats.
+    instances: usize,
+    queue: VecDeque<Call>,
+    closed: bool,
+}
+
+/// The right to have one instance, and the place of its worker among those that are under way.
+///
+/// However it ends, the place is free again, and when calls wait a successor takes it.
+pub(super) struct Seat {
+    pool: Arc<Pool>,
+    desk: Arc<Desk>,
+    left: bool,
+}
+
+/// What becomes of a call that was handed in.
+pub(super) enum Placed {
+    /// The caller drives this worker.
+    Drive(Drive),
+    /// Somebody else does.
+    Elsewhere,
+}
+
+/// A look at a pool.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub struct PoolSnapshot {
+    /// Instances that wait for a call.
+    pub at_rest: usize,
+    /// Instances that run calls.
+    pub under_way: usize,
+    /// Calls that run or are about to.
+    pub in_flight: usize,
+    /// Calls that wait for an instance.
+    pub queued: usize,
+}
+
+// === impl Pool ===
+
+impl Pool {
+    pub fn new(
+        engine: Arc<Engine>,
+        service: Arc<str>,
+        settings: InstanceSettings,
+        pre: InstancePre<State>,
+        exports: Exports,
+        new_state: Box<dyn Fn() -> State + Send + Sync>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            engine,
+            service,
+            settings,
+            pre,
+            exports,
+            new_state,
+            inner: Mutex::new(Inner {
+                at_rest: Vec::new(),
+                under_way: Vec::new(),
+                instances: 0,
+                queue: VecDeque::new(),
+                closed: false,
+            }),
+            queued: AtomicUsize::new(0),
+            runtime: Handle::current(),
+        })
+    }
+
+    // Nothing panics while the lock is held, and if it did, what it guards would still be consistent.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn clock(&self) -> &EpochClock {
+        self.engine.clock()
+    }
+
+    pub fn service(&self) -> &Arc<str> {
+        &self.service
+    }
+
+    pub fn settings(&self) -> &InstanceSettings {
+        &self.settings
+    }
+
+    pub fn exports(&self) -> &Exports {
+        &self.exports
+    }
+
+    /// Finds a place for `call`.
+    pub fn place(self: &Arc<Self>, mut call: Call) -> Result<Placed, Fault> {
+        let mut inner = self.lock();
+        if let Some(worker) = inner.at_rest.pop() {
+            let seat = self.seat(&mut inner, call);
+            return Ok(Placed::Drive(Box::pin(drive(seat, Some(worker)))));
+        }
+        if inner.instances < self.settings.max {
+            inner.instances += 1;
+            let seat = self.seat(&mut inner, call);
+            return Ok(Placed::Drive(Box::pin(drive(seat, None))));
+        }
+        // Nobody overtakes those who wait already.
+        if inner.queue.is_empty() {
+            for desk in &inner.under_way {
+                match desk.join(call, self.settings.concurrency) {
+                    Ok(()) => return Ok(Placed::Elsewhere),
+                    Err(back) => call = back,
+                }
+            }
+        }
+        if inner.queue.len() >= self.settings.queue {
+            // Those whose callers gave up make room.
+            inner.queue.retain(|call| !call.reply.is_abandoned());
+        }
+        if inner.queue.len() >= self.settings.queue {
+            return Err(Fault::new(
+                FaultKind::Overloaded,
+                format!(
+                    "service `{}` is busy: all {} instances have all they can take, and {} calls wait",
+                    self.service,
+                    self.settings.max,
+                    inner.queue.len()
+                ),
+            )
+            .with_retry_after(Duration::from_secs(1)));
+        }
+        inner.queue.push_back(call);
+        self.queued.store(inner.queue.len(), Ordering::SeqCst);
+        // A worker that computed just now may have begun to wait in this moment, see `Desk::set_waits`.
+        if let Some(desk) = inner.under_way.iter().find(|desk| desk.waits()) {
+            desk.wake();
+        }
+        Ok(Placed::Elsewhere)
+    }
+
+    fn seat(self: &Arc<Self>, inner: &mut Inner, first: Call) -> Seat {
+        let desk = Desk::new(first);
+        inner.under_way.push(desk.clone());
+        Seat { pool: self.clone(), desk, left: false }
+    }
+
+    fn pop_queued(&self, inner: &mut Inner) -> Option<Call> {
+        let call = loop {
+            match inner.queue.pop_front() {
+                Some(call) if call.reply.is_abandoned() => {}
+                next => break next,
+            }
+        };
+        self.queued.store(inner.queue.len(), Ordering::SeqCst);
+        call
+    }
+
+    /// Whether calls wait in the queue.
+    pub fn has_queued(&self) -> bool {
+        self.queued.load(Ordering::SeqCst) > 0
+    }
+
+    /// A fresh instance.
+    pub async fn instantiate(&self) -> Result<Worker, Fault> {
+        let budget = CpuBudget::default();
+        let (mut store, instance) = self.bare_instance_within(&budget).await?;
+        match self.exports.of_instance(&mut store, &instance) {
+            Ok(exports) => Ok(Worker { store, exports, budget, served: 0 }),
+            Err(error) => Err(self.not_instantiated(&error)),
+        }
+    }
+
+    /// A fresh instance for the host's own questions, outside of the pool.
+    pub async fn bare_instance(&self) -> Result<(Store<State>, Instance), Fault> {
+        self.bare_instance_within(&CpuBudget::default()).await
+    }
+
+    async fn bare_instance_within(&self, budget: &CpuBudget) -> Result<(Store<State>, Instance), Fault> {
+        let mut store = Store::new(self.engine.wasmtime(), (self.new_state)());
+        store.limiter(|state| &mut state.limits);
+        budget.install(&mut store, self.settings.cpu);
+        self.clock().guest_entered();
+        match self.pre.instantiate_async(&mut store).await {
+            Ok(instance) => Ok((store, instance)),
+            Err(error) => Err(self.not_instantiated(&error)),
+        }
+    }
+
+    fn not_instantiated(&self, error: &wasmtime::Error) -> Fault {
+        let cause = error.root_cause();
+        let kind = if error.is::<PoolConcurrencyLimitError>() { FaultKind::Overloaded } else { FaultKind::Trapped };
+        Fault::new(kind, format!("service `{}` could not be instantiated: {cause}", self.service))
+    }
+
+    /// A worker made aside, for the first call to find: shows at the same time that the component can be instantiated.
+    pub async fn warm(&self) -> Result<(), Fault> {
+        let worker = self.instantiate().await?;
+        let mut inner = self.lock();
+        inner.instances += 1;
+        inner.at_rest.push(worker);
+        Ok(())
+    }
+
+    /// Lets instances end with their calls. Calls that still come in are served, each by an instance of its own time.
+    pub fn close(&self) {
+        let mut inner = self.lock();
+        inner.closed = true;
+        inner.instances -= inner.at_rest.len();
+        let at_rest = std::mem::take(&mut inner.at_rest);
+        drop(inner);
+        drop(at_rest);
+    }
+
+    pub fn snapshot(&self) -> PoolSnapshot {
+        let inner = self.lock();
+        PoolSnapshot {
+            at_rest: inner.at_rest.len(),
+            under_way: inner.under_way.len(),
+            in_flight: inner.under_way.iter().map(|desk| desk.load()).sum(),
+            queued: inner.queue.len(),
+        }
+    }
+}
+
+// === impl Seat ===
+
+impl Seat {
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    pub fn desk(&self) -> &Arc<Desk> {
+        &self.desk
+    }
+
+    /// Takes a call from the pool's queue onto the desk, if one waits.
+    pub fn take_queued(&self) {
+        if self.pool.has_queued() {
+            let mut inner = self.pool.lock();
+            if let Some(call) = self.pool.pop_queued(&mut inner) {
+                drop(inner);
+                self.desk.put(call);
+            }
+        }
+    }
+
+    /// Puts the instance to rest. Comes back with it where a call waits for just that.
+    pub fn rest(mut self, worker: Worker) -> Option<(Self, Worker)> {
+        let pool = self.pool.clone();
+        let mut inner = pool.lock();
+        let waiting = self.desk.take_waiting();
+        if let Some(call) = pool.pop_queued(&mut inner) {
+            self.leave(&mut inner);
+            let seat = pool.seat(&mut inner, call);
+            return Some((seat, worker));
+        }
+        debug_assert!(waiting.is_empty(), "a closed desk takes no calls");
+        self.leave(&mut inner);
+        if inner.closed {
+            inner.instances -= 1;
+            drop(inner);
+            drop(worker);
+        } else {
+            inner.at_rest.push(worker);
+        }
+        None
+    }
+
+    fn leave(&mut self, inner: &mut Inner) {
+        self.left = true;
+        if let Some(at) = inner.under_way.iter().position(|desk| Arc::ptr_eq(desk, &self.desk)) {
+            inner.under_way.swap_remove(at);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.left {
+            return;
+        }
+        let pool = self.pool.clone();
+        let mut inner = pool.lock();
+        self.leave(&mut inner);
+        // Calls that joined and were not begun have had no effect: they go to the front of the queue.
+        for call in self.desk.take_waiting().into_iter().rev() {
+            inner.queue.push_front(call);
+        }
+        match pool.pop_queued(&mut inner) {
+            Some(call) => {
+                let seat = pool.seat(&mut inner, call);
+                drop(inner);
+                pool.runtime.spawn(drive(seat, None));
+            }
+            None => inner.instances -= 1,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! One load of a service: a component, linked and ready to be called.
+
+use super::{
+    exports::{Exports, FunctionKey, HttpVersion},
+    link,
+    pool::{InstanceSettings, Pool, PoolSnapshot},
+    scope::Scope,
+    shape::{Grants, Shape, provider},
+    state::State,
+};
+use crate::{
+    engine::Engine,
+    policy::Fault,
+    store::{Migration, read_migrations},
+};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use wasmtime::component::Component;
+
+/// A revision of a service.
+pub struct Revision {
+    info: RevisionInfo,
+    http: Option<HttpVersion>,
+    pub(super) pool: Arc<Pool>,
+}
+
+/// What is known of a revision.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct RevisionInfo {
+    /// Counted up from 1 for each service.
+    pub number: u64,
+    /// SHA-256 of the component.
+    pub hash: String,
+    /// Where it was loaded from.
+    pub origin: String,
+    /// When it was loaded, RFC 3339.
+    pub loaded: String,
+}
+
+/// Why a component can't become a revision.
+#[derive(Debug, thiserror::Error)]
+pub enum RevisionError {
+    /// It imports something that is not there, or not as it expects it.
+    #[error("{0}")]
+    Link(String),
+    /// Its first instance could not be made.
+    #[error("its first instance failed: {0}")]
+    Instantiate(Fault),
+    /// It did not come up in time.
+    #[error("it was not ready within {0:?}")]
+    Late(Duration),
+    /// It could not say what its schema is.
+    #[error("its migrations can't be read: {0}")]
+    Migrations(String),
+}
+
+// === impl Revision ===
+
+impl Revision {
+    /// Links `component` for the service that `scope` describes. `shapes` are those of all services, this one's
+    /// included, and must have been found to fit.
+    ///
+    /// # Errors
+    ///
+    /// [`RevisionError::Link`] with the import that can't be satisfied.
+    pub fn link(
+        engine: &Arc<Engine>,
+        component: &Component,
+        info: RevisionInfo,
+        scope: &Arc<Scope>,
+        grants: &Grants,
+        shapes: &BTreeMap<String, Arc<Shape>>,
+        mut settings: InstanceSettings,
+    ) -> Result<Self, RevisionError> {
+        let wrong = |error: wasmtime::Error| RevisionError::Link(format!("{error:#}"));
+        let mut linker = State::linker(engine.wasmtime()).map_err(wrong)?;
+        let shape = Shape::of(component);
+        for (interface, functions) in shape.neighbours() {
+            let callee = provider(&scope.name, interface, grants, shapes).map_err(RevisionError::Link)?;
+            let edge = scope.edges.get(callee).ok_or_else(|| {
+                RevisionError::Link(format!("`services.{}.calls` does not name `{callee}`", scope.name))
+            })?;
+            let mut instance = linker.instance(interface).map_err(wrong)?;
+            for (function, ty) in functions {
+                let key = FunctionKey { interface: interface.clone(), function: function.clone() };
+                link::define(&mut instance, key, ty, edge.clone()).map_err(wrong)?;
+            }
+        }
+        let pre = linker.instantiate_pre(component).map_err(wrong)?;
+        let exports = Exports::of(component, &pre);
+        let http = exports.http();
+        if http == Some(HttpVersion::P2) {
+            // A 0.2 handler holds its whole instance until it returns.
+            settings.concurrency = 1;
+        }
+        let new_state = {
+            let scope = scope.clone();
+            Box::new(move || State::new(scope.clone()))
+        };
+        let pool = Pool::new(engine.clone(), scope.name.clone(), settings, pre, exports, new_state);
+        Ok(Self { info, http, pool })
+    }
+
+    /// Makes the first instance, so that no caller has to wait for it, and to see that it can be made.
+    ///
+    /// # Errors
+    ///
+    /// [`RevisionError::Instantiate`] when it traps or finds no room.
+    pub async fn warm(&self) -> Result<(), RevisionError> {
+        self.pool.warm().await.map_err(RevisionError::Instantiate)
+    }
+
+    /// The schema that the component declares; empty where it declares none.
+    ///
+    /// # Errors
+    ///
+    /// [`RevisionError::Instantiate`] and [`RevisionError::Migrations`] when the guest fails.
+    pub async fn migrations(&self) -> Result<Vec<Migration>, RevisionError> {
+        if !self.pool.exports().has_migrations() {
+            return Ok(Vec::new());
+        }
+        let (mut store, instance) = self.pool.bare_instance().await.map_err(RevisionError::Instantiate)?;
+        let read = read_migrations(&mut store, &instance).await;
+        Ok(read.map_err(|error| RevisionError::Migrations(format!("{error:#}")))?.unwrap_or_default())
+    }
+
+    /// What is known of it.
+    pub fn info(&self) -> &RevisionInfo {
+        &self.info
+    }
+
+    /// The version of `wasi:http` that it handles.
+    pub fn http(&self) -> Option<HttpVersion> {
+        self.http
+    }
+
+    /// A look at its instances.
+    pub fn instances(&self) -> PoolSnapshot {
+        self.pool.snapshot()
+    }
+}

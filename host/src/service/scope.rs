@@ -1,0 +1,26 @@
+//! What one service is and may do: the same for all its revisions and instances.
+
+use super::edge::Edge;
+use crate::{engine::Limits, events::Publisher, outbound::Outbound, store::Database};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+/// The grants of a service, from the manifest. What is not here can't be reached.
+pub struct Scope {
+    /// The service's name.
+    pub name: Arc<str>,
+    /// Whom it may call, by name.
+    pub edges: HashMap<String, Arc<Edge>>,
+    /// Which origins outside it may call.
+    pub outbound: Outbound,
+    /// What it may publish.
+    pub publisher: Publisher,
+    /// Its own database, where it has one.
+    pub database: Option<Database>,
+    /// Configuration and secrets, by key.
+    pub config: BTreeMap<String, String>,
+    /// What each instance may use.
+    pub limits: Limits,
+}

@@ -1,0 +1,278 @@
+//! The shape of a component: which interfaces it imports and exports, function by function.
+//!
+//! Known from the compiled component alone, so that a system can be checked before any of it runs, and a new revision
+//! before it gets a call.
+
+use super::{
+    exports::{HttpVersion, MESSAGE_HANDLER, MIGRATIONS},
+    link::untransferable,
+};
+use std::{collections::BTreeMap, fmt, fmt::Write as _, sync::Arc};
+use wasmtime::component::{
+    Component,
+    types::{ComponentFunc, ComponentItem, Type},
+};
+
+/// The interfaces of one side, by name, each with its functions.
+pub type Interfaces = BTreeMap<String, BTreeMap<String, ComponentFunc>>;
+
+/// What a component needs and what it offers.
+pub struct Shape {
+    /// Imported interfaces that have functions.
+    pub imports: Interfaces,
+    /// Exported interfaces that have functions.
+    pub exports: Interfaces,
+    /// The version of `wasi:http` that it handles.
+    pub http: Option<HttpVersion>,
+}
+
+/// A place where components do not fit each other or their manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    /// The service that can't run as it is.
+    pub service: String,
+    /// What is wrong, what was expected, and what to do.
+    pub message: String,
+}
+
+/// What a manifest grants a service, as far as components must agree with it.
+#[derive(Clone, Debug, Default)]
+pub struct Grants {
+    /// Whom it may call.
+    pub calls: Vec<String>,
+    /// Whether it has a database.
+    pub database: bool,
+    /// Whether events are delivered to it.
+    pub subscribes: bool,
+    /// Whether HTTP requests come to it: by a route, an aggregate, or a neighbour that may call it.
+    pub routed: bool,
+}
+
+// === impl Shape ===
+
+impl Shape {
+    /// Reads the shape of `component`.
+    pub fn of(component: &Component) -> Self {
+        let engine = component.engine();
+        let ty = component.component_type();
+        let exports = interfaces(ty.exports(engine).map(|(name, item)| (name, item.ty)), engine);
+        let imports = interfaces(ty.imports(engine).map(|(name, item)| (name, item.ty)), engine);
+        let handles = |prefix: &str| exports.keys().any(|name| name.starts_with(prefix));
+        let http = if handles("wasi:http/handler@0.3.") {
+            Some(HttpVersion::P3)
+        } else if handles("wasi:http/incoming-handler@0.2.") {
+            Some(HttpVersion::P2)
+        } else {
+            None
+        };
+        Self { imports, exports, http }
+    }
+
+    /// Whether it handles events.
+    pub fn handles_events(&self) -> bool {
+        self.exports.contains_key(MESSAGE_HANDLER)
+    }
+
+    /// Whether it declares a schema.
+    pub fn has_migrations(&self) -> bool {
+        self.exports.contains_key(MIGRATIONS)
+    }
+
+    /// The imports that only another service can offer.
+    pub fn neighbours(&self) -> impl Iterator<Item = (&String, &BTreeMap<String, ComponentFunc>)> {
+        self.imports.iter().filter(|(name, _)| !offered_by_host(name))
+    }
+}
+
+fn interfaces<'a>(
+    items: impl Iterator<Item = (&'a str, ComponentItem)>,
+    engine: &wasmtime::Engine,
+) -> Interfaces {
+    let mut interfaces = Interfaces::new();
+    for (name, item) in items {
+        let ComponentItem::ComponentInstance(instance) = item else { continue };
+        let functions: BTreeMap<_, _> = instance
+            .exports(engine)
+            .filter_map(|(function, item)| match item.ty {
+                ComponentItem::ComponentFunc(ty) => Some((function.to_string(), ty)),
+                _ => None,
+            })
+            .collect();
+        if !functions.is_empty() {
+            interfaces.insert(name.to_string(), functions);
+        }
+    }
+    interfaces
+}
+
+/// Whether the host itself is the one to ask for an interface.
+fn offered_by_host(interface: &str) -> bool {
+    interface.starts_with("wasi:") || interface.starts_with("wharf:")
+}
+
+/// Which service offers `interface` to `service`, or why none does.
+pub fn provider<'a>(
+    service: &str,
+    interface: &str,
+    grants: &Grants,
+    shapes: &'a BTreeMap<String, Arc<Shape>>,
+) -> Result<&'a str, String> {
+    let all: Vec<&str> = shapes
+        .iter()
+        .filter(|(name, shape)| *name != service && shape.exports.contains_key(interface))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let granted: Vec<&str> = all.iter().copied().filter(|name| grants.calls.iter().any(|call| call == name)).collect();
+    match (granted.as_slice(), all.as_slice()) {
+        ([one], _) => Ok(one),
+        ([], []) => Err(format!("imports `{interface}`, which neither the host nor any service of the manifest offers")),
+        ([], all) => Err(format!(
+            "imports `{interface}`, which {} exports, but `services.{service}.calls` does not name {}",
+            listed(all),
+            if all.len() == 1 { "it" } else { "one of them" }
+        )),
+        (several, _) => Err(format!(
+            "imports `{interface}`, and {} all export it: leave one of them in `services.{service}.calls`",
+            listed(several)
+        )),
+    }
+}
+
+fn listed(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" and ")
+}
+
+/// Checks components against each other and against what the manifest grants them. Empty: all fits.
+pub fn misfits(shapes: &BTreeMap<String, Arc<Shape>>, grants: &BTreeMap<String, Grants>) -> Vec<Misfit> {
+    let mut found = Vec::new();
+    let none = Grants::default();
+    for (service, shape) in shapes {
+        let grants = grants.get(service).unwrap_or(&none);
+        let mut say = |message: String| found.push(Misfit { service: service.clone(), message });
+        if grants.routed && shape.http.is_none() {
+            say("is called by HTTP, but its component exports neither `wasi:http/handler@0.3.0` nor \
+                 `wasi:http/incoming-handler@0.2.x`"
+                .into());
+        }
+        if grants.subscribes && !shape.handles_events() {
+            say(format!("subscribes to topics, but its component does not export `{MESSAGE_HANDLER}`"));
+        }
+        let wants_sql = shape.imports.keys().any(|name| name.starts_with("wharf:store/sql@"));
+        if wants_sql && !grants.database {
+            say(format!("imports `wharf:store/sql`: grant it a database with `database = true` in [services.{service}]"));
+        }
+        if shape.has_migrations() && !grants.database {
+            say(format!("has migrations but no database: set `database = true` in [services.{service}]"));
+        }
+        for (interface, functions) in shape.neighbours() {
+            match provider(service, interface, grants, shapes) {
+                Err(message) => say(message),
+                Ok(callee) => {
+                    for message in mismatches(interface, functions, callee, &shapes[callee].exports[interface]) {
+                        say(message);
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Where what a caller imports differs from what `callee` exports.
+fn mismatches(
+    interface: &str,
+    wanted: &BTreeMap<String, ComponentFunc>,
+    callee: &str,
+    offered: &BTreeMap<String, ComponentFunc>,
+) -> Vec<String> {
+    let mut found = Vec::new();
+    for (name, wanted) in wanted {
+        let types = wanted.params().map(|(_, ty)| ty).chain(wanted.results());
+        if let Some(what) = types.into_iter().find_map(|ty| untransferable(&ty)) {
+            found.push(format!(
+                "`{name}` of `{interface}` has {what} in its type, which can't pass from one service to another: \
+                 use plain values (records, variants, lists, options, results)"
+            ));
+            continue;
+        }
+        match offered.get(name) {
+            None => found.push(format!("calls `{name}` of `{interface}`, which `{callee}` does not export")),
+            Some(offered) if !same(wanted, offered) => found.push(format!(
+                "`{name}` of `{interface}` is not what `{callee}` exports\n  expected: {}\n  found:    {}",
+                Signature(wanted),
+                Signature(offered)
+            )),
+            Some(_) => {}
+        }
+    }
+    found
+}
+
+fn same(a: &ComponentFunc, b: &ComponentFunc) -> bool {
+    a.params().eq(b.params()) && a.results().eq(b.results())
+}
+
+/// A function's type as WIT would write it, with records and variants written out.
+struct Signature<'a>(&'a ComponentFunc);
+
+impl fmt::Display for Signature<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.async_() { "async func(" } else { "func(" })?;
+        for (at, (name, ty)) in self.0.params().enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            write!(f, "{comma}{name}: {}", wit(&ty))?;
+        }
+        f.write_char(')')?;
+        for ty in self.0.results() {
+            write!(f, " -> {}", wit(&ty))?;
+        }
+        Ok(())
+    }
+}
+
+fn wit(ty: &Type) -> String {
+    let all = |items: Vec<String>| items.join(", ");
+    match ty {
+        Type::Bool => "bool".into(),
+        Type::S8 => "s8".into(),
+        Type::U8 => "u8".into(),
+        Type::S16 => "s16".into(),
+        Type::U16 => "u16".into(),
+        Type::S32 => "s32".into(),
+        Type::U32 => "u32".into(),
+        Type::S64 => "s64".into(),
+        Type::U64 => "u64".into(),
+        Type::Float32 => "f32".into(),
+        Type::Float64 => "f64".into(),
+        Type::Char => "char".into(),
+        Type::String => "string".into(),
+        Type::List(list) => format!("list<{}>", wit(&list.ty())),
+        Type::FixedLengthList(list) => format!("list<{}, {}>", wit(&list.ty()), list.len()),
+        Type::Map(map) => format!("map<{}, {}>", wit(&map.key()), wit(&map.value())),
+        Type::Record(record) => {
+            let fields = record.fields().map(|field| format!("{}: {}", field.name, wit(&field.ty))).collect();
+            format!("record {{ {} }}", all(fields))
+        }
+        Type::Tuple(tuple) => format!("tuple<{}>", all(tuple.types().map(|ty| wit(&ty)).collect())),
+        Type::Variant(variant) => {
+            let case = |case: wasmtime::component::types::Case<'_>| match case.ty {
+                Some(ty) => format!("{}({})", case.name, wit(&ty)),
+                None => case.name.to_string(),
+            };
+            format!("variant {{ {} }}", all(variant.cases().map(case).collect()))
+        }
+        Type::Enum(names) => format!("enum {{ {} }}", all(names.names().map(Into::into).collect())),
+        Type::Flags(names) => format!("flags {{ {} }}", all(names.names().map(Into::into).collect())),
+        Type::Option(option) => format!("option<{}>", wit(&option.ty())),
+        Type::Result(result) => match (result.ok(), result.err()) {
+            (Some(ok), Some(err)) => format!("result<{}, {}>", wit(&ok), wit(&err)),
+            (Some(ok), None) => format!("result<{}>", wit(&ok)),
+            (None, Some(err)) => format!("result<_, {}>", wit(&err)),
+            (None, None) => "result".into(),
+        },
+        Type::Own(_) | Type::Borrow(_) => "resource".into(),
+        Type::Future(_) => "future".into(),
+        Type::Stream(_) => "stream".into(),
+        Type::ErrorContext => "error-context".into(),
+    }
+}

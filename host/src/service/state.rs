@@ -1,0 +1,137 @@
+//! What a store holds beside its instance: the service's side of every capability.
+
+use super::{CallContext, scope::Scope};
+use crate::{
+    engine::StoreLimits,
+    events::Publisher,
+    outbound::Hooks,
+    store::{SqlCtx, SqlView},
+    telemetry::{GuestOutput, TraceContext},
+};
+use std::sync::Arc;
+use tokio::time::{Duration, Instant};
+use wasmtime::{
+    StoreContextMut,
+    component::{GuestTaskId, Linker, ResourceTable},
+};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+/// How long a call may take that a guest makes on its own account, after all calls to it were answered.
+const BACKGROUND_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The data of a service's stores.
+pub struct State {
+    pub(super) scope: Arc<Scope>,
+    pub(super) calls: Calls,
+    pub(super) limits: StoreLimits,
+    pub(super) table: ResourceTable,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    pub(super) hooks: Hooks,
+    config: WasiConfigVariables,
+    sql: SqlCtx,
+}
+
+/// Which calls run in a store, so that what a guest does is done on behalf of the right one.
+#[derive(Default)]
+pub(super) struct Calls {
+    running: Vec<(GuestTaskId, CallContext)>,
+}
+
+// === impl Calls ===
+
+impl Calls {
+    pub fn insert(&mut self, task: GuestTaskId, context: CallContext) {
+        self.running.push((task, context));
+    }
+
+    pub fn remove(&mut self, task: GuestTaskId) {
+        if let Some(at) = self.running.iter().position(|(id, _)| *id == task) {
+            self.running.swap_remove(at);
+        }
+    }
+
+    fn get(&self, task: GuestTaskId) -> Option<&CallContext> {
+        self.running.iter().find(|(id, _)| *id == task).map(|(_, context)| context)
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// The data of a new store of the service that `scope` describes.
+    pub(super) fn new(scope: Arc<Scope>) -> Self {
+        let wasi = WasiCtxBuilder::new()
+            .stdout(GuestOutput::new(scope.name.clone()))
+            .stderr(GuestOutput::new(scope.name.clone()))
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false)
+            .build();
+        Self {
+            calls: Calls::default(),
+            limits: StoreLimits::new(scope.limits),
+            table: ResourceTable::new(),
+            wasi,
+            http: WasiHttpCtx::new(),
+            hooks: Hooks::new(scope.clone()),
+            config: scope.config.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            sql: SqlCtx::new(scope.database.clone()),
+            scope,
+        }
+    }
+
+    /// Everything that the host itself offers: WASI 0.2 and 0.3, and Wharf's own capabilities. What a service may do
+    /// with it is its scope's to say.
+    pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Self>> {
+        let mut linker = Linker::new(engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+        wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+        crate::outbound::add_to_linker(&mut linker)?;
+        wasmtime_wasi_config::add_to_linker(&mut linker, |state| WasiConfig::new(&state.config))?;
+        crate::store::add_to_linker(&mut linker, |state| SqlView {
+            ctx: &mut state.sql,
+            table: &mut state.table,
+        })?;
+        crate::events::binding::add_to_linker(&mut linker, State::publisher, |store| Some(current_call(store)))?;
+        Ok(linker)
+    }
+
+    /// The next HTTP request that the guest sends is made on behalf of this call.
+    pub(crate) fn set_http_caller(&mut self, context: CallContext) {
+        self.hooks.set_caller(context);
+    }
+
+    fn publisher(&mut self) -> Publisher {
+        self.scope.publisher.clone()
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
+    }
+}
+
+/// On behalf of which call the guest code runs that has just called the host.
+///
+/// NB: to be asked at the very beginning of a host function, while the guest that called it is the current one.
+pub(crate) fn current_call(mut store: StoreContextMut<'_, State>) -> CallContext {
+    let root = store.async_call_stack().ok().and_then(Iterator::last);
+    let state = store.data();
+    root.and_then(|task| state.calls.get(task)).cloned().unwrap_or_else(|| CallContext {
+        caller: state.scope.name.clone(),
+        deadline: Instant::now() + BACKGROUND_DEADLINE,
+        trace: TraceContext::root(),
+    })
+}

@@ -1,0 +1,267 @@
+//! A worker: one store with one instance, and the loop that runs calls in it.
+
+use super::{
+    CallContext,
+    call::{Answer, Call, Work},
+    desk::Callers,
+    exports::InstanceExports,
+    http,
+    pool::Seat,
+    state::State,
+};
+use crate::{
+    engine::CpuBudget,
+    events::{
+        Event, Verdict,
+        binding::{WitEvent, WitVerdict},
+    },
+    policy::{Fault, FaultKind},
+};
+use futures::stream::{FuturesUnordered, Stream};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::Poll,
+};
+use tokio::time::{Duration, Sleep, sleep};
+use wasmtime::{
+    AsContextMut, Store,
+    component::{Accessor, Func, TypedFunc, Val},
+};
+
+/// How long a guest may go on after all its calls are answered and their bodies sent.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// An instance with its store.
+pub(super) struct Worker {
+    pub store: Store<State>,
+    pub exports: InstanceExports,
+    pub budget: CpuBudget,
+    /// How many calls it has begun.
+    pub served: u64,
+}
+
+/// How a worker's run ended.
+enum End {
+    /// There is nothing more to do, and the instance is good for other calls.
+    AtRest,
+    /// The store must be dropped.
+    Retired,
+}
+
+/// Runs calls, the one on the seat's desk first, until there are none.
+///
+/// Dropped in between, it drops its store with everything in it: guest code is never entered again after its caller is
+/// gone.
+pub(super) async fn drive(mut seat: Seat, at_rest: Option<Worker>) {
+    let mut at_rest = at_rest;
+    loop {
+        let mut worker = match at_rest.take() {
+            Some(worker) => worker,
+            None => match seat.pool().instantiate().await {
+                Ok(worker) => worker,
+                Err(fault) => {
+                    for call in seat.desk().take_waiting() {
+                        call.reply.send(Err(fault.clone()));
+                    }
+                    return;
+                }
+            },
+        };
+        match run(&seat, &mut worker).await {
+            End::AtRest => match seat.rest(worker) {
+                // More came in while it was on its way to the pool.
+                Some((again, worker)) => {
+                    seat = again;
+                    at_rest = Some(worker);
+                }
+                None => return,
+            },
+            End::Retired => {
+                // The store goes first: only then is there room for another instance.
+                drop(worker);
+                return;
+            }
+        }
+    }
+}
+
+async fn run(seat: &Seat, worker: &mut Worker) -> End {
+    let Worker { store, exports, budget, served } = worker;
+    let desk = seat.desk();
+    let clock = seat.pool().clock();
+    budget.reset();
+    store.set_epoch_deadline(1);
+
+    let run = store.run_concurrent(async |accessor| calls(accessor, exports, seat, served).await);
+    let mut run = pin!(run);
+    let mut linger: Option<Pin<Box<Sleep>>> = None;
+    let ended = poll_fn(|cx| {
+        clock.guest_entered();
+        let ticks = budget.ticks();
+        if let Poll::Ready(ended) = run.as_mut().poll(cx) {
+            return Poll::Ready(Some(ended));
+        }
+        // A guest that was interrupted computes still; one that was not waits for something.
+        let waits = budget.ticks() == ticks;
+        if waits {
+            budget.reset();
+        }
+        desk.set_waits(waits);
+        if waits && seat.pool().has_queued() && desk.load() < seat.pool().settings().concurrency {
+            cx.waker().wake_by_ref();
+        }
+        match desk.poll_callers(cx) {
+            Callers::Wait => linger = None,
+            Callers::GaveUp => return Poll::Ready(None),
+            Callers::Answered => {
+                let linger = linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+                if linger.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+            }
+        }
+        Poll::Pending
+    })
+    .await;
+    match ended {
+        Some(Ok(Ok(retire))) => {
+            if retire {
+                End::Retired
+            } else {
+                End::AtRest
+            }
+        }
+        Some(Ok(Err(error)) | Err(error)) => {
+            let service = seat.pool().service();
+            let cause = error.root_cause().to_string();
+            tracing::error!(%service, trap = format!("{error:?}"), "the instance trapped; its calls fail");
+            desk.fail(&Fault::new(FaultKind::Trapped, format!("service `{service}` trapped: {cause}")));
+            End::Retired
+        }
+        None => {
+            desk.fail(&Fault::new(FaultKind::Cancelled, "the instance was given up together with its calls"));
+            End::Retired
+        }
+    }
+}
+
+/// The loop inside of the store: begins calls as they come in, and ends when there are none. Says whether the instance
+/// has served its time.
+async fn calls(
+    accessor: &Accessor<State>,
+    exports: &InstanceExports,
+    seat: &Seat,
+    served: &mut u64,
+) -> wasmtime::Result<bool> {
+    let desk = seat.desk();
+    let settings = seat.pool().settings();
+    let mut under_way = FuturesUnordered::new();
+    poll_fn(|cx| {
+        loop {
+            match Pin::new(&mut under_way).poll_next(cx) {
+                Poll::Ready(Some(Ok(()))) => continue,
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(None) | Poll::Pending => {}
+            }
+            let retire = *served >= settings.reuse;
+            if retire {
+                desk.close();
+            } else if under_way.len() < settings.concurrency {
+                seat.take_queued();
+            }
+            if under_way.len() < settings.concurrency
+                && let Some(call) = desk.poll_take(cx)
+            {
+                *served += 1;
+                under_way.push(begin(accessor, exports, seat, call));
+                continue;
+            }
+            // Tasks of the guest that outlive their call (a body that is still being written) keep it going.
+            if under_way.is_empty()
+                && accessor.poll_no_interesting_tasks(cx).is_ready()
+                && (desk.close_if_empty())
+            {
+                return Poll::Ready(Ok(retire));
+            }
+            return Poll::Pending;
+        }
+    })
+    .await
+}
+
+/// Runs one call to its answer. An error is the end of the whole store.
+async fn begin(
+    accessor: &Accessor<State>,
+    exports: &InstanceExports,
+    seat: &Seat,
+    call: Call,
+) -> wasmtime::Result<()> {
+    let Call { context, work, reply } = call;
+    let desk = seat.desk();
+    let ticket = desk.begin(reply);
+    let answer = match work {
+        Work::Http(request) => {
+            match &exports.http {
+                Some(handler) => http::handle(accessor, handler, desk, context, request).await?.map(Answer::Http),
+                None => Err(absent(seat, format_args!("no handler for HTTP requests"))),
+            }
+        }
+        Work::Function(key, params) => match seat.pool().exports().position(&key) {
+            Some(at) => function(accessor, exports.functions[at], context, &params).await.map(Answer::Function).map(Ok)?,
+            None => Err(absent(seat, format_args!("no function `{}` of `{}`", key.function, key.interface))),
+        },
+        Work::Event(event, attempt) => match &exports.handler {
+            Some(handler) => deliver(accessor, handler, context, &event, attempt).await.map(Answer::Event).map(Ok)?,
+            None => Err(absent(seat, format_args!("no handler for events"))),
+        },
+    };
+    if let Some(reply) = desk.end(ticket) {
+        reply.send(answer);
+    }
+    Ok(())
+}
+
+/// What a call meets whose target is not there: the manifest's check finds it before, unless a revision lost it.
+fn absent(seat: &Seat, what: std::fmt::Arguments<'_>) -> Fault {
+    Fault::new(FaultKind::Unreachable, format!("service `{}` exports {what}", seat.pool().service()))
+}
+
+async fn function(
+    accessor: &Accessor<State>,
+    function: Func,
+    context: CallContext,
+    params: &[Val],
+) -> wasmtime::Result<Vec<Val>> {
+    let mut results = Vec::new();
+    let (call, task) = accessor.with(|mut access| {
+        let mut store = access.as_context_mut();
+        results.resize(function.ty(&store).results().len(), Val::Bool(false));
+        let call = function.start_call_concurrent(&mut store, params, &mut results)?;
+        let task = call.task();
+        store.data_mut().calls.insert(task, context);
+        wasmtime::error::Ok((call, task))
+    })?;
+    let ended = function.finish_call_concurrent(accessor, call).await;
+    accessor.with(|mut access| access.data_mut().calls.remove(task));
+    ended.map(|()| results)
+}
+
+async fn deliver(
+    accessor: &Accessor<State>,
+    handler: &TypedFunc<(WitEvent,), (WitVerdict,)>,
+    context: CallContext,
+    event: &Event,
+    attempt: u32,
+) -> wasmtime::Result<Verdict> {
+    let (call, task) = accessor.with(|mut access| {
+        let mut store = access.as_context_mut();
+        let call = handler.start_call_concurrent(&mut store, (WitEvent::from((event, attempt)),))?;
+        let task = call.task();
+        store.data_mut().calls.insert(task, context);
+        wasmtime::error::Ok((call, task))
+    })?;
+    let ended = handler.finish_call_concurrent(accessor, call).await;
+    accessor.with(|mut access| access.data_mut().calls.remove(task));
+    ended.map(|(verdict,)| verdict.into())
+}

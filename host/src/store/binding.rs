@@ -1,0 +1,208 @@
+//! What guests see of the store: `wharf:store/sql`, and the schema that they export.
+//!
+//! The WIT types are the store's own types ([`Statement`], [`Rows`], [`Value`], [`Error`]): a value is copied once
+//! from the guest and once from SQLite, never between two shapes of the same thing.
+
+use super::{Database, Transaction, migration::Migration};
+use std::sync::Arc;
+use wasmtime::{
+    AsContextMut,
+    component::{Accessor, HasData, Instance, Linker, Resource, ResourceTable},
+};
+
+mod generated {
+    #![allow(missing_docs)]
+
+    wasmtime::component::bindgen!({
+        path: "../wit/wharf/store",
+        inline: "
+            package wharf:store-host;
+            world host {
+                import wharf:store/sql@0.1.0;
+            }
+        ",
+        imports: { default: trappable },
+        with: { "wharf:store/sql.transaction": super::HeldTransaction },
+        additional_derives: [PartialEq],
+        require_store_data_send: true,
+    });
+}
+
+use generated::wharf::store::sql;
+pub use sql::{Constraint, Error, Rows, Statement, Value};
+
+/// The most transactions that one instance may hold, ended ones that it did not drop included.
+const MAX_TRANSACTIONS: usize = 256;
+
+/// What a wasmtime store keeps for `wharf:store/sql`: the database of its service, if it has one.
+#[derive(Debug, Default)]
+pub struct SqlCtx {
+    database: Option<Database>,
+    /// Counts the transactions that the instance holds or waits for: each has a clone.
+    held: Arc<()>,
+}
+
+/// Access to what a wasmtime store keeps for `wharf:store/sql`.
+pub struct SqlView<'a> {
+    /// The service's database.
+    pub ctx: &'a mut SqlCtx,
+    /// Where the guest's transactions are kept; dropped with the store, which rolls them back.
+    pub table: &'a mut ResourceTable,
+}
+
+/// Offers `wharf:store/sql` to components; `get` finds the state in a store's data.
+///
+/// # Errors
+/// When the linker has such an interface already.
+pub fn add_to_linker<T: Send + 'static>(
+    linker: &mut Linker<T>,
+    get: fn(&mut T) -> SqlView<'_>,
+) -> wasmtime::Result<()> {
+    sql::add_to_linker::<T, Sql>(linker, get)
+}
+
+/// The migrations that an instance exports by `wharf:store/migrations`, or `None` when it exports none.
+///
+/// # Errors
+/// When the export has another type, or the guest traps.
+pub async fn read_migrations(
+    mut store: impl AsContextMut<Data: Send>,
+    instance: &Instance,
+) -> wasmtime::Result<Option<Vec<Migration>>> {
+    let Some(interface) = instance.get_export_index(&mut store, None, "wharf:store/migrations@0.1.0") else {
+        return Ok(None);
+    };
+    let Some(function) = instance.get_export_index(&mut store, Some(&interface), "migrations") else {
+        return Ok(None);
+    };
+    let function = instance.get_typed_func::<(), (Vec<Migration>,)>(&mut store, &function)?;
+    let (migrations,) = function.call_async(&mut store, ()).await?;
+    Ok(Some(migrations))
+}
+
+/// A transaction in a guest's hands.
+pub struct HeldTransaction {
+    transaction: Transaction,
+    _held: Arc<()>,
+}
+
+/// Ties the generated traits to [`SqlView`].
+struct Sql;
+
+impl HasData for Sql {
+    type Data<'a> = SqlView<'a>;
+}
+
+// === impl SqlCtx ===
+
+impl SqlCtx {
+    /// For a service with this database; `None`: every call fails with `unavailable`.
+    pub fn new(database: Option<Database>) -> Self {
+        Self { database, held: Arc::default() }
+    }
+
+    fn database(&self) -> Result<Database, Error> {
+        self.database.clone().ok_or_else(|| {
+            Error::Unavailable("this service has no database; its manifest entry needs `database = true`".into())
+        })
+    }
+}
+
+// === impl SqlView ===
+
+impl sql::Host for SqlView<'_> {}
+
+impl sql::HostTransaction for SqlView<'_> {
+    fn drop(&mut self, transaction: Resource<HeldTransaction>) -> wasmtime::Result<()> {
+        self.table.delete(transaction)?;
+        Ok(())
+    }
+}
+
+// === impl Sql ===
+
+impl<T: Send> sql::HostWithStore<T> for Sql {
+    async fn query(store: &Accessor<T, Self>, statement: Statement) -> wasmtime::Result<Result<Rows, Error>> {
+        Ok(match database(store) {
+            Ok(database) => database.query(statement).await,
+            Err(error) => Err(error),
+        })
+    }
+
+    async fn execute(store: &Accessor<T, Self>, statement: Statement) -> wasmtime::Result<Result<u64, Error>> {
+        Ok(match database(store) {
+            Ok(database) => database.execute(statement).await,
+            Err(error) => Err(error),
+        })
+    }
+
+    async fn batch(store: &Accessor<T, Self>, statements: Vec<Statement>) -> wasmtime::Result<Result<Vec<u64>, Error>> {
+        Ok(match database(store) {
+            Ok(database) => database.batch(statements).await,
+            Err(error) => Err(error),
+        })
+    }
+
+    async fn begin(store: &Accessor<T, Self>) -> wasmtime::Result<Result<Resource<HeldTransaction>, Error>> {
+        let reserved = store.with(|mut access| {
+            let ctx = access.get().ctx;
+            if Arc::strong_count(&ctx.held) > MAX_TRANSACTIONS {
+                let error = format!("this instance holds {MAX_TRANSACTIONS} transactions; drop those that have ended");
+                return Err(Error::Busy(error));
+            }
+            Ok((ctx.database()?, ctx.held.clone()))
+        });
+        let (database, held) = match reserved {
+            Ok(reserved) => reserved,
+            Err(error) => return Ok(Err(error)),
+        };
+        let transaction = match database.begin().await {
+            Ok(transaction) => HeldTransaction { transaction, _held: held },
+            Err(error) => return Ok(Err(error)),
+        };
+        store.with(|mut access| Ok(Ok(access.get().table.push(transaction)?)))
+    }
+}
+
+impl<T: Send> sql::HostTransactionWithStore<T> for Sql {
+    async fn query(
+        store: &Accessor<T, Self>,
+        transaction: Resource<HeldTransaction>,
+        statement: Statement,
+    ) -> wasmtime::Result<Result<Rows, Error>> {
+        Ok(find(store, &transaction)?.query(statement).await)
+    }
+
+    async fn execute(
+        store: &Accessor<T, Self>,
+        transaction: Resource<HeldTransaction>,
+        statement: Statement,
+    ) -> wasmtime::Result<Result<u64, Error>> {
+        Ok(find(store, &transaction)?.execute(statement).await)
+    }
+
+    async fn commit(
+        store: &Accessor<T, Self>,
+        transaction: Resource<HeldTransaction>,
+    ) -> wasmtime::Result<Result<(), Error>> {
+        Ok(find(store, &transaction)?.commit().await)
+    }
+
+    async fn rollback(
+        store: &Accessor<T, Self>,
+        transaction: Resource<HeldTransaction>,
+    ) -> wasmtime::Result<Result<(), Error>> {
+        Ok(find(store, &transaction)?.rollback().await)
+    }
+}
+
+fn database<T: Send>(store: &Accessor<T, Sql>) -> Result<Database, Error> {
+    store.with(|mut access| access.get().ctx.database())
+}
+
+/// The transaction behind a guest's handle.
+///
+/// NB: the clone lives only as long as one call. Were it kept, dropping the resource would not roll back.
+fn find<T: Send>(store: &Accessor<T, Sql>, transaction: &Resource<HeldTransaction>) -> wasmtime::Result<Transaction> {
+    store.with(|mut access| Ok(access.get().table.get(transaction)?.transaction.clone()))
+}

@@ -1,0 +1,410 @@
+//! A session: one SQLite connection, fenced in.
+//!
+//! Whatever a service sends is run here, within limits that it can't lift: the guard decides what a statement may do,
+//! SQLite's own limits how large it may be, the watch how long it may run, and the collector how much it may return.
+
+use super::{
+    Settings,
+    binding::{Error, Rows, Statement, Value},
+    error::{OpenError, translate},
+    guard::{Author, Guard},
+    watch::{STRIDE, Watch},
+};
+use rusqlite::{
+    Batch, Connection, OpenFlags,
+    config::DbConfig,
+    fallible_iterator::FallibleIterator,
+    limits::Limit,
+    types::{ToSqlOutput, ValueRef},
+};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tokio::time::{Duration, Instant};
+
+/// Statements that a session keeps compiled; their shapes are kept for a multiple of it.
+const COMPILED: usize = 64;
+
+/// A statement that needs no more strides than this is quick: it may run on an async thread.
+const QUICK_STRIDES: u32 = 8;
+
+/// A statement that takes longer than this is not quick, however few its instructions.
+const QUICK_TIME: Duration = Duration::from_micros(300);
+
+/// What a row's value counts for beside its text or bytes.
+const VALUE_BYTES: usize = size_of::<Value>();
+
+/// What a session is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The one session of a database that changes it.
+    Writer,
+    /// One of several that only read.
+    Reader,
+}
+
+pub(super) struct Session {
+    connection: Connection,
+    guard: Guard,
+    watch: Watch,
+    settings: Arc<Settings>,
+    shapes: RefCell<HashMap<Box<str>, Arc<Shape>>>,
+    /// When the transaction must end that the statements belong to.
+    deadline: Cell<Option<Instant>>,
+}
+
+/// What is known of a statement from its text.
+struct Shape {
+    /// It changes nothing.
+    reads: bool,
+    /// For each of SQLite's parameters, in its order, which of the statement's values it takes.
+    parameters: Vec<usize>,
+    /// How many values it takes.
+    count: usize,
+    /// It was quick when it last ran.
+    quick: AtomicBool,
+}
+
+// === impl Session ===
+
+impl Session {
+    /// Opens a connection to the database in `file`; a writer makes the file if there is none.
+    pub(super) fn open(file: &Path, role: Role, settings: Arc<Settings>) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::File { file: file.to_owned(), source };
+        let access = match role {
+            Role::Writer => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+            Role::Reader => OpenFlags::SQLITE_OPEN_READ_ONLY,
+        };
+        let connection = Connection::open_with_flags(file, access | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed)?;
+        if role == Role::Writer {
+            connection.busy_timeout(settings.lock_wait).map_err(failed)?;
+            let mode: String =
+                connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(failed)?;
+            if mode != "wal" {
+                return Err(OpenError::Journal { file: file.to_owned(), mode });
+            }
+        }
+        configure(&connection, role, &settings).map_err(failed)?;
+        let guard = Guard::new();
+        let watch = Watch::new();
+        let (asked, looking) = (guard.clone(), watch.clone());
+        connection
+            .authorizer(Some(move |context: rusqlite::hooks::AuthContext<'_>| asked.authorize(context)))
+            .map_err(failed)?;
+        connection.progress_handler(STRIDE, Some(move || looking.look())).map_err(failed)?;
+        guard.set(Author::Service);
+        Ok(Self { connection, guard, watch, settings, shapes: RefCell::default(), deadline: Cell::new(None) })
+    }
+
+    /// Runs a query and returns its rows.
+    pub(super) fn query(&self, statement: &Statement) -> Result<Rows, Error> {
+        let shape = self.shape(&statement.sql)?;
+        let began = Instant::now();
+        let result = self.run(statement, &shape, u32::MAX, |prepared| self.collect(prepared));
+        let quick = self.watch.strides() <= QUICK_STRIDES && began.elapsed() <= QUICK_TIME;
+        shape.quick.store(quick && shape.reads, Ordering::Relaxed);
+        result
+    }
+
+    /// Runs a query on an async thread: at once if it was quick the last time, and only as long as it is so again.
+    /// `None` when it has to run elsewhere.
+    pub(super) fn query_if_quick(&self, statement: &Statement) -> Option<Result<Rows, Error>> {
+        let shape = self.shapes.borrow().get(statement.sql.as_str()).cloned()?;
+        if !shape.quick.load(Ordering::Relaxed) {
+            return None;
+        }
+        let result = self.run(statement, &shape, QUICK_STRIDES, |prepared| self.collect(prepared));
+        if self.watch.stopped() || matches!(result, Err(Error::Busy(_))) {
+            shape.quick.store(false, Ordering::Relaxed);
+            return None;
+        }
+        Some(result)
+    }
+
+    /// Runs a statement and returns how many rows it changed.
+    pub(super) fn execute(&self, statement: &Statement) -> Result<u64, Error> {
+        let shape = self.shape(&statement.sql)?;
+        self.run(statement, &shape, u32::MAX, |prepared| {
+            let before = self.connection.total_changes();
+            let mut rows = prepared.raw_query();
+            while rows.next().map_err(|error| self.explain(&error))?.is_some() {}
+            drop(rows);
+            // SQLite leaves the last count as it was where a statement changes no rows by nature.
+            Ok(if self.connection.total_changes() == before { 0 } else { self.connection.changes() })
+        })
+    }
+
+    /// Whether the statement changes nothing.
+    pub(super) fn reads(&self, sql: &str) -> Result<bool, Error> {
+        Ok(self.shape(sql)?.reads)
+    }
+
+    /// The connection, for the host's own statements, to which neither guard nor watch applies.
+    pub(super) fn as_host<R>(&self, run: impl FnOnce(&Connection) -> R) -> R {
+        self.watch.pause();
+        self.written_by(Author::Host, run)
+    }
+
+    /// Runs the statements of a migration; an error says which of them failed.
+    pub(super) fn migrate(&self, sql: &str, limit: Duration) -> Result<(), (usize, Error)> {
+        self.watch.start(limit, u32::MAX);
+        self.written_by(Author::Migration, |connection| {
+            let mut statements = Batch::new(connection, sql);
+            for number in 1.. {
+                let run = || -> rusqlite::Result<bool> {
+                    let Some(mut statement) = statements.next()? else { return Ok(false) };
+                    let mut rows = statement.raw_query();
+                    while rows.next()?.is_some() {}
+                    Ok(true)
+                };
+                match { run }() {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => return Err((number, self.explain(&error))),
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// From now on statements must end by then, whatever time they have otherwise.
+    pub(super) fn set_deadline(&self, deadline: Option<Instant>) {
+        self.deadline.set(deadline);
+    }
+
+    /// Whether a transaction is under way.
+    pub(super) fn in_transaction(&self) -> bool {
+        !self.connection.is_autocommit()
+    }
+
+    /// How long to wait for a lock that another connection holds.
+    pub(super) fn wait_for_locks(&self, wait: Duration) -> Result<(), Error> {
+        self.connection.busy_timeout(wait).map_err(|error| translate(&error))
+    }
+
+    /// SQLite's error in the words of the WIT, with the reason where this session is the cause.
+    pub(super) fn explain(&self, error: &rusqlite::Error) -> Error {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::AuthorizationForStatementDenied) => {
+                Error::Invalid(self.guard.refusal().unwrap_or_else(|| error.to_string()))
+            }
+            Some(rusqlite::ErrorCode::OperationInterrupted)
+                if self.deadline.get().is_some_and(|deadline| deadline <= Instant::now()) =>
+            {
+                Error::Closed("the statement was stopped at the time limit of its transaction".into())
+            }
+            Some(rusqlite::ErrorCode::OperationInterrupted) => {
+                Error::TooLarge(format!("the statement was stopped: it ran longer than {:?}", self.limit()))
+            }
+            _ => translate(error),
+        }
+    }
+
+    fn written_by<R>(&self, author: Author, run: impl FnOnce(&Connection) -> R) -> R {
+        let before = self.guard.set(author);
+        let result = run(&self.connection);
+        self.guard.set(before);
+        result
+    }
+
+    /// How long a statement may run now.
+    fn limit(&self) -> Duration {
+        let limit = self.settings.statement_time;
+        self.deadline.get().map_or(limit, |deadline| limit.min(deadline.saturating_duration_since(Instant::now())))
+    }
+
+    fn run<R>(
+        &self,
+        statement: &Statement,
+        shape: &Shape,
+        strides: u32,
+        step: impl FnOnce(&mut rusqlite::Statement<'_>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        if statement.params.len() != shape.count {
+            let (takes, given) = (shape.count, statement.params.len());
+            return Err(Error::Invalid(format!("the statement takes {takes} parameters, {given} were given")));
+        }
+        self.watch.start(self.limit(), strides);
+        let mut prepared = self.connection.prepare_cached(&statement.sql).map_err(|error| self.explain(&error))?;
+        for (index, &place) in shape.parameters.iter().enumerate() {
+            prepared
+                .raw_bind_parameter(index + 1, borrow(&statement.params[place]))
+                .map_err(|error| self.explain(&error))?;
+        }
+        step(&mut prepared)
+    }
+
+    fn collect(&self, prepared: &mut rusqlite::Statement<'_>) -> Result<Rows, Error> {
+        let mut rows = Vec::new();
+        let mut bytes = 0;
+        let mut cursor = prepared.raw_query();
+        while let Some(row) = cursor.next().map_err(|error| self.explain(&error))? {
+            if rows.len() == self.settings.max_rows {
+                return Err(Error::TooLarge(format!("the query yields more than {} rows", self.settings.max_rows)));
+            }
+            let width = row.as_ref().column_count();
+            let mut values = Vec::with_capacity(width);
+            for column in 0..width {
+                let value = own(row.get_ref(column).map_err(|error| self.explain(&error))?).map_err(|()| {
+                    Error::Invalid(format!(
+                        "column {} of row {} holds text that is not UTF-8; CAST it AS BLOB to read it",
+                        column + 1,
+                        rows.len() + 1
+                    ))
+                })?;
+                bytes += VALUE_BYTES
+                    + match &value {
+                        Value::Text(text) => text.len(),
+                        Value::Blob(blob) => blob.len(),
+                        _ => 0,
+                    };
+                values.push(value);
+            }
+            if bytes > self.settings.max_bytes {
+                return Err(Error::TooLarge(format!("the query yields more than {} bytes", self.settings.max_bytes)));
+            }
+            rows.push(values);
+        }
+        drop(cursor);
+        // After the rows: SQLite may have compiled the statement anew for a changed schema.
+        let columns = prepared.column_names().into_iter().map(str::to_owned).collect();
+        Ok(Rows { columns, rows })
+    }
+
+    fn shape(&self, sql: &str) -> Result<Arc<Shape>, Error> {
+        if let Some(shape) = self.shapes.borrow().get(sql) {
+            return Ok(shape.clone());
+        }
+        let shape = Arc::new(self.inspect(sql)?);
+        let mut shapes = self.shapes.borrow_mut();
+        if shapes.len() >= 4 * COMPILED {
+            // A service that builds its SQL by hand; whoever uses parameters never gets here.
+            shapes.clear();
+        }
+        shapes.insert(sql.into(), shape.clone());
+        Ok(shape)
+    }
+
+    fn inspect(&self, sql: &str) -> Result<Shape, Error> {
+        if sql.len() > self.settings.max_sql_bytes {
+            return Err(Error::TooLarge(format!("the statement is longer than {} bytes", self.settings.max_sql_bytes)));
+        }
+        if sql.contains('\0') {
+            return Err(Error::Invalid("the statement contains a NUL character".into()));
+        }
+        self.watch.start(self.limit(), u32::MAX);
+        // NB: not `prepare`, which recurses into each further statement of the text, as deep as a guest likes.
+        let mut statements = Batch::new(&self.connection, sql);
+        let Some(first) = statements.next().map_err(|error| self.explain(&error))? else {
+            return Err(Error::Invalid("the statement is empty".into()));
+        };
+        if !matches!(statements.next(), Ok(None)) {
+            return Err(Error::Invalid("more than one statement: send them one by one, or as a batch".into()));
+        }
+        let (parameters, count) = parameters(&first)?;
+        Ok(Shape { reads: first.readonly(), parameters, count, quick: AtomicBool::new(false) })
+    }
+}
+
+fn configure(connection: &Connection, role: Role, settings: &Settings) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(COMPILED);
+    let set = |name, value: i64| connection.pragma_update(None, name, value);
+    let kib = |bytes: u64| i64::try_from(bytes / 1024).unwrap_or(i64::MAX);
+    match role {
+        Role::Writer => {
+            connection.pragma_update(
+                None,
+                "synchronous",
+                if settings.durable_at_power_loss { "full" } else { "normal" },
+            )?;
+            set("foreign_keys", 1)?;
+            // The writer checkpoints itself, between commits: see `writer`.
+            connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
+            connection.pragma_update_and_check(None, "journal_size_limit", 16 << 20, |_| Ok(()))?;
+            let page: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+            let pages = i64::try_from(settings.max_file_bytes).unwrap_or(i64::MAX) / page.max(1);
+            connection.pragma_update_and_check(
+                None,
+                "max_page_count",
+                pages.clamp(1, i64::from(u32::MAX - 1)),
+                |_| Ok(()),
+            )?;
+        }
+        Role::Reader => set("query_only", 1)?,
+    }
+    set("cache_size", -kib(settings.cache_bytes))?;
+    for (option, value) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
+        (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
+    ] {
+        connection.set_db_config(option, value)?;
+    }
+    let bytes = |bytes: usize| i32::try_from(bytes).unwrap_or(i32::MAX);
+    for (limit, value) in [
+        (Limit::SQLITE_LIMIT_ATTACHED, 0),
+        (Limit::SQLITE_LIMIT_LENGTH, bytes(settings.max_value_bytes)),
+        (Limit::SQLITE_LIMIT_SQL_LENGTH, bytes(settings.max_migration_bytes.max(settings.max_sql_bytes))),
+        (Limit::SQLITE_LIMIT_COLUMN, 200),
+        (Limit::SQLITE_LIMIT_EXPR_DEPTH, 200),
+        (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 50),
+        (Limit::SQLITE_LIMIT_VDBE_OP, 100_000),
+        (Limit::SQLITE_LIMIT_FUNCTION_ARG, 100),
+        (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000),
+        (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, 4_096),
+        (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 50),
+        (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
+    ] {
+        connection.set_limit(limit, value)?;
+    }
+    Ok(())
+}
+
+/// For each of SQLite's parameters which value it takes, and how many values there are.
+///
+/// SQLite takes `$2` for a name, and numbers names as they come: in `… $2 … $1 …` its first parameter is `$2`.
+fn parameters(statement: &rusqlite::Statement<'_>) -> Result<(Vec<usize>, usize), Error> {
+    let total = statement.parameter_count();
+    let mut places = Vec::with_capacity(total);
+    for index in 1..=total {
+        let name = statement.parameter_name(index).unwrap_or("?");
+        let digits = name.strip_prefix('$').unwrap_or_default();
+        match digits.parse::<usize>() {
+            Ok(number @ 1..) if number <= total && !digits.starts_with(['0', '+']) => places.push(number - 1),
+            Ok(1..) if !digits.starts_with(['0', '+']) => {
+                return Err(Error::Invalid(format!(
+                    "{name} leaves a gap: there are {total} parameters, $1 to ${total}"
+                )));
+            }
+            _ => return Err(Error::Invalid(format!("`{name}` is not a parameter; expected `$1`, `$2`, …"))),
+        }
+    }
+    Ok((places, total))
+}
+
+fn borrow(value: &Value) -> ToSqlOutput<'_> {
+    ToSqlOutput::Borrowed(match value {
+        Value::Null => ValueRef::Null,
+        Value::Integer(integer) => ValueRef::Integer(*integer),
+        Value::Real(real) => ValueRef::Real(*real),
+        Value::Text(text) => ValueRef::Text(text.as_bytes()),
+        Value::Blob(blob) => ValueRef::Blob(blob),
+    })
+}
+
+fn own(value: ValueRef<'_>) -> Result<Value, ()> {
+    Ok(match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(integer) => Value::Integer(integer),
+        ValueRef::Real(real) => Value::Real(real),
+        ValueRef::Text(text) => Value::Text(str::from_utf8(text).map_err(|_| ())?.to_owned()),
+        ValueRef::Blob(blob) => Value::Blob(blob.to_vec()),
+    })
+}

@@ -1,0 +1,63 @@
+//! A call through a closed edge allocates nothing. In a binary of its own, because it counts every allocation.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    time::Duration,
+};
+use tokio::time::Instant;
+use wharf::policy::{Guard, Policy};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: all work is the system allocator's; the counter is a thread's own, needs no allocation and no destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller keeps `alloc`'s contract, which is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps `dealloc`'s contract, and `pointer` came from `System`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How many allocations a hundred calls make, after the first.
+async fn allocations(guard: &Guard, yields: bool) -> u64 {
+    let deadline = Instant::now() + Duration::from_secs(3600);
+    let mut before = 0;
+    for number in 0..101 {
+        if number == 1 {
+            before = ALLOCATIONS.get();
+        }
+        let answer = guard.run(deadline, false, |attempt| async move {
+            if yields {
+                tokio::task::yield_now().await;
+            }
+            Ok(attempt.number)
+        });
+        assert_eq!(answer.await, Ok(1));
+    }
+    ALLOCATIONS.get() - before
+}
+
+#[tokio::test]
+async fn a_call_through_a_closed_edge_allocates_nothing() {
+    let before = ALLOCATIONS.get();
+    drop(std::hint::black_box(Box::new(1)));
+    assert!(ALLOCATIONS.get() > before, "the counter counts");
+
+    let guard = Guard::new("order -> user", Policy::default());
+    assert_eq!(allocations(&guard, false).await, 0);
+    // With a timer, and a task that is woken.
+    assert_eq!(allocations(&guard, true).await, 0);
+}
