@@ -8,7 +8,7 @@ use crate::{
     engine::{Engine, Limits},
     events::{Bus, BusConfig, BusError, BusKind, Event, RedisConfig, Subscriber, Subscription, Verdict},
     gateway::{Aggregate, BindError, Gateway, GatewayConfig, Part, Route, RouteError, Routes, Upstream},
-    manifest::{self, EVENTS, GATEWAY, Manifest, ManifestErrors, Methods},
+    manifest::{self, EVENTS, GATEWAY, Manifest, ManifestErrors},
     outbound::{External, HttpClient, Outbound},
     policy::{BreakerPolicy, BulkheadPolicy, Fault, InvalidPolicy, Policy, RetryPolicy},
     rollout::{DeployError, Loaded, Member, Rollout},
@@ -200,10 +200,9 @@ fn grants(manifest: &Manifest) -> BTreeMap<String, Grants> {
 
 fn policy(manifest: &Manifest, caller: &str, callee: &str) -> Result<Policy, InvalidPolicy> {
     let from = manifest.edge_policy(caller, callee);
-    let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let retry = RetryPolicy::try_new(from.retry.attempts, from.retry.backoff, from.retry.max_backoff)?;
     let breaker = from.breaker.map(|it| BreakerPolicy::try_new(it.failures, it.open, it.half_open)).transpose()?;
-    let bulkhead = from.bulkhead.map(|it| BulkheadPolicy::try_new(narrow(it.concurrent), narrow(it.queue)));
+    let bulkhead = from.bulkhead.map(|it| BulkheadPolicy::try_new(it.concurrent, it.queue));
     Policy::try_new(from.deadline, retry, breaker, bulkhead.transpose()?)
 }
 
@@ -302,10 +301,7 @@ fn routes(manifest: &Manifest, edges: &HashMap<(String, String), Arc<Edge>>) -> 
     for route in &manifest.gateway.routes {
         builder.route(Route {
             path: route.path.value.clone(),
-            methods: match &route.methods {
-                Methods::All => Vec::new(),
-                Methods::Only(methods) => methods.clone(),
-            },
+            methods: route.methods.listed().to_vec(),
             service: route.service.value.as_str().into(),
             upstream: upstream(&route.service),
             strip_prefix: route.strip_prefix.clone(),
@@ -318,7 +314,7 @@ fn routes(manifest: &Manifest, edges: &HashMap<(String, String), Arc<Edge>>) -> 
             name: name.clone(),
             service: part.service.value.as_str().into(),
             upstream: upstream(&part.service),
-            path: part.path.to_string(),
+            path: part.path.value.clone(),
             deadline: part.deadline,
             optional: part.optional,
         });

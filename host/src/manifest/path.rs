@@ -8,15 +8,6 @@ enum Piece<'p> {
     Param(&'p str),
 }
 
-impl std::fmt::Display for PathTemplate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.pieces.iter().try_for_each(|piece| match piece {
-            Piece::Literal(text) => f.write_str(text),
-            Piece::Param(name) => write!(f, "{{{name}}}"),
-        })
-    }
-}
-
 const MAX_LENGTH: usize = 1024;
 /// matchit's routing tree names parameters by letters, and panics when it runs out of them.
 const MAX_PARAMS: usize = 16;
