@@ -86,7 +86,7 @@ pub(super) enum Placed {
 }
 
 /// A look at a pool.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct PoolSnapshot {
     /// Instances that wait for a call.
     pub at_rest: usize,

@@ -24,7 +24,7 @@ pub struct Revision {
 }
 
 /// What is known of a revision.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct RevisionInfo {
     /// Counted up from 1 for each service.
     pub number: u64,

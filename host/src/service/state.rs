@@ -93,10 +93,7 @@ impl State {
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
         crate::outbound::add_to_linker(&mut linker)?;
         wasmtime_wasi_config::add_to_linker(&mut linker, |state| WasiConfig::new(&state.config))?;
-        crate::store::add_to_linker(&mut linker, |state| SqlView {
-            ctx: &mut state.sql,
-            table: &mut state.table,
-        })?;
+        crate::store::add_to_linker(&mut linker, |state| SqlView { ctx: &mut state.sql, table: &mut state.table })?;
         crate::events::binding::add_to_linker(&mut linker, State::publisher, |store| Some(current_call(store)))?;
         Ok(linker)
     }

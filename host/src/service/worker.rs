@@ -178,10 +178,7 @@ async fn calls(
                 continue;
             }
             // Tasks of the guest that outlive their call (a body that is still being written) keep it going.
-            if under_way.is_empty()
-                && accessor.poll_no_interesting_tasks(cx).is_ready()
-                && (desk.close_if_empty())
-            {
+            if under_way.is_empty() && accessor.poll_no_interesting_tasks(cx).is_ready() && (desk.close_if_empty()) {
                 return Poll::Ready(Ok(retire));
             }
             return Poll::Pending;
@@ -191,24 +188,19 @@ async fn calls(
 }
 
 /// Runs one call to its answer. An error is the end of the whole store.
-async fn begin(
-    accessor: &Accessor<State>,
-    exports: &InstanceExports,
-    seat: &Seat,
-    call: Call,
-) -> wasmtime::Result<()> {
+async fn begin(accessor: &Accessor<State>, exports: &InstanceExports, seat: &Seat, call: Call) -> wasmtime::Result<()> {
     let Call { context, work, reply } = call;
     let desk = seat.desk();
     let ticket = desk.begin(reply);
     let answer = match work {
-        Work::Http(request) => {
-            match &exports.http {
-                Some(handler) => http::handle(accessor, handler, desk, context, request).await?.map(Answer::Http),
-                None => Err(absent(seat, format_args!("no handler for HTTP requests"))),
-            }
-        }
+        Work::Http(request) => match &exports.http {
+            Some(handler) => http::handle(accessor, handler, desk, context, request).await?.map(Answer::Http),
+            None => Err(absent(seat, format_args!("no handler for HTTP requests"))),
+        },
         Work::Function(key, params) => match seat.pool().exports().position(&key) {
-            Some(at) => function(accessor, exports.functions[at], context, &params).await.map(Answer::Function).map(Ok)?,
+            Some(at) => {
+                function(accessor, exports.functions[at], context, &params).await.map(Answer::Function).map(Ok)?
+            }
             None => Err(absent(seat, format_args!("no function `{}` of `{}`", key.function, key.interface))),
         },
         Work::Event(event, attempt) => match &exports.handler {
