@@ -258,7 +258,9 @@ impl Pool {
         match timeout(INSTANTIATE_LIMIT, self.pre.instantiate_async(&mut store)).await {
             Ok(Ok(instance)) => Ok((store, instance)),
             Ok(Err(error)) => Err(self.not_instantiated(&error)),
-            Err(_) => Err(self.not_instantiated(&wasmtime::format_err!("it was not ready within {INSTANTIATE_LIMIT:?}"))),
+            Err(_) => {
+                Err(self.not_instantiated(&wasmtime::format_err!("it was not ready within {INSTANTIATE_LIMIT:?}")))
+            }
         }
     }
 
@@ -285,6 +287,12 @@ impl Pool {
         let at_rest = std::mem::take(&mut inner.at_rest);
         drop(inner);
         drop(at_rest);
+    }
+
+    /// How many instances it counts, at rest and under way.
+    #[cfg(test)]
+    pub fn counted(&self) -> usize {
+        self.lock().instances
     }
 
     pub fn snapshot(&self) -> PoolSnapshot {
