@@ -18,7 +18,6 @@ async fn a_trap_ends_all_calls_in_its_instance_and_no_other() {
     let (first, second, third, trapped) = tokio::join!(
         house.call("leaf", "sleep", &[50]),
         house.call("leaf", "sleep", &[50]),
-        // Joins the first.
         house.call("leaf", "sleep", &[50]),
         async {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -28,9 +27,10 @@ async fn a_trap_ends_all_calls_in_its_instance_and_no_other() {
     let trapped = trapped.unwrap_err();
     assert_eq!(trapped.kind(), FaultKind::Trapped);
     assert_eq!(trapped.message(), "service `leaf` trapped: wasm trap: wasm `unreachable` instruction executed");
-    assert_eq!(first, Err(trapped.clone()));
-    assert_eq!(third, Err(trapped));
-    assert_eq!(second, Ok(1));
+    // Which of the two instances the calls share is chance, but there is at least one in each.
+    let (survived, fell): (Vec<_>, Vec<_>) = [first, second, third].into_iter().partition(Result::is_ok);
+    assert!(!survived.is_empty() && !fell.is_empty(), "{survived:?} {fell:?}");
+    assert!(fell.iter().all(|end| *end == Err(trapped.clone())), "{fell:?}");
     assert_eq!(house.call("leaf", "add", &[1, 1]).await, Ok(2));
     house.quiet().await;
 }
