@@ -60,7 +60,7 @@ pub fn key(interface: &str, function: &str) -> Arc<FunctionKey> {
 }
 
 pub fn context() -> CallContext {
-    within(Duration::from_secs(5))
+    within(Duration::from_secs(60))
 }
 
 pub fn within(limit: Duration) -> CallContext {
@@ -93,7 +93,7 @@ impl House {
         let services: BTreeMap<_, _> = plans.iter().map(|plan| (plan.name, Service::new(plan.name))).collect();
         let mut edges = HashMap::new();
         for plan in plans {
-            let policy = || Policy::try_new(Duration::from_secs(5), RetryPolicy::never(), None, None).unwrap();
+            let policy = || Policy::try_new(Duration::from_secs(60), RetryPolicy::never(), None, None).unwrap();
             let ends = |name: &str| Endpoint::Service(services[name].clone());
             edges.insert(("test", plan.name), Edge::new("test", plan.name, policy(), ends(plan.name)));
             for callee in plan.calls {

@@ -1,0 +1,186 @@
+//! What a call costs from the edge to the instance and back.
+//!
+//! The guests do next to nothing, so that what is measured is the way there. For HTTP, give the folder of `hello-p2.wasm`
+//! and `hello-p3.wasm` (built from `tests/guests`) in `WHARF_BENCH_GUESTS`; else those benches are left out.
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{runtime::Runtime, time::Instant};
+use wasmtime::component::{Component, Val};
+use wharf::{
+    engine::{Engine, Limits},
+    events::{Bus, BusConfig, BusKind},
+    outbound::Outbound,
+    policy::Policy,
+    service::{
+        Body, CallContext, Edge, Endpoint, FunctionKey, Grants, InstanceSettings, Revision, RevisionInfo, Scope,
+        Service, Shape,
+    },
+    telemetry::TraceContext,
+};
+
+const LEAF: &str = r#"(component
+  (core module $m
+    (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1)))
+    (func (export "add-async") (param i32 i32) (result i32)
+      (call $return (i32.add (local.get 0) (local.get 1)))
+      (i32.const 0))
+    (func (export "woken") (param i32 i32 i32) (result i32) unreachable)
+    (import "i" "return" (func $return (param i32))))
+  (core func $return (canon task.return (result u32)))
+  (core instance $i (instantiate $m (with "i" (instance (export "return" (func $return))))))
+  (func $add (param "a" u32) (param "b" u32) (result u32) (canon lift (core func $i "add")))
+  (func $add-async async (param "a" u32) (param "b" u32) (result u32)
+    (canon lift (core func $i "add-async") async (callback (core func $i "woken"))))
+  (instance $work (export "add" (func $add)) (export "add-async" (func $add-async)))
+  (export "t:leaf/work" (instance $work)))"#;
+
+/// Calls its neighbour by a synchronous import.
+const RELAY: &str = r#"(component
+  (import "t:leaf/work" (instance $leaf
+    (export "add" (func (param "a" u32) (param "b" u32) (result u32)))))
+  (core func $add (canon lower (func $leaf "add")))
+  (core module $m
+    (import "i" "add" (func $add (param i32 i32) (result i32)))
+    (func (export "add") (param i32 i32) (result i32) (call $add (local.get 0) (local.get 1)))
+    ;; Does all but call.
+    (func (export "idle") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1))))
+  (core instance $i (instantiate $m (with "i" (instance (export "add" (func $add))))))
+  (func $add-it (param "a" u32) (param "b" u32) (result u32) (canon lift (core func $i "add")))
+  (func $idle (param "a" u32) (param "b" u32) (result u32) (canon lift (core func $i "idle")))
+  (instance $work (export "add" (func $add-it)) (export "idle" (func $idle)))
+  (export "t:relay/work" (instance $work)))"#;
+
+struct House {
+    engine: Arc<Engine>,
+    bus: Bus,
+}
+
+impl House {
+    async fn new() -> Self {
+        let cache = std::env::temp_dir().join(format!("wharf-bench-{}", std::process::id()));
+        let config = BusConfig { app: "bench".into(), kind: BusKind::Embedded, publishes: HashMap::new() };
+        let bus = Bus::start(config, Vec::new()).await.expect("an embedded bus");
+        Self { engine: Arc::new(Engine::new(&cache).expect("an engine")), bus }
+    }
+
+    /// A running service, that may call the ones given.
+    fn service(&self, name: &str, wasm: &[u8], reuse: u64, neighbours: &[(&str, &[u8], &Arc<Edge>)]) -> Arc<Service> {
+        let component = |wasm: &[u8]| Component::new(self.engine.wasmtime(), wasm).expect("a component");
+        let this = component(wasm);
+        let mut shapes = BTreeMap::from([(name.to_string(), Arc::new(Shape::of(&this)))]);
+        for (callee, wasm, _) in neighbours {
+            shapes.insert((*callee).into(), Arc::new(Shape::of(&component(wasm))));
+        }
+        let calls = neighbours.iter().map(|(callee, ..)| (*callee).to_string()).collect();
+        let scope = Arc::new(Scope {
+            name: name.into(),
+            edges: neighbours.iter().map(|(callee, _, edge)| ((*callee).to_string(), Arc::clone(edge))).collect(),
+            outbound: Outbound::default(),
+            publisher: self.bus.publisher(name),
+            database: None,
+            config: BTreeMap::new(),
+            limits: Limits { memory: 64 << 20, tables: 10_000 },
+        });
+        let info = RevisionInfo { number: 1, hash: String::new(), origin: "bench".into(), loaded: String::new() };
+        let grants = Grants { calls, ..Grants::default() };
+        let settings = InstanceSettings { max: 4, concurrency: 16, reuse, queue: 1024, cpu: Duration::from_secs(1) };
+        let revision = Revision::link(&self.engine, &this, info, &scope, &grants, &shapes, settings).expect("it links");
+        let service = Service::new(name);
+        service.swap(Some(Arc::new(revision)));
+        service
+    }
+}
+
+fn edge(caller: &str, callee: &Arc<Service>) -> Arc<Edge> {
+    Edge::new(caller, callee.name(), Policy::default(), Endpoint::Service(Arc::clone(callee)))
+}
+
+fn context() -> CallContext {
+    CallContext {
+        caller: "bench".into(),
+        deadline: Instant::now() + Duration::from_secs(3),
+        trace: TraceContext::root(),
+    }
+}
+
+fn key(interface: &str, function: &str) -> Arc<FunctionKey> {
+    Arc::new(FunctionKey { interface: interface.into(), function: function.into() })
+}
+
+fn params() -> Arc<[Val]> {
+    [Val::U32(40), Val::U32(2)].into()
+}
+
+fn typed(c: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let (leaf_wasm, relay_wasm) = (wat::parse_str(LEAF).expect("text"), wat::parse_str(RELAY).expect("text"));
+    let (leaf, fresh, relay) = runtime.block_on(async {
+        let house = House::new().await;
+        let leaf = house.service("leaf", &leaf_wasm, u64::MAX, &[]);
+        let fresh = house.service("leaf", &leaf_wasm, 1, &[]);
+        let neighbour = edge("relay", &leaf);
+        let relay = house.service("relay", &relay_wasm, u64::MAX, &[("leaf", &leaf_wasm, &neighbour)]);
+        (leaf, fresh, relay)
+    });
+    let direct = |service: &Arc<Service>, key: &Arc<FunctionKey>| {
+        let (service, key) = (Arc::clone(service), Arc::clone(key));
+        async move { service.function(context(), key, params()).await.expect("an answer") }
+    };
+    let over = |edge: &Arc<Edge>, key: &Arc<FunctionKey>| {
+        let (edge, key) = (Arc::clone(edge), Arc::clone(key));
+        async move { edge.function(&context(), &key, params()).await.expect("an answer") }
+    };
+
+    let mut group = c.benchmark_group("typed");
+    let (add, add_async) = (key("t:leaf/work", "add"), key("t:leaf/work", "add-async"));
+    group.bench_function("host to service, no edge", |b| b.to_async(&runtime).iter(|| direct(&leaf, &add)));
+    group.bench_function("host to service, no edge, async export", |b| {
+        b.to_async(&runtime).iter(|| direct(&leaf, &add_async));
+    });
+    let outer = edge("bench", &leaf);
+    group.bench_function("host to service over an edge", |b| b.to_async(&runtime).iter(|| over(&outer, &add)));
+    let outer = edge("bench", &relay);
+    let (idle, relayed) = (key("t:relay/work", "idle"), key("t:relay/work", "add"));
+    group.bench_function("over an edge, to a service that makes no call", |b| {
+        b.to_async(&runtime).iter(|| over(&outer, &idle));
+    });
+    group.bench_function("over an edge, to a service that calls another over its edge", |b| {
+        b.to_async(&runtime).iter(|| over(&outer, &relayed));
+    });
+    group.bench_function("a fresh instance for each call, no edge", |b| {
+        b.to_async(&runtime).iter(|| direct(&fresh, &add));
+    });
+    group.finish();
+}
+
+fn http(c: &mut Criterion) {
+    let Some(folder) = std::env::var_os("WHARF_BENCH_GUESTS").map(PathBuf::from) else {
+        eprintln!("WHARF_BENCH_GUESTS is not set: no benches of HTTP");
+        return;
+    };
+    let runtime = Runtime::new().expect("a runtime");
+    let read = |name: &str| std::fs::read(Path::new(&folder).join(name)).expect("a component");
+    let mut group = c.benchmark_group("http");
+    for (version, wasm) in [("0.2", read("hello-p2.wasm")), ("0.3", read("hello-p3.wasm"))] {
+        for (name, reuse) in [("warm", u64::MAX), ("fresh instance for each", 1)] {
+            let service = runtime.block_on(async { House::new().await.service("hello", &wasm, reuse, &[]) });
+            let edge = edge("gateway", &service);
+            let get = || async {
+                let request = hyper::Request::get("http://hello.internal/").body(Body::empty()).expect("a request");
+                let response = edge.http(&context(), request).await.expect("an answer");
+                http_body_util::BodyExt::collect(response.into_body()).await.map(drop).expect("a body");
+            };
+            group.bench_function(format!("{version}, {name}"), |b| b.to_async(&runtime).iter(get));
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, typed, http);
+criterion_main!(benches);
