@@ -12,12 +12,7 @@ pub use assemble::{Components, StartError, admin_address, check};
 pub use status::{ServiceStatus, Status};
 
 use crate::{
-    events::Bus,
-    gateway::Gateway,
-    manifest::Manifest,
-    rollout::Rollout,
-    service::Edge,
-    store::Database,
+    events::Bus, gateway::Gateway, manifest::Manifest, rollout::Rollout, service::Edge, store::Database,
     telemetry::AccessLog,
 };
 use admin::Admin;

@@ -23,7 +23,10 @@ use wharf::manifest::Manifest;
 /// An application is described by its manifest, wharf.toml: services, routes, topics, policies. Start with `wharf up` in
 /// a folder that has one.
 #[derive(Parser)]
-#[command(version, max_term_width = 100, after_help = "\
+#[command(
+    version,
+    max_term_width = 100,
+    after_help = "\
 Exit codes:
   0  it worked
   1  it did not; the message says why and where
@@ -31,7 +34,8 @@ Exit codes:
 
 Environment:
   WHARF_LOG   what to log, for example `info`, `warn,wharf=debug` (default `info`)
-  NO_COLOR    no colours, also on a terminal")]
+  NO_COLOR    no colours, also on a terminal"
+)]
 struct Cli {
     /// The manifest.
     #[arg(short, long, global = true, default_value = "wharf.toml", value_name = "FILE")]

@@ -14,20 +14,28 @@ use wasmtime::{
 };
 use wasmtime_wasi_http::{
     WasiHttp, WasiHttpView,
+    p2::{
+        bindings::http::{outgoing_handler::Host, types::RequestOptions},
+        types::HostOutgoingRequest,
+    },
     p3::{self, bindings::http::client::HostWithStore},
 };
 
-/// Replaces `send` of `wasi:http/client@0.3.0` by one that first notes on behalf of which call the request is made.
+/// The interfaces that requests leave by, under the names that wasmtime gives them in a linker.
+const CLIENT: &str = "wasi:http/client@0.3.0";
+const OUTGOING_HANDLER: &str = "wasi:http/outgoing-handler@0.2.12";
+
+/// Replaces `send` of `wasi:http/client` and `handle` of `wasi:http/outgoing-handler` by ones that first note on behalf of
+/// which call the request is made.
 ///
-/// wasmtime's hook for outgoing requests sees no store, so it can't tell one of several concurrent calls from another.
-/// The 0.2 way needs nothing of the kind: there an instance runs one call at a time.
+/// wasmtime's hook for outgoing requests sees no store, so it can't tell one of several calls from another.
 ///
 /// # Errors
 ///
-/// When the linker does not know the interface.
+/// When the linker takes no more definitions.
 pub fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
-    linker.instance("wasi:http/client@0.3.0")?.func_wrap_concurrent(
+    linker.instance(CLIENT)?.func_wrap_concurrent(
         "send",
         |accessor: &Accessor<State>, (request,): (Resource<p3::Request>,)| {
             Box::pin(async move {
@@ -44,6 +52,17 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             })
         },
     )?;
+    linker.instance(OUTGOING_HANDLER)?.func_wrap("handle", |mut store, (request, options): Outgoing| {
+        let context = current_call(store.as_context_mut());
+        let state = store.data_mut();
+        state.set_http_caller(context);
+        match state.http().handle(request, options) {
+            Ok(response) => Ok((Ok(response),)),
+            Err(error) => error.downcast().map(|code| (Err(code),)),
+        }
+    })?;
     linker.allow_shadowing(false);
     Ok(())
 }
+
+type Outgoing = (Resource<HostOutgoingRequest>, Option<Resource<RequestOptions>>);

@@ -91,8 +91,14 @@ pub enum DeployError {
 }
 
 fn listed(misfits: &[Misfit]) -> String {
-    let lines: Vec<_> = misfits.iter().map(|misfit| format!("service `{}` {}", misfit.service, misfit.message)).collect();
+    let lines: Vec<_> =
+        misfits.iter().map(|misfit| format!("service `{}` {}", misfit.service, misfit.message)).collect();
     lines.join("\n")
+}
+
+/// What a guest does before it gets calls has a limit of its own: there is no caller with a deadline.
+async fn in_time<T>(step: impl Future<Output = Result<T, RevisionError>>) -> Result<T, RevisionError> {
+    timeout(WARM_LIMIT, step).await.unwrap_or(Err(RevisionError::Late(WARM_LIMIT)))
 }
 
 // === impl Loaded ===
@@ -166,7 +172,8 @@ impl Rollout {
     /// The first thing that keeps one from running. Then none runs.
     pub async fn start(&self, loaded: BTreeMap<String, Loaded>) -> Result<(), DeployError> {
         let mut shapes = self.shapes.lock().await;
-        let all: BTreeMap<_, _> = loaded.iter().map(|(name, loaded)| (name.clone(), Arc::new(loaded.shape()))).collect();
+        let all: BTreeMap<_, _> =
+            loaded.iter().map(|(name, loaded)| (name.clone(), Arc::new(loaded.shape()))).collect();
         let found = misfits(&all, &self.grants);
         if !found.is_empty() {
             return Err(DeployError::Misfit(found));
@@ -242,17 +249,12 @@ impl Rollout {
         let revision =
             Revision::link(&self.engine, &loaded.component, info, &member.scope, &grants, shapes, member.settings)
                 .map_err(wrong)?;
-        let prepared = timeout(WARM_LIMIT, async {
-            if let Some(database) = &member.scope.database {
-                let migrations = revision.migrations().await.map_err(wrong)?;
-                let migrated = database.migrate(&migrations).await;
-                migrated.map_err(|source| DeployError::Migrate { service: service.clone(), source })?;
-            }
-            revision.warm().await.map_err(wrong)
-        });
-        match prepared.await {
-            Ok(done) => done.map(|()| revision),
-            Err(_) => Err(wrong(RevisionError::Late(WARM_LIMIT))),
+        if let Some(database) = &member.scope.database {
+            let migrations = in_time(revision.migrations()).await.map_err(wrong)?;
+            let migrated = database.migrate(&migrations).await;
+            migrated.map_err(|source| DeployError::Migrate { service: service.clone(), source })?;
         }
+        in_time(revision.warm()).await.map_err(wrong)?;
+        Ok(revision)
     }
 }

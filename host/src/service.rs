@@ -29,7 +29,7 @@ pub(crate) use state::current_call;
 pub use {
     body::{Body, BodyError},
     context::CallContext,
-    edge::{Edge, EdgeSnapshot, Endpoint},
+    edge::{Edge, Endpoint},
     endpoint::Service,
     exports::{FunctionKey, HttpVersion},
     pool::{InstanceSettings, PoolSnapshot},

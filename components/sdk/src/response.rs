@@ -74,17 +74,20 @@ impl Response {
         let headers = types::Fields::from_list(&self.headers).map_err(|_| internal("a header is not a valid one"))?;
         let (trailers, trailers_reader) = wit_future::new(|| Ok(None));
         let (response, _sent) = if bodiless {
+            // Dropped, it writes what it was made with: that there are none.
+            drop(trailers);
             types::Response::new(headers, None, trailers_reader)
         } else {
             let (mut writer, reader) = wit_stream::new();
             let body = self.body;
             wit_bindgen::spawn_local(async move {
-                // What is left unwritten was not wanted: the client went away.
+                // What is left unwritten was not wanted: the client went away. So are trailers then.
                 let _unwanted = writer.write_all(body).await;
+                drop(writer);
+                let _unwanted = trailers.write(Ok(None)).await;
             });
             types::Response::new(headers, Some(reader), trailers_reader)
         };
-        drop(trailers);
         if self.status != 200 {
             response.set_status_code(self.status).map_err(|()| internal("the status is not a valid one"))?;
         }

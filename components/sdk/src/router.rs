@@ -2,6 +2,21 @@
 //!
 //! Handlers are plain async functions and take what they need out of the request by type, as in axum, over the same
 //! path matcher (`matchit`: `/users/{id}`, `/files/{*rest}`).
+//!
+//! Why not axum itself, without its server? It was measured with the same service, four routes, on both (axum 0.8.9,
+//! default features off, `json` and `query` on; release profile of this workspace):
+//!
+//! | | this router | axum |
+//! |---|---|---|
+//! | component | 288 KB | 426 KB |
+//! | clean build of a service, CPU | 96 s | 134 s |
+//! | `GET /users/{id}`, routing and JSON only, native | 0.29 µs | 0.67 µs |
+//! | `POST /users`, routing and JSON only, native | 0.32 µs | 1.02 µs |
+//! | `GET /users/{id}`, whole request in wasmtime 48 | 10 µs | 14 µs |
+//! | `POST /users`, whole request in wasmtime 48 | 23 µs | 35 µs |
+//!
+//! Most of the difference is the way there and back: axum wants an `http::Request` with its headers, and insists on the
+//! content type of a JSON body, which are calls out of the component; here a request's headers stay with the host.
 
 use crate::{Error, Extract, Method, Request, Respond, Response, Result, request::DEFAULT_BODY_LIMIT};
 use std::{collections::BTreeMap, fmt, pin::Pin};

@@ -93,7 +93,8 @@ impl Token {
 
     /// Compares in a time that says nothing about where they differ.
     fn admits(&self, header: Option<&HeaderValue>) -> bool {
-        let given = header.map(HeaderValue::as_bytes).and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
+        let given =
+            header.map(HeaderValue::as_bytes).and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
         let expected = self.0.as_bytes();
         let differing = given.iter().zip(expected).fold(0, |sum, (a, b)| sum | (a ^ b));
         given.len() == expected.len() && differing == 0

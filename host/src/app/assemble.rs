@@ -12,14 +12,12 @@ use crate::{
     outbound::{External, HttpClient, Outbound},
     policy::{BreakerPolicy, BulkheadPolicy, Fault, InvalidPolicy, Policy, RetryPolicy},
     rollout::{DeployError, Loaded, Member, Rollout},
-    service::{
-        Body, CallContext, Edge, Endpoint, Grants, InstanceSettings, Misfit, Scope, Service, misfits,
-    },
+    service::{Body, CallContext, Edge, Endpoint, Grants, InstanceSettings, Misfit, Scope, Service, misfits},
     store::{Database, OpenError, Settings},
     telemetry::{AccessLog, TraceContext},
 };
 use futures::future::{BoxFuture, try_join_all};
-use hyper::{Request, Response, Uri};
+use hyper::{Request, Response};
 use std::{
     collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
@@ -86,11 +84,7 @@ pub async fn check(manifest: &Manifest, components: &Components) -> Result<Vec<M
     Ok(misfits(&shapes, &grants(manifest)))
 }
 
-pub(super) async fn start(
-    manifest: Manifest,
-    components: Components,
-    log: AccessLog,
-) -> Result<Ready, StartError> {
+pub(super) async fn start(manifest: Manifest, components: Components, log: AccessLog) -> Result<Ready, StartError> {
     let data = &manifest.app.data;
     std::fs::create_dir_all(&data.value)
         .map_err(|error| manifest.error_at(data, format!("the folder {} can't be made: {error}", data.display())))?;
@@ -108,23 +102,20 @@ pub(super) async fn start(
         manifest.services.keys().map(|name| (name.clone(), Service::new(name.as_str()))).collect();
     let mut edges: HashMap<(String, String), Arc<Edge>> = HashMap::new();
     for edge in manifest.edges() {
+        // Those that end at an origin outside are made with the service's grants, below.
+        let Some(service) = services.get(&edge.callee) else { continue };
         let policy = policy(&manifest, &edge.caller, &edge.callee)?;
-        let endpoint = Endpoint::Service(services[&edge.callee].clone());
+        let endpoint = Endpoint::Service(service.clone());
         let built = Edge::new(edge.caller.as_str(), &edge.callee, policy, endpoint);
         edges.insert((edge.caller, edge.callee), built);
     }
     let mut all: Vec<_> = edges.values().cloned().collect();
 
+    let databases = databases(&manifest).await?;
     let bus = Bus::start(bus_config(&manifest)?, subscriptions(&manifest, &edges)).await?;
     let client = HttpClient::new();
     let mut members = BTreeMap::new();
-    let mut databases = Vec::new();
     for (name, service) in &manifest.services {
-        let database = match service.database {
-            true => Some(Database::of_service(&data.value, name, Settings::default()).await?),
-            false => None,
-        };
-        databases.extend(database.clone());
         let outbound = outbound(&manifest, name, service, &client)?;
         all.extend(outbound.edges().cloned());
         let neighbours = service.calls.iter().filter_map(|callee| {
@@ -136,7 +127,7 @@ pub(super) async fn start(
             edges: neighbours.collect(),
             outbound,
             publisher: bus.publisher(name.as_str()),
-            database,
+            database: databases.get(name).cloned(),
             config: configuration(&manifest, service)?,
             limits: limits(service),
         });
@@ -147,8 +138,26 @@ pub(super) async fn start(
 
     listener.routes().replace(routes(&manifest, &edges)?);
     all.sort_by(|a, b| a.name().cmp(b.name()));
-    let app = Arc::new(App { manifest, rollout, edges: all, bus, databases, address, started: Instant::now() });
+    let app = Arc::new(App {
+        manifest,
+        rollout,
+        edges: all,
+        bus,
+        databases: databases.into_values().collect(),
+        address,
+        started: Instant::now(),
+    });
     Ok(Ready { app, gateway: listener.with_access_log(log), admin, components })
+}
+
+/// The database of each service that has one, opened side by side.
+async fn databases(manifest: &Manifest) -> Result<BTreeMap<String, Database>, OpenError> {
+    let with = manifest.services.iter().filter(|(_, service)| service.database);
+    let opening = with.map(|(name, _)| async move {
+        let database = Database::of_service(&manifest.app.data.value, name, Settings::default()).await?;
+        Ok::<_, OpenError>((name.clone(), database))
+    });
+    Ok(try_join_all(opening).await?.into_iter().collect())
 }
 
 fn engine(manifest: &Manifest) -> Result<Arc<Engine>, StartError> {
@@ -222,10 +231,7 @@ fn instances(service: &manifest::Service) -> InstanceSettings {
     }
 }
 
-fn configuration(
-    manifest: &Manifest,
-    service: &manifest::Service,
-) -> Result<BTreeMap<String, String>, ManifestErrors> {
+fn configuration(manifest: &Manifest, service: &manifest::Service) -> Result<BTreeMap<String, String>, ManifestErrors> {
     let mut all = service.config.clone();
     for (key, secret) in &service.secrets {
         let value = secret.resolve().map_err(|error| manifest.error_at(secret, error))?;
@@ -242,28 +248,44 @@ fn outbound(
 ) -> Result<Outbound, StartError> {
     let mut outbound = Outbound::default();
     for origin in &service.outbound {
-        let text = origin.to_string();
-        let uri: Uri = text.parse().map_err(|error| manifest.error_at(origin, error))?;
+        let (text, uri) = (origin.to_string(), origin.to_uri());
         let endpoint = Endpoint::External(External::new(uri.clone(), client.clone()));
         outbound.allow(&uri, Edge::new(name, &text, policy(manifest, name, &text)?, endpoint));
     }
     Ok(outbound)
 }
 
-fn bus_config(manifest: &Manifest) -> Result<BusConfig, ManifestErrors> {
+fn bus_config(manifest: &Manifest) -> Result<BusConfig, StartError> {
     let redis = |url: &manifest::Placed<manifest::RedisUrl>| {
         let secret = url.resolve().map_err(|error| manifest.error_at(url, error))?;
-        Ok::<_, ManifestErrors>(RedisConfig::new(secret.expose()))
+        Ok::<_, StartError>(RedisConfig { consumer: host_id(manifest)?, ..RedisConfig::new(secret.expose()) })
     };
     let kind = match &manifest.bus {
         manifest::Bus::Embedded => BusKind::Embedded,
         manifest::Bus::RedisStreams(url) => BusKind::RedisStreams(redis(url)?),
         manifest::Bus::RedisPubsub(url) => BusKind::RedisPubSub(redis(url)?),
     };
-    let publishes = manifest.services.iter().map(|(name, service)| {
-        (name.clone(), service.publishes.iter().map(|topic| topic.value.clone()).collect())
-    });
+    let publishes = manifest
+        .services
+        .iter()
+        .map(|(name, service)| (name.clone(), service.publishes.iter().map(|topic| topic.value.clone()).collect()));
     Ok(BusConfig { app: manifest.app.name.clone(), kind, publishes: publishes.collect() })
+}
+
+/// Who this host is to its neighbours on the same Redis: the same after a restart, so that it finds what it left.
+fn host_id(manifest: &Manifest) -> Result<String, ManifestErrors> {
+    let data = &manifest.app.data;
+    let path = data.join("host-id");
+    let wrong = |error: std::io::Error| manifest.error_at(data, format!("{} can't be used: {error}", path.display()));
+    match std::fs::read_to_string(&path) {
+        Ok(id) if uuid::Uuid::try_parse(id.trim()).is_ok() => Ok(id.trim().to_string()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(wrong(error)),
+        _ => {
+            let id = uuid::Uuid::new_v4().to_string();
+            std::fs::write(&path, &id).map_err(wrong)?;
+            Ok(id)
+        }
+    }
 }
 
 fn subscriptions(manifest: &Manifest, edges: &HashMap<(String, String), Arc<Edge>>) -> Vec<Subscription> {

@@ -3,17 +3,18 @@
 use super::App;
 use crate::{
     events::BusSnapshot,
-    service::{EdgeSnapshot, PoolSnapshot, RevisionInfo},
+    policy::GuardSnapshot,
+    service::{PoolSnapshot, RevisionInfo},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A look at a running application.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Status {
     /// The application's name.
     pub app: String,
     /// The host's version.
-    pub version: &'static str,
+    pub version: String,
     /// The host's process.
     pub pid: u32,
     /// How long it has run, in seconds.
@@ -23,20 +24,20 @@ pub struct Status {
     /// The services, by name.
     pub services: Vec<ServiceStatus>,
     /// The edges, by name.
-    pub edges: Vec<EdgeSnapshot>,
+    pub edges: Vec<GuardSnapshot>,
     /// The events.
     pub events: BusSnapshot,
 }
 
 /// A look at a service.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ServiceStatus {
     /// Its name.
     pub name: String,
     /// The revision that calls go to.
     pub revision: Option<RevisionInfo>,
     /// The version of `wasi:http` that it handles, where it handles any.
-    pub http: Option<&'static str>,
+    pub http: Option<String>,
     /// Its instances.
     pub instances: PoolSnapshot,
 }
@@ -49,14 +50,17 @@ impl Status {
             let revision = member.service.revision();
             ServiceStatus {
                 name: member.service.name().to_string(),
-                http: revision.as_ref().and_then(|revision| revision.http()).map(|version| version.as_str()),
+                http: revision
+                    .as_ref()
+                    .and_then(|revision| revision.http())
+                    .map(|version| version.as_str().to_string()),
                 instances: revision.as_ref().map(|revision| revision.instances()).unwrap_or_default(),
                 revision: revision.map(|revision| revision.info().clone()),
             }
         });
         Self {
             app: app.manifest.app.name.clone(),
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").to_string(),
             pid: std::process::id(),
             uptime_seconds: app.started.elapsed().as_secs(),
             gateway: format!("http://{}", app.address),

@@ -4,7 +4,8 @@
 #
 #   sh debian-sysroot.sh CACHE_FOLDER CARGO
 #
-# Prints the folder of the finished toolchain on stdout (nothing else) and progress on stderr.
+# Prints the folder of the finished toolchain on stdout (nothing else) and progress on stderr, where a last line
+# "error: ..." says why there is none.
 #
 # Everything lands in CACHE_FOLDER: the packages are downloaded with apt's own verification, under a
 # private sources list and private state folders, and unpacked with `dpkg -x`. Nothing is installed,
@@ -30,9 +31,9 @@ ready() {
 ready && exit 0
 
 say() { printf '%s\n' "$*" >&2; }
-fail() { say "$@"; exit 1; }
+fail() { say "error: $*"; exit 1; }
 
-for tool in apt-get apt-cache dpkg dpkg-deb flock sha256sum; do
+for tool in apt-get dpkg dpkg-deb flock sha256sum; do
     command -v "$tool" >/dev/null 2>&1 || fail "$tool: not found (is this a Debian machine?)"
 done
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -58,29 +59,29 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# quietly COMMAND...: its output is shown only when it fails.
-quietly() {
-    if ! "$@" </dev/null >"$work/log" 2>&1 9>&-; then
-        tail -n 30 "$work/log" >&2
-        return 1
-    fi
-}
+# quietly COMMAND...: its output goes to a log, for the one who fails.
+quietly() { "$@" </dev/null >"$work/log" 2>&1 9>&-; }
+
+# What apt gave as its reason.
+reason() { sed -n 's/^E: //p' "$work/log" | head -n 1; }
 
 # mirrors LABEL PUBLIC: the mirrors of the machine's own apt sources, then Debian's public one.
 mirrors() {
-    apt-get indextargets --format '$(LABEL) $(REPO_URI)' 2>/dev/null |
-        sed -n "s|^$1 \(https\{0,1\}://.*[^/]\)/*\$|\1|p" | awk '!seen[$0]++'
-    printf '%s\n' "$2"
+    {
+        apt-get indextargets --format '$(LABEL) $(REPO_URI)' 2>/dev/null |
+            sed -n "s|^$1 \(https\{0,1\}://.*[^/]\)/*\$|\1|p"
+        printf '%s\n' "$2"
+    } | awk '!seen[$0]++'
 }
 
-# private_apt NAME COMMAND...: apt-get or apt-cache with the sources of $work/NAME and no trace
+# private_apt NAME COMMAND...: apt-get with the sources of $work/NAME and no trace
 # outside of it. Only the list of what is installed is the system's, and is only read.
 private_apt() {
-    name=$1 command=$2
-    shift 2
+    name=$1
+    shift
     sandbox=
     [ "$(id -u)" -ne 0 ] || sandbox=-oAPT::Sandbox::User=root
-    "$command" -q ${sandbox:+"$sandbox"} \
+    apt-get -q ${sandbox:+"$sandbox"} \
         -oDir::Etc::sourcelist="$work/$name/sources.list" -oDir::Etc::sourceparts=/dev/null \
         -oDir::Etc::preferences=/dev/null -oDir::Etc::preferencesparts=/dev/null \
         -oDir::State::Lists="$work/$name/lists" \
@@ -96,13 +97,14 @@ open_source() {
     rm -rf "${work:?}/$name"
     mkdir -p "$work/$name/lists/partial" "$work/$name/cache/archives/partial" "$work/$name/log"
     printf "deb [signed-by=$keyring] %s main\n" "$@" >"$work/$name/sources.list"
-    quietly private_apt "$name" apt-get update -oAPT::Update::Error-Mode=any
+    quietly private_apt "$name" update -oAPT::Update::Error-Mode=any
 }
 
 debian=$(mirrors Debian http://deb.debian.org/debian)
 security=$(mirrors Debian-Security http://deb.debian.org/debian-security)
 
-say "fetching Debian's Rust compiler and libc for wasm32-wasip2 (130 MB, once) into $cache"
+say "Rust's target wasm32-wasip2 is missing (\`rustup target add wasm32-wasip2\` would install it)"
+say "fetching Debian's Rust compiler and libc in its place (150 MB, once) into $cache"
 
 # The compiler: kept up to date in bookworm for the sake of browsers, and newer than the other
 # packages there. --download-only brings the libraries that this machine lacks.
@@ -110,25 +112,25 @@ rust_from_mirrors() {
     for main in $debian; do
         for updates in $security; do
             open_source rust "$main bookworm" "$updates bookworm-security" &&
-                quietly private_apt rust apt-get install --yes --download-only --reinstall \
+                quietly private_apt rust install --yes --download-only --reinstall \
                     --no-install-recommends rustc-web libstd-rust-web-dev rust-web-src &&
-                (cd "$work/rust" && quietly private_apt rust apt-get download rust-web-clippy) &&
+                (cd "$work/rust" && quietly private_apt rust download rust-web-clippy) &&
                 return 0
         done
     done
     return 1
 }
-rust_from_mirrors || fail "Debian's packages rustc-web and rust-web-src could not be fetched"
+rust_from_mirrors || fail "packages rustc-web and rust-web-src: $(reason)"
 
 # The libc: bookworm's knows no wasip2. Only the files are taken.
 libc_from_mirrors() {
     for main in $debian; do
         open_source libc "$main trixie" &&
-            (cd "$work/libc" && quietly private_apt libc apt-get download wasi-libc) && return 0
+            (cd "$work/libc" && quietly private_apt libc download wasi-libc) && return 0
     done
     return 1
 }
-libc_from_mirrors || fail "Debian's package wasi-libc (trixie) could not be fetched"
+libc_from_mirrors || fail "package wasi-libc of trixie: $(reason)"
 
 new=$work/toolchain
 mkdir -p "$new/root" "$new/bin"
@@ -182,7 +184,10 @@ build_std() (
         __CARGO_TESTS_ONLY_SRC_ROOT=$sysroot/lib/rustlib/src/rust/library \
         quietly "$cargo" build -Zbuild-std=std,panic_abort,test --target wasm32-wasip2 --release
 )
-build_std || fail "the standard library for wasm32-wasip2 could not be built"
+if ! build_std; then
+    tail -n 30 "$work/log" >&2
+    fail "the standard library for wasm32-wasip2 could not be built"
+fi
 
 lib=$sysroot/lib/rustlib/wasm32-wasip2/lib
 mkdir -p "$lib/self-contained"

@@ -59,7 +59,7 @@ pub enum ToolchainError {
     #[error(
         "Rust's target {TARGET} is missing, and components can't be built without it.\n  \
          To install it: rustup target add {TARGET}\n  \
-         Debian's packages could not take its place: {cause}"
+         Debian's packages can't take its place here: {cause}"
     )]
     NoTarget {
         /// Why the packages could not take the target's place.
@@ -219,12 +219,14 @@ fn run_debian_script(
         .map_err(|error| format!("`sh` can't be run: {error}"))?;
 
     // One after the other is safe: the script writes a single line to standard output.
-    let mut last = String::new();
+    let mut cause = None;
     if let Some(stderr) = child.stderr.take() {
-        for line in BufReader::new(stderr).split(b'\n') {
-            let Ok(line) = line else { break };
-            last = String::from_utf8_lossy(&line).into_owned();
-            progress(&last);
+        for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line);
+            match line.strip_prefix("error: ") {
+                Some(error) => cause = Some(error.to_owned()),
+                None => progress(&line),
+            }
         }
     }
     let mut folder = String::new();
@@ -234,8 +236,7 @@ fn run_debian_script(
     let status = child.wait().map_err(|error| format!("the script was lost: {error}"))?;
     match folder.trim_end() {
         folder if status.success() && !folder.is_empty() => Ok(PathBuf::from(folder)),
-        _ if last.is_empty() => Err(format!("the script ended with {status}")),
-        _ => Err(last),
+        _ => Err(cause.unwrap_or_else(|| format!("the script that unpacks them ended with {status}"))),
     }
 }
 

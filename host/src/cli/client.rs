@@ -32,10 +32,7 @@ pub async fn ask<T: DeserializeOwned>(
         AdminAddress::Socket(socket) => {
             let stream = UnixStream::connect(socket).await;
             let stream = stream.map_err(|error| {
-                anyhow!(
-                    "no host answers on {}: {error}\nIs it running? `wharf up` starts it.",
-                    socket.display()
-                )
+                anyhow!("no host answers on {}: {error}\nIs it running? `wharf up` starts it.", socket.display())
             })?;
             send(stream, request.body(Full::new(body))?).await
         }

@@ -3,7 +3,7 @@
 use super::{client, runtime, say};
 use anyhow::Context;
 use std::path::PathBuf;
-use wharf::manifest::Manifest;
+use wharf::{manifest::Manifest, service::RevisionInfo};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -21,14 +21,13 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     let wasm = std::fs::read(file).with_context(|| format!("the component {} can't be read", file.display()))?;
     let path = format!("/v1/services/{service}/revisions");
     let origin = file.display().to_string();
-    let revision: serde_json::Value =
+    let revision: RevisionInfo =
         runtime()?.block_on(client::ask(manifest, "POST", &path, Some(&origin), wasm.into()))?;
     if *json {
-        println!("{revision}");
+        println!("{}", serde_json::to_string(&revision)?);
         return Ok(());
     }
-    let hash = revision["hash"].as_str().unwrap_or_default();
-    let number = &revision["number"];
-    say("Deployed", format_args!("{service}: revision {number} ({}) serves", &hash[..hash.len().min(12)]));
+    let hash: String = revision.hash.chars().take(12).collect();
+    say("Deployed", format_args!("{service}: revision {} ({hash}) serves", revision.number));
     Ok(())
 }

@@ -2,8 +2,11 @@
 
 use super::{client, runtime};
 use bytes::Bytes;
-use serde_json::Value;
-use wharf::manifest::Manifest;
+use wharf::{
+    app::Status,
+    manifest::Manifest,
+    policy::{BreakerSnapshot, BreakerState},
+};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -13,100 +16,71 @@ pub struct Args {
 }
 
 pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
-    let status: Value = runtime()?.block_on(client::ask(manifest, "GET", "/v1/status", None, Bytes::new()))?;
+    let status: Status = runtime()?.block_on(client::ask(manifest, "GET", "/v1/status", None, Bytes::new()))?;
     if args.json {
-        println!("{status}");
+        println!("{}", serde_json::to_string(&status)?);
         return Ok(());
     }
-    let up = status["uptime_seconds"].as_u64().unwrap_or_default();
-    println!("{} on {}, pid {}, up {up} s\n", text(&status["app"]), text(&status["gateway"]), status["pid"]);
+    println!("{} on {}, pid {}, up {} s\n", status.app, status.gateway, status.pid, status.uptime_seconds);
 
     let mut services = Table::new(["SERVICE", "REVISION", "HASH", "HTTP", "IN FLIGHT", "INSTANCES", "QUEUED"]);
-    for service in list(&status["services"]) {
-        let revision = &service["revision"];
-        let instances = &service["instances"];
-        let all = number(&instances["at_rest"]) + number(&instances["under_way"]);
+    for service in &status.services {
+        let (number, hash) = match &service.revision {
+            Some(revision) => (revision.number.to_string(), revision.hash.chars().take(12).collect()),
+            None => ("-".into(), "-".into()),
+        };
         services.row([
-            text(&service["name"]),
-            revision["number"].to_string(),
-            text(&revision["hash"]).chars().take(12).collect(),
-            text(&service["http"]),
-            instances["in_flight"].to_string(),
-            all.to_string(),
-            instances["queued"].to_string(),
+            service.name.clone(),
+            number,
+            hash,
+            service.http.clone().unwrap_or_else(|| "-".into()),
+            service.instances.in_flight.to_string(),
+            (service.instances.at_rest + service.instances.under_way).to_string(),
+            service.instances.queued.to_string(),
         ]);
     }
     services.print();
 
-    let mut edges = Table::new(["EDGE", "BREAKER", "CALLS", "FAILURES", "RETRIES", "REJECTED", "IN FLIGHT"]);
-    for edge in list(&status["edges"]) {
+    let mut edges = Table::new(["EDGE", "BREAKER", "CALLS", "FAULTS", "RETRIES", "REJECTED", "IN FLIGHT"]);
+    for edge in &status.edges {
         edges.row([
-            text(&edge["edge"]),
-            breaker(&edge["breaker"]),
-            edge["calls"].to_string(),
-            total(&edge["failures"]).to_string(),
-            edge["retries"].to_string(),
-            total(&edge["rejected"]).to_string(),
-            edge["in_flight"].to_string(),
+            edge.edge.clone(),
+            edge.breaker.as_ref().map_or_else(|| "off".into(), breaker),
+            edge.calls.to_string(),
+            edge.faults.values().sum::<u64>().to_string(),
+            edge.retries.to_string(),
+            edge.rejected.to_string(),
+            edge.in_flight.to_string(),
         ]);
     }
     edges.print();
 
-    let events = &status["events"];
+    let events = &status.events;
     println!(
-        "events by {} ({}), {} published, {} refused\n",
-        text(&events["bus"]),
-        text(&events["connection"]),
-        events["published"],
-        events["refused"]
+        "events: {} bus, {}; {} published, {} refused\n",
+        events.bus, events.connection, events.published, events.refused
     );
-    let mut subscriptions = Table::new(["TOPIC", "SUBSCRIBER", "DELIVERED", "RETRIED", "REJECTED", "QUEUED", "IN FLIGHT"]);
-    for subscription in list(&events["subscriptions"]) {
+    let head = ["TOPIC", "SUBSCRIBER", "DELIVERED", "RETRIED", "REJECTED", "QUEUED", "IN FLIGHT"];
+    let mut subscriptions = Table::new(head);
+    for subscription in &events.subscriptions {
         subscriptions.row([
-            text(&subscription["topic"]),
-            text(&subscription["service"]),
-            subscription["delivered"].to_string(),
-            subscription["retried"].to_string(),
-            subscription["rejected"].to_string(),
-            subscription["queued"].to_string(),
-            subscription["in_flight"].to_string(),
+            subscription.topic.clone(),
+            subscription.service.clone(),
+            subscription.delivered.to_string(),
+            subscription.retried.to_string(),
+            subscription.rejected.to_string(),
+            subscription.queued.to_string(),
+            subscription.in_flight.to_string(),
         ]);
     }
     subscriptions.print();
     Ok(())
 }
 
-fn breaker(breaker: &Value) -> String {
-    match breaker {
-        Value::Null => "off".into(),
-        breaker => match &breaker["reason"] {
-            Value::Null => text(&breaker["state"]),
-            reason => format!("{} ({})", text(&breaker["state"]), text(reason)),
-        },
-    }
-}
-
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
-fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_default()
-}
-
-/// A count, or the sum of counts by kind.
-fn total(value: &Value) -> u64 {
-    match value {
-        Value::Object(counts) => counts.values().map(number).sum(),
-        value => number(value),
-    }
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => "-".into(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+fn breaker(breaker: &BreakerSnapshot) -> String {
+    match (&breaker.state, &breaker.last_trip) {
+        (BreakerState::Closed, _) | (_, None) => breaker.state.to_string(),
+        (state, Some(reason)) => format!("{state} ({reason})"),
     }
 }
 

@@ -45,7 +45,9 @@ async fn serve(manifest: Manifest, components: Components, log: AccessLog, watch
     let ended = ready.serve(shutdown, watch).await;
     match ended.cut {
         0 => say("Stopped", "every request was answered"),
-        cut => say("Stopped", format_args!("{cut} requests took longer than `gateway.shutdown-grace` and were cut off")),
+        cut => {
+            say("Stopped", format_args!("{cut} requests took longer than `gateway.shutdown-grace` and were cut off"))
+        }
     }
     Ok(())
 }
@@ -73,7 +75,7 @@ fn announce(app: &App) {
     for service in &status.services {
         let Some(revision) = &service.revision else { continue };
         let hash = &revision.hash[..12];
-        let http = service.http.map_or(String::from("no HTTP"), |version| format!("wasi:http {version}"));
+        let http = service.http.as_ref().map_or(String::from("no HTTP"), |version| format!("wasi:http {version}"));
         say("Service", format_args!("{:<14} revision {} ({hash}), {http}", service.name, revision.number));
     }
     let subscriptions = status.events.subscriptions.len();

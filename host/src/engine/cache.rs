@@ -76,7 +76,9 @@ impl CodeCache {
             // can write to. Nobody truncates it later: files are only ever made under another name and renamed.
             match unsafe { Component::deserialize_file(engine, &path) } {
                 Ok(component) => return Ok(component),
-                Err(error) => tracing::warn!(path = %path.display(), %error, "compiled code is unusable; compiling anew"),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "compiled code is unusable; compiling anew")
+                }
             }
         }
         // `{:#}` gives the causes too: the outermost alone says only "failed to parse".

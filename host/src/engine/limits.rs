@@ -51,7 +51,11 @@ impl StoreLimits {
 impl wasmtime::ResourceLimiter for StoreLimits {
     // An `Err` traps with the cause named. `Ok(false)` would let `memory.grow` return -1, which nearly every guest
     // turns into an `unreachable` that says nothing.
-    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            // More than the memory's own type allows: nothing grows, so nothing is counted.
+            return Ok(false);
+        }
         let total = self.memory.saturating_add(desired.saturating_sub(current));
         if total > self.limits.memory {
             return Err(wasmtime::format_err!(
@@ -63,7 +67,10 @@ impl wasmtime::ResourceLimiter for StoreLimits {
         Ok(true)
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
         let total = self.tables.saturating_add(desired.saturating_sub(current));
         if total > self.limits.tables {
             return Err(wasmtime::format_err!(
@@ -103,5 +110,32 @@ impl CpuBudget {
     #[inline]
     pub fn reset(&self) {
         self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wasmtime::ResourceLimiter;
+
+    #[test]
+    fn limits_hold_for_all_memories_and_tables_together() {
+        let mut limits = StoreLimits::new(Limits { memory: 100, tables: 10 });
+        assert!(limits.memory_growing(0, 60, None).unwrap());
+        assert!(limits.memory_growing(0, 40, None).unwrap());
+        let refused = limits.memory_growing(60, 61, None).unwrap_err().to_string();
+        assert_eq!(refused, "memory limit reached: it wanted 101 bytes, and `limits.memory` allows 100");
+        assert!(limits.table_growing(0, 10, None).unwrap());
+        let refused = limits.table_growing(0, 1, None).unwrap_err().to_string();
+        assert_eq!(refused, "table limit reached: it wanted 11 elements, and `limits.tables` allows 10");
+    }
+
+    #[test]
+    fn what_can_not_grow_is_not_counted() {
+        let mut limits = StoreLimits::new(Limits { memory: 100, tables: 10 });
+        assert!(!limits.memory_growing(10, 90, Some(50)).unwrap());
+        assert!(!limits.table_growing(0, 9, Some(5)).unwrap());
+        assert_eq!((limits.memory, limits.tables), (0, 0));
+        assert!(limits.memory_growing(0, 100, Some(100)).unwrap(), "the whole limit is still there");
     }
 }

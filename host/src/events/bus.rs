@@ -242,7 +242,7 @@ impl Bus {
     /// What can be seen of it now.
     pub fn snapshot(&self) -> BusSnapshot {
         BusSnapshot {
-            bus: self.0.name,
+            bus: self.0.name.to_string(),
             connection: self.0.transport.connection(),
             published: self.0.published.load(Relaxed),
             refused: self.0.refused.load(Relaxed),

@@ -1,10 +1,13 @@
 //! What can be seen of a bus while it runs.
 
 use super::{Subscription, room::Room};
-use serde::Serialize;
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed},
+use serde::{Deserialize, Serialize};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 /// The counters of one subscription.
@@ -24,11 +27,10 @@ pub(super) struct Meter {
 }
 
 /// A bus at one moment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BusSnapshot {
     /// Which bus it is, by the name that the manifest uses.
-    pub bus: &'static str,
+    pub bus: String,
     /// Whether it can be reached.
     pub connection: Connection,
     /// Events published since the start, also those that nobody subscribes to.
@@ -40,7 +42,7 @@ pub struct BusSnapshot {
 }
 
 /// Whether a bus can be reached.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "state")]
 pub enum Connection {
     /// It is in this process.
@@ -55,8 +57,7 @@ pub enum Connection {
 }
 
 /// One subscription at one moment. Counts are since the start.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubscriptionSnapshot {
     /// The topic.
     pub topic: String,
@@ -78,6 +79,18 @@ pub struct SubscriptionSnapshot {
     pub waiting: usize,
     /// How many published events are not settled yet, where that is known: the unread ones are counted now and then.
     pub lag: Option<u64>,
+}
+
+// === impl Connection ===
+
+impl fmt::Display for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InProcess => f.write_str("in this process"),
+            Self::Connected => f.write_str("connected"),
+            Self::Disconnected { reason } => write!(f, "disconnected: {reason}"),
+        }
+    }
 }
 
 // === impl Meter ===

@@ -16,6 +16,8 @@ use std::time::Duration;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that was of no use for this long is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How many connections to one origin are kept for later.
+const IDLE_CONNECTIONS: usize = 64;
 
 /// The client for all requests that leave the process. Cloned, it shares its connections.
 #[derive(Clone)]
@@ -40,6 +42,7 @@ impl HttpClient {
             HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().wrap_connector(connector);
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .pool_timer(TokioTimer::new())
             .build(connector);
         Self(client)

@@ -21,6 +21,8 @@ pub(super) struct Desk {
     waits: AtomicBool,
     /// Bodies of responses that are still being written by the guest.
     streaming: AtomicUsize,
+    /// How many frames were taken of such bodies.
+    frames: AtomicUsize,
 }
 
 struct Inner {
@@ -42,6 +44,8 @@ pub(super) struct Streaming(Arc<Desk>);
 pub(super) enum Callers {
     /// Somebody waits.
     Wait,
+    /// All calls are answered or given up, and somebody has yet to read a body.
+    Read,
     /// Nobody waits any more, and at least one call was given up before it was answered.
     GaveUp,
     /// All calls are answered, and the guest goes on with something.
@@ -62,6 +66,7 @@ impl Desk {
             }),
             waits: AtomicBool::new(false),
             streaming: AtomicUsize::new(0),
+            frames: AtomicUsize::new(0),
         })
     }
 
@@ -92,10 +97,21 @@ impl Desk {
         self.lock().waiting.push_back(call);
     }
 
+    /// Whether calls were handed in that are not begun.
+    pub fn has_waiting(&self) -> bool {
+        !self.lock().waiting.is_empty()
+    }
+
     /// How many calls are under way or wait here.
     pub fn load(&self) -> usize {
         let inner = self.lock();
         inner.under_way + inner.waiting.len()
+    }
+
+    /// Whether one more call would be taken, as far as it is the desk's to say.
+    pub fn has_room(&self, concurrency: usize) -> bool {
+        let inner = self.lock();
+        inner.open && inner.under_way + inner.waiting.len() < concurrency
     }
 
     /// The next call to begin. Where there is none, the worker is woken by the next one.
@@ -108,9 +124,7 @@ impl Desk {
                 None => break,
             }
         }
-        if inner.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
-            inner.waker = Some(cx.waker().clone());
-        }
+        inner.register(cx);
         None
     }
 
@@ -188,31 +202,57 @@ impl Desk {
     /// What the callers are doing; where they wait, the worker is woken when one of them gives up.
     pub fn poll_callers(&self, cx: &mut Context<'_>) -> Callers {
         let mut inner = self.lock();
-        let mut waiting = inner.waiting.len();
-        let mut gave_up = 0;
+        // While the guest holds its store nobody polls the inner loop, which registers the waker else.
+        inner.register(cx);
+        let (mut waits, mut gave_up) = (false, false);
         for reply in inner.replies.iter_mut().flatten() {
             match reply.poll_abandoned(cx) {
-                Poll::Ready(()) => gave_up += 1,
-                Poll::Pending => waiting += 1,
+                Poll::Ready(()) => gave_up = true,
+                Poll::Pending => waits = true,
             }
         }
-        if gave_up > 0 {
-            // A guest task can't be cancelled, so this store is on its way out.
-            inner.open = false;
-        }
-        if waiting > 0 || self.streaming.load(Ordering::Acquire) > 0 {
+        // A guest task can't be cancelled, so this store is on its way out.
+        inner.open &= !gave_up;
+        // What was handed in and not begun does not count: it finds another place when this store goes.
+        if waits {
             Callers::Wait
-        } else if gave_up > 0 {
+        } else if self.streaming.load(Ordering::Acquire) > 0 {
+            Callers::Read
+        } else if gave_up {
             Callers::GaveUp
         } else {
             Callers::Answered
         }
     }
 
+    /// How many frames of bodies were taken so far.
+    pub fn frames(&self) -> usize {
+        self.frames.load(Ordering::Relaxed)
+    }
+
     /// A body of this worker begins to stream.
     pub fn stream(self: &Arc<Self>) -> Streaming {
         self.streaming.fetch_add(1, Ordering::AcqRel);
         Streaming(self.clone())
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn register(&mut self, cx: &Context<'_>) {
+        if self.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+        }
+    }
+}
+
+// === impl Streaming ===
+
+impl Streaming {
+    /// A frame of the body was taken.
+    pub fn frame(&self) {
+        self.0.frames.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -16,9 +16,11 @@
 use futures::stream::{FuturesUnordered, Stream};
 use std::{
     cell::RefCell,
-    pin::Pin,
+    future::poll_fn,
+    pin::{Pin, pin},
     task::{Context, Poll},
 };
+use tokio::runtime::Handle;
 
 /// A worker under way: runs calls until there are none, then puts its instance back where it came from.
 pub(super) type Drive = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -84,9 +86,46 @@ impl Drives {
             return;
         }
         // Outside of a runtime, at the very end of the process, there is nobody left to go on for.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(Detached(self));
         }
+    }
+}
+
+/// Polls `drive` in a task of its own.
+///
+/// NB: never spawn a drive bare. Its guest may call other services, and what it hands out needs a set to go to.
+pub(super) fn spawn(runtime: &Handle, drive: Drive) {
+    let mut drives = Drives::default();
+    drives.push(drive);
+    runtime.spawn(Detached(drives));
+}
+
+/// Runs guest code that is no call, such as the making of an instance. What it calls is polled next to it.
+pub(super) async fn alongside<F: Future>(future: F) -> F::Output {
+    let mut beside = Beside(Drives::default());
+    let mut future = pin!(future);
+    let output = poll_fn(|cx| {
+        let drives = &mut beside.0;
+        let polled = {
+            let _scope = Scope::enter(&mut drives.handed_out);
+            future.as_mut().poll(cx)
+        };
+        drives.running.extend(drives.handed_out.drain(..));
+        if polled.is_pending() {
+            let _ = drives.poll(cx);
+        }
+        polled
+    });
+    output.await
+}
+
+/// Drives whose task may be dropped: others may have joined them with calls of their own.
+struct Beside(Drives);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        std::mem::take(&mut self.0).detach();
     }
 }
 

@@ -27,16 +27,6 @@ pub enum Endpoint {
     External(External),
 }
 
-/// A look at an edge.
-#[derive(Debug, serde::Serialize)]
-pub struct EdgeSnapshot {
-    /// `caller -> callee`.
-    pub edge: String,
-    /// Its policy's state.
-    #[serde(flatten)]
-    pub guard: GuardSnapshot,
-}
-
 // === impl Edge ===
 
 impl Edge {
@@ -126,8 +116,8 @@ impl Edge {
     }
 
     /// A look at its state.
-    pub fn snapshot(&self) -> EdgeSnapshot {
-        EdgeSnapshot { edge: self.name.to_string(), guard: self.guard.load().snapshot() }
+    pub fn snapshot(&self) -> GuardSnapshot {
+        self.guard.load().snapshot()
     }
 }
 

@@ -5,10 +5,7 @@ use crate::events::binding::{WitEvent, WitVerdict};
 use std::collections::HashMap;
 use wasmtime::{
     AsContextMut, Store, StoreContextMut,
-    component::{
-        Component, ComponentExportIndex, Func, Instance, InstancePre, TypedFunc,
-        types::ComponentItem,
-    },
+    component::{Component, ComponentExportIndex, Func, Instance, InstancePre, TypedFunc, types::ComponentItem},
 };
 use wasmtime_wasi_http::{p2, p3};
 
@@ -82,13 +79,8 @@ impl Exports {
             Ok(indices) => Some(Http::P3(indices)),
             Err(_) => p2::bindings::ProxyIndices::new(pre).ok().map(Http::P2),
         };
-        let mut exports = Self {
-            http,
-            functions: HashMap::new(),
-            indices: Vec::new(),
-            handler: None,
-            migrations: false,
-        };
+        let mut exports =
+            Self { http, functions: HashMap::new(), indices: Vec::new(), handler: None, migrations: false };
         let engine = component.engine();
         for (interface, item) in component.component_type().exports(engine) {
             let ComponentItem::ComponentInstance(instance) = item.ty else { continue };

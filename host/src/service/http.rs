@@ -29,6 +29,9 @@ use wasmtime_wasi_http::{
     p3,
 };
 
+/// How much of a handler's error code goes into a fault.
+const LONGEST_ERROR: usize = 500;
+
 type Outcome = wasmtime::Result<Result<Response<Body>, Fault>>;
 
 /// Lets the instance handle `request`.
@@ -112,8 +115,7 @@ async fn handle_p2(
         })?;
         let call = start_p2(&mut store, proxy, request, out)?;
         let task = call.task();
-        store.data_mut().calls.insert(task, context.clone());
-        store.data_mut().hooks.set_caller(context);
+        store.data_mut().calls.insert(task, context);
         wasmtime::error::Ok((call, task))
     })?;
     let function = proxy.wasi_http_incoming_handler().func_handle();
@@ -155,7 +157,13 @@ fn start_p2(
 }
 
 fn handler_error(code: &impl std::fmt::Debug) -> Fault {
-    Fault::new(FaultKind::Trapped, format!("the handler answered with the error {code:?} in place of a response"))
+    let mut code = format!("{code:?}");
+    // The text in it is the guest's.
+    if code.len() > LONGEST_ERROR {
+        code.truncate(code.floor_char_boundary(LONGEST_ERROR));
+        code.push('…');
+    }
+    Fault::new(FaultKind::Trapped, format!("the handler answered with the error {code} in place of a response"))
 }
 
 /// A body for wasmtime's side.
@@ -182,8 +190,9 @@ impl hyper::body::Body for GuestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if frame.as_ref().is_none_or(Result::is_err) {
-            self.streaming = None;
+        match (&frame, &self.streaming) {
+            (Some(Ok(_)), Some(streaming)) => streaming.frame(),
+            _ => self.streaming = None,
         }
         Poll::Ready(frame)
     }

@@ -7,7 +7,7 @@
 use super::{
     call::Call,
     desk::Desk,
-    driver::Drive,
+    driver::{Drive, alongside, spawn},
     exports::Exports,
     state::State,
     worker::{Worker, drive},
@@ -24,11 +24,20 @@ use std::{
     },
     time::Duration,
 };
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::timeout};
 use wasmtime::{
     PoolConcurrencyLimitError, Store,
     component::{Instance, InstancePre},
 };
+
+/// How many bytes a guest may pass to the host in one call, bodies of streams not counted: the host keeps a copy.
+///
+/// NB: values on typed links count 40 bytes for each element of a list, whatever its type, so a `list<u8>` there ends at
+/// some 800 KiB. A string counts its length.
+const HOSTCALL_BYTES: usize = 32 << 20;
+
+/// A component that takes longer than this to come up is given up: until then it holds a place.
+const INSTANTIATE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How a service's instances are used.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +95,7 @@ pub(super) enum Placed {
 }
 
 /// A look at a pool.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct PoolSnapshot {
     /// Instances that wait for a call.
     pub at_rest: usize,
@@ -152,14 +161,9 @@ impl Pool {
     /// Finds a place for `call`.
     pub fn place(self: &Arc<Self>, mut call: Call) -> Result<Placed, Fault> {
         let mut inner = self.lock();
-        if let Some(worker) = inner.at_rest.pop() {
-            let seat = self.seat(&mut inner, call);
-            return Ok(Placed::Drive(Box::pin(drive(seat, Some(worker)))));
-        }
-        if inner.instances < self.settings.max {
-            inner.instances += 1;
-            let seat = self.seat(&mut inner, call);
-            return Ok(Placed::Drive(Box::pin(drive(seat, None))));
+        match self.take_instance(&mut inner, call) {
+            Ok(drive) => return Ok(Placed::Drive(drive)),
+            Err(back) => call = back,
         }
         // Nobody overtakes those who wait already.
         if inner.queue.is_empty() {
@@ -195,6 +199,19 @@ impl Pool {
         Ok(Placed::Elsewhere)
     }
 
+    /// Gives `call` an instance of its own: one at rest, else a new one.
+    fn take_instance(self: &Arc<Self>, inner: &mut Inner, call: Call) -> Result<Drive, Call> {
+        let worker = inner.at_rest.pop();
+        if worker.is_none() {
+            if inner.instances >= self.settings.max {
+                return Err(call);
+            }
+            inner.instances += 1;
+        }
+        let seat = self.seat(inner, call);
+        Ok(Box::pin(drive(seat, worker)))
+    }
+
     fn seat(self: &Arc<Self>, inner: &mut Inner, first: Call) -> Seat {
         let desk = Desk::new(first);
         inner.under_way.push(desk.clone());
@@ -227,7 +244,7 @@ impl Pool {
         }
     }
 
-    /// A fresh instance for the host's own questions, outside of the pool.
+    /// A fresh instance for the host's own questions, outside of the pool. To be used within [`alongside`].
     pub async fn bare_instance(&self) -> Result<(Store<State>, Instance), Fault> {
         self.bare_instance_within(&CpuBudget::default()).await
     }
@@ -236,10 +253,12 @@ impl Pool {
         let mut store = Store::new(self.engine.wasmtime(), (self.new_state)());
         store.limiter(|state| &mut state.limits);
         budget.install(&mut store, self.settings.cpu);
+        store.set_hostcall_fuel(HOSTCALL_BYTES);
         self.clock().guest_entered();
-        match self.pre.instantiate_async(&mut store).await {
-            Ok(instance) => Ok((store, instance)),
-            Err(error) => Err(self.not_instantiated(&error)),
+        match timeout(INSTANTIATE_LIMIT, self.pre.instantiate_async(&mut store)).await {
+            Ok(Ok(instance)) => Ok((store, instance)),
+            Ok(Err(error)) => Err(self.not_instantiated(&error)),
+            Err(_) => Err(self.not_instantiated(&wasmtime::format_err!("it was not ready within {INSTANTIATE_LIMIT:?}"))),
         }
     }
 
@@ -251,7 +270,7 @@ impl Pool {
 
     /// A worker made aside, for the first call to find: shows at the same time that the component can be instantiated.
     pub async fn warm(&self) -> Result<(), Fault> {
-        let worker = self.instantiate().await?;
+        let worker = alongside(self.instantiate()).await?;
         let mut inner = self.lock();
         inner.instances += 1;
         inner.at_rest.push(worker);
@@ -292,13 +311,30 @@ impl Seat {
 
     /// Takes a call from the pool's queue onto the desk, if one waits.
     pub fn take_queued(&self) {
-        if self.pool.has_queued() {
-            let mut inner = self.pool.lock();
-            if let Some(call) = self.pool.pop_queued(&mut inner) {
-                drop(inner);
-                self.desk.put(call);
+        let mut inner = self.pool.lock();
+        if let Some(call) = self.pool.pop_queued(&mut inner) {
+            drop(inner);
+            self.desk.put(call);
+        }
+    }
+
+    /// Finds other places for the calls that were handed to this worker and can't be begun now.
+    pub fn give_back(&self) {
+        let pool = &self.pool;
+        let mut drives = Vec::new();
+        let mut inner = pool.lock();
+        for call in self.desk.take_waiting().into_iter().rev() {
+            if call.reply.is_abandoned() {
+                continue;
+            }
+            match pool.take_instance(&mut inner, call) {
+                Ok(drive) => drives.push(drive),
+                Err(call) => inner.queue.push_front(call),
             }
         }
+        pool.queued.store(inner.queue.len(), Ordering::SeqCst);
+        drop(inner);
+        drives.into_iter().for_each(|drive| spawn(&pool.runtime, drive));
     }
 
     /// Puts the instance to rest. Comes back with it where a call waits for just that.
@@ -347,7 +383,7 @@ impl Drop for Seat {
             Some(call) => {
                 let seat = pool.seat(&mut inner, call);
                 drop(inner);
-                pool.runtime.spawn(drive(seat, None));
+                spawn(&pool.runtime, Box::pin(drive(seat, None)));
             }
             None => inner.instances -= 1,
         }

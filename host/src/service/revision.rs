@@ -1,6 +1,7 @@
 //! One load of a service: a component, linked and ready to be called.
 
 use super::{
+    driver::alongside,
     exports::{Exports, FunctionKey, HttpVersion},
     link,
     pool::{InstanceSettings, Pool, PoolSnapshot},
@@ -24,7 +25,7 @@ pub struct Revision {
 }
 
 /// What is known of a revision.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct RevisionInfo {
     /// Counted up from 1 for each service.
     pub number: u64,
@@ -118,9 +119,12 @@ impl Revision {
         if !self.pool.exports().has_migrations() {
             return Ok(Vec::new());
         }
-        let (mut store, instance) = self.pool.bare_instance().await.map_err(RevisionError::Instantiate)?;
-        let read = read_migrations(&mut store, &instance).await;
-        Ok(read.map_err(|error| RevisionError::Migrations(format!("{error:#}")))?.unwrap_or_default())
+        let read = alongside(async {
+            let (mut store, instance) = self.pool.bare_instance().await.map_err(RevisionError::Instantiate)?;
+            let read = read_migrations(&mut store, &instance).await;
+            read.map_err(|error| RevisionError::Migrations(format!("{error:#}")))
+        });
+        Ok(read.await?.unwrap_or_default())
     }
 
     /// What is known of it.

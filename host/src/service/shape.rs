@@ -84,10 +84,7 @@ impl Shape {
     }
 }
 
-fn interfaces<'a>(
-    items: impl Iterator<Item = (&'a str, ComponentItem)>,
-    engine: &wasmtime::Engine,
-) -> Interfaces {
+fn interfaces<'a>(items: impl Iterator<Item = (&'a str, ComponentItem)>, engine: &wasmtime::Engine) -> Interfaces {
     let mut interfaces = Interfaces::new();
     for (name, item) in items {
         let ComponentItem::ComponentInstance(instance) = item else { continue };
@@ -125,7 +122,9 @@ pub fn provider<'a>(
     let granted: Vec<&str> = all.iter().copied().filter(|name| grants.calls.iter().any(|call| call == name)).collect();
     match (granted.as_slice(), all.as_slice()) {
         ([one], _) => Ok(one),
-        ([], []) => Err(format!("imports `{interface}`, which neither the host nor any service of the manifest offers")),
+        ([], []) => {
+            Err(format!("imports `{interface}`, which neither the host nor any service of the manifest offers"))
+        }
         ([], all) => Err(format!(
             "imports `{interface}`, which {} exports, but `services.{service}.calls` does not name {}",
             listed(all),
@@ -159,7 +158,9 @@ pub fn misfits(shapes: &BTreeMap<String, Arc<Shape>>, grants: &BTreeMap<String, 
         }
         let wants_sql = shape.imports.keys().any(|name| name.starts_with("wharf:store/sql@"));
         if wants_sql && !grants.database {
-            say(format!("imports `wharf:store/sql`: grant it a database with `database = true` in [services.{service}]"));
+            say(format!(
+                "imports `wharf:store/sql`: grant it a database with `database = true` in [services.{service}]"
+            ));
         }
         if shape.has_migrations() && !grants.database {
             say(format!("has migrations but no database: set `database = true` in [services.{service}]"));

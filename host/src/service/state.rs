@@ -21,6 +21,10 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 /// How long a call may take that a guest makes on its own account, after all calls to it were answered.
 const BACKGROUND_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How many resources of the host (bodies, headers, transactions, …) an instance may hold at a time. wasmtime's own
+/// default would let a guest that forgets to drop them take gigabytes of the host.
+const MOST_RESOURCES: usize = 20_000;
+
 /// The data of a service's stores.
 pub struct State {
     pub(super) scope: Arc<Scope>,
@@ -70,10 +74,12 @@ impl State {
             .allow_udp(false)
             .allow_ip_name_lookup(false)
             .build();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MOST_RESOURCES);
         Self {
             calls: Calls::default(),
             limits: StoreLimits::new(scope.limits),
-            table: ResourceTable::new(),
+            table,
             wasi,
             http: WasiHttpCtx::new(),
             hooks: Hooks::new(scope.clone()),
@@ -93,10 +99,7 @@ impl State {
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
         crate::outbound::add_to_linker(&mut linker)?;
         wasmtime_wasi_config::add_to_linker(&mut linker, |state| WasiConfig::new(&state.config))?;
-        crate::store::add_to_linker(&mut linker, |state| SqlView {
-            ctx: &mut state.sql,
-            table: &mut state.table,
-        })?;
+        crate::store::add_to_linker(&mut linker, |state| SqlView { ctx: &mut state.sql, table: &mut state.table })?;
         crate::events::binding::add_to_linker(&mut linker, State::publisher, |store| Some(current_call(store)))?;
         Ok(linker)
     }

@@ -21,6 +21,7 @@ use futures::stream::{FuturesUnordered, Stream};
 use std::{
     future::poll_fn,
     pin::{Pin, pin},
+    sync::atomic::{AtomicBool, Ordering},
     task::Poll,
 };
 use tokio::time::{Duration, Sleep, sleep};
@@ -31,6 +32,10 @@ use wasmtime::{
 
 /// How long a guest may go on after all its calls are answered and their bodies sent.
 const LINGER: Duration = Duration::from_secs(10);
+
+/// How long a body may lie there with nobody taking anything of it. It holds an instance meanwhile, and its reader may be
+/// a neighbour that has forgotten it.
+const UNREAD: Duration = Duration::from_secs(300);
 
 /// An instance with its store.
 pub(super) struct Worker {
@@ -93,30 +98,52 @@ async fn run(seat: &Seat, worker: &mut Worker) -> End {
     budget.reset();
     store.set_epoch_deadline(1);
 
-    let run = store.run_concurrent(async |accessor| calls(accessor, exports, seat, served).await);
+    // The loop inside was polled: nothing holds the store.
+    let polled = AtomicBool::new(false);
+    let run = store.run_concurrent(async |accessor| calls(accessor, exports, seat, served, &polled).await);
     let mut run = pin!(run);
     let mut linger: Option<Pin<Box<Sleep>>> = None;
+    let mut unread: Option<Pin<Box<Sleep>>> = None;
+    let mut frames = 0;
     let ended = poll_fn(|cx| {
         clock.guest_entered();
         let ticks = budget.ticks();
+        polled.store(false, Ordering::Relaxed);
         if let Poll::Ready(ended) = run.as_mut().poll(cx) {
             return Poll::Ready(Some(ended));
         }
         // A guest that was interrupted computes still; one that was not waits for something.
-        let waits = budget.ticks() == ticks;
-        if waits {
+        let computes = budget.ticks() != ticks;
+        if !computes {
             budget.reset();
         }
+        // NB: a guest that waits in a synchronous import holds its store, and nothing can be begun in it (wasmtime
+        // #11869). That shows at the second poll only, so a call may be handed in before.
+        let waits = !computes && polled.load(Ordering::Relaxed);
         desk.set_waits(waits);
-        if waits && seat.pool().has_queued() && desk.load() < seat.pool().settings().concurrency {
-            cx.waker().wake_by_ref();
+        if waits {
+            if seat.pool().has_queued() && desk.has_room(seat.pool().settings().concurrency) {
+                cx.waker().wake_by_ref();
+            }
+        } else if desk.has_waiting() {
+            seat.give_back();
         }
         match desk.poll_callers(cx) {
-            Callers::Wait => linger = None,
+            Callers::Wait => (linger, unread) = (None, None),
             Callers::GaveUp => return Poll::Ready(None),
+            Callers::Read => {
+                linger = None;
+                if frames != desk.frames() {
+                    frames = desk.frames();
+                    unread = None;
+                }
+                if unread.get_or_insert_with(|| Box::pin(sleep(UNREAD))).as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+            }
             Callers::Answered => {
-                let linger = linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
-                if linger.as_mut().poll(cx).is_ready() {
+                unread = None;
+                if linger.get_or_insert_with(|| Box::pin(sleep(LINGER))).as_mut().poll(cx).is_ready() {
                     return Poll::Ready(None);
                 }
             }
@@ -153,11 +180,13 @@ async fn calls(
     exports: &InstanceExports,
     seat: &Seat,
     served: &mut u64,
+    polled: &AtomicBool,
 ) -> wasmtime::Result<bool> {
     let desk = seat.desk();
     let settings = seat.pool().settings();
     let mut under_way = FuturesUnordered::new();
     poll_fn(|cx| {
+        polled.store(true, Ordering::Relaxed);
         loop {
             match Pin::new(&mut under_way).poll_next(cx) {
                 Poll::Ready(Some(Ok(()))) => continue,
@@ -167,21 +196,23 @@ async fn calls(
             let retire = *served >= settings.reuse;
             if retire {
                 desk.close();
-            } else if under_way.len() < settings.concurrency {
+            } else if seat.pool().has_queued()
+                && (under_way.is_empty() || desk.waits())
+                && desk.has_room(settings.concurrency)
+            {
                 seat.take_queued();
             }
             if under_way.len() < settings.concurrency
                 && let Some(call) = desk.poll_take(cx)
             {
                 *served += 1;
+                // It computes first, as far as anybody knows: the next one in the queue is for whoever is free sooner.
+                desk.set_waits(false);
                 under_way.push(begin(accessor, exports, seat, call));
                 continue;
             }
             // Tasks of the guest that outlive their call (a body that is still being written) keep it going.
-            if under_way.is_empty()
-                && accessor.poll_no_interesting_tasks(cx).is_ready()
-                && (desk.close_if_empty())
-            {
+            if under_way.is_empty() && accessor.poll_no_interesting_tasks(cx).is_ready() && (desk.close_if_empty()) {
                 return Poll::Ready(Ok(retire));
             }
             return Poll::Pending;
@@ -191,24 +222,19 @@ async fn calls(
 }
 
 /// Runs one call to its answer. An error is the end of the whole store.
-async fn begin(
-    accessor: &Accessor<State>,
-    exports: &InstanceExports,
-    seat: &Seat,
-    call: Call,
-) -> wasmtime::Result<()> {
+async fn begin(accessor: &Accessor<State>, exports: &InstanceExports, seat: &Seat, call: Call) -> wasmtime::Result<()> {
     let Call { context, work, reply } = call;
     let desk = seat.desk();
     let ticket = desk.begin(reply);
     let answer = match work {
-        Work::Http(request) => {
-            match &exports.http {
-                Some(handler) => http::handle(accessor, handler, desk, context, request).await?.map(Answer::Http),
-                None => Err(absent(seat, format_args!("no handler for HTTP requests"))),
-            }
-        }
+        Work::Http(request) => match &exports.http {
+            Some(handler) => http::handle(accessor, handler, desk, context, request).await?.map(Answer::Http),
+            None => Err(absent(seat, format_args!("no handler for HTTP requests"))),
+        },
         Work::Function(key, params) => match seat.pool().exports().position(&key) {
-            Some(at) => function(accessor, exports.functions[at], context, &params).await.map(Answer::Function).map(Ok)?,
+            Some(at) => {
+                function(accessor, exports.functions[at], context, &params).await.map(Answer::Function).map(Ok)?
+            }
             None => Err(absent(seat, format_args!("no function `{}` of `{}`", key.function, key.interface))),
         },
         Work::Event(event, attempt) => match &exports.handler {
