@@ -258,7 +258,9 @@ impl Pool {
         match timeout(INSTANTIATE_LIMIT, self.pre.instantiate_async(&mut store)).await {
             Ok(Ok(instance)) => Ok((store, instance)),
             Ok(Err(error)) => Err(self.not_instantiated(&error)),
-            Err(_) => Err(self.not_instantiated(&wasmtime::format_err!("it was not ready within {INSTANTIATE_LIMIT:?}"))),
+            Err(_) => {
+                Err(self.not_instantiated(&wasmtime::format_err!("it was not ready within {INSTANTIATE_LIMIT:?}")))
+            }
         }
     }
 
