@@ -289,6 +289,12 @@ impl Pool {
         drop(at_rest);
     }
 
+    /// How many instances it counts, at rest and under way.
+    #[cfg(test)]
+    pub fn counted(&self) -> usize {
+        self.lock().instances
+    }
+
     pub fn snapshot(&self) -> PoolSnapshot {
         let inner = self.lock();
         PoolSnapshot {
