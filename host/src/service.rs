@@ -38,3 +38,6 @@ pub use {
     shape::{Grants, Misfit, Shape, misfits},
     state::State,
 };
+
+#[cfg(test)]
+mod tests;

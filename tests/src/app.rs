@@ -62,8 +62,7 @@ impl App {
     /// Writes another manifest; see [`App::new`].
     pub fn write(&self, manifest: &str) {
         let mut text = String::new();
-        for (section, content) in
-            [("app", "name = \"test\"\ndata = \"data\""), ("gateway", "listen = \"127.0.0.1:0\"")]
+        for (section, content) in [("app", "name = \"test\"\ndata = \"data\""), ("gateway", "listen = \"127.0.0.1:0\"")]
         {
             let head = format!("[{section}]");
             if !manifest.lines().any(|line| line.trim() == head) {

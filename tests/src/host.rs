@@ -41,7 +41,8 @@ impl Host {
     /// When it ends instead, or is not ready within [`PATIENCE`].
     pub async fn start_with(app: &App, more: &[&str]) -> Self {
         let manifest = app.manifest().display().to_string();
-        let args: Vec<_> = ["--manifest", &manifest, "up", "--access-log", "off"].into_iter().chain(more.iter().copied()).collect();
+        let args: Vec<_> =
+            ["--manifest", &manifest, "up", "--access-log", "off"].into_iter().chain(more.iter().copied()).collect();
         let mut command = app.command(&args);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("wharf can be run");

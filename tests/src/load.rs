@@ -88,7 +88,13 @@ impl Report {
     /// That each request was answered with 200.
     #[track_caller]
     pub fn assert_all_served(&self) {
-        assert!(self.failures.is_empty(), "{} of {}: {:?}", self.failures.len(), self.answers.len(), self.failures.first());
+        assert!(
+            self.failures.is_empty(),
+            "{} of {}: {:?}",
+            self.failures.len(),
+            self.answers.len(),
+            self.failures.first()
+        );
         let other: Vec<_> = self.answers.iter().filter(|(answer, _)| answer.status != 200).collect();
         assert!(other.is_empty(), "{} of {}: {:?}", other.len(), self.answers.len(), other.first());
     }

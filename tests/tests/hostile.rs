@@ -92,7 +92,10 @@ async fn a_trap_ends_its_own_call_and_nothing_else() {
     let neighbours = Load::start(host.address(), "/hello", 2);
     for _ in 0..5 {
         let problem = host.get("/trap/trap").await.assert_fault(502, "trapped");
-        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("service `trap` trapped")), "{problem}");
+        assert!(
+            problem["detail"].as_str().is_some_and(|detail| detail.contains("service `trap` trapped")),
+            "{problem}"
+        );
         host.get("/trap/alive").await.assert_text(200, "alive");
     }
     for answer in at_once(&host, "/trap/trap", 60).await {

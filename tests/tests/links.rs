@@ -69,7 +69,10 @@ async fn a_value_that_is_too_large_ends_its_call_and_not_the_host() {
 
 #[tokio::test]
 async fn a_fault_has_its_place_in_the_result() {
-    let app = App::new(&APP.replace("[policy.edges.\"caller -> callee\"]\ndeadline = \"30s\"", "[policy.edges.\"caller -> callee\"]\ndeadline = \"500ms\""));
+    let app = App::new(&APP.replace(
+        "[policy.edges.\"caller -> callee\"]\ndeadline = \"30s\"",
+        "[policy.edges.\"caller -> callee\"]\ndeadline = \"500ms\"",
+    ));
     let host = app.start().await;
     host.get("/find?key=trap").await.assert_text(503, "fault FaultKind::Trapped");
     host.get("/find?key=wait").await.assert_text(503, "fault FaultKind::DeadlineExceeded");
@@ -110,11 +113,15 @@ async fn without_a_place_for_it_the_callers_own_call_fails_and_names_the_cause()
 
 #[tokio::test]
 async fn calls_go_only_where_the_manifest_lets_them() {
-    let app = App::new(&APP.replace("calls = [\"callee\"]\n", "").replace("[policy.edges.\"caller -> callee\"]\ndeadline = \"30s\"\n", ""));
+    let app = App::new(
+        &APP.replace("calls = [\"callee\"]\n", "")
+            .replace("[policy.edges.\"caller -> callee\"]\ndeadline = \"30s\"\n", ""),
+    );
     for command in ["up", "check"] {
         let done = app.wharf(&[command]).await;
         assert_eq!(done.code(), Some(1), "{done:?}");
-        let expected = "`probe:shapes/shapes@0.1.0`, which `callee` exports, but `services.caller.calls` does not name it";
+        let expected =
+            "`probe:shapes/shapes@0.1.0`, which `callee` exports, but `services.caller.calls` does not name it";
         assert!(done.stderr.contains(expected), "{}", done.stderr);
     }
 }

@@ -33,7 +33,8 @@ async fn the_breaker_opens_after_its_failures_and_says_so() {
     let rejected = host.get("/alive").await;
     let problem = rejected.assert_fault(503, "circuit-open");
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("gateway -> trap")), "{problem}");
-    let after: u64 = rejected.header("retry-after").and_then(|after| after.parse().ok()).expect("it says when to come again");
+    let after: u64 =
+        rejected.header("retry-after").and_then(|after| after.parse().ok()).expect("it says when to come again");
     assert!((3000..=3600).contains(&after), "{after}");
 
     let edge = host.edge(&app, "gateway -> trap").await;
@@ -106,7 +107,11 @@ async fn hold(host: &Host, app: &App, origin: &Origin, times: usize, under_way: 
     eventually("calls are under way", async || {
         let edge = host.edge(app, "gateway -> caller").await;
         let count = |name: &str| edge[name].as_u64().unwrap_or_default() as usize;
-        if count("in_flight") + count("queued") == under_way && count("calls") == times { Ok(()) } else { Err(edge.to_string()) }
+        if count("in_flight") + count("queued") == under_way && count("calls") == times {
+            Ok(())
+        } else {
+            Err(edge.to_string())
+        }
     })
     .await;
     asks
@@ -160,7 +165,11 @@ breaker = false
         assert!(answer.header("retry-after").is_some(), "{answer:?}");
     }
     let service = host.service(&app, "caller").await;
-    assert_eq!((&service["instances"]["in_flight"], &service["instances"]["queued"]), (&json!(4), &json!(1)), "{service}");
+    assert_eq!(
+        (&service["instances"]["in_flight"], &service["instances"]["queued"]),
+        (&json!(4), &json!(1)),
+        "{service}"
+    );
     origin.let_go();
     for answer in asks.join_all().await {
         answer.assert_text(200, "outside");

@@ -223,7 +223,9 @@ async fn malformed_requests_are_the_clients_fault_and_the_host_goes_on() {
 async fn names_are_unicode() {
     let app = App::shop("");
     let host = app.start().await;
-    for (at, name) in ["Žofie Čapková", "王小明", "محمد", "👩‍👩‍👧‍👦", "O'Brien; DROP TABLE users", "\u{202e}dlrow"].into_iter().enumerate() {
+    for (at, name) in
+        ["Žofie Čapková", "王小明", "محمد", "👩‍👩‍👧‍👦", "O'Brien; DROP TABLE users", "\u{202e}dlrow"].into_iter().enumerate()
+    {
         let id = register(&host, &format!("u{at}@example.com"), name).await;
         let found = host.get(&format!("/api/users/{id}")).await;
         assert_eq!(found.json()["name"], name);

@@ -7,16 +7,21 @@
 //! `fault(fault)` (see `wharf:platform/faults`): then the caller gets it as a value. Else it fails the caller's own call.
 
 use super::{
+    CallContext,
     edge::Edge,
     exports::FunctionKey,
     state::{State, current_call},
 };
 use crate::policy::{Fault, FaultKind};
 use std::sync::Arc;
+use tokio::time::{Duration, sleep};
 use wasmtime::component::{
     LinkerInstance, Val,
     types::{ComponentFunc, Type},
 };
+
+/// How long a guest whose time is over may hold its store, so that the one who waits for it can be the first to go.
+const GRACE: Duration = Duration::from_millis(10);
 
 /// Whether a function's result has a place for a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +50,9 @@ pub(super) fn define(
                     current_call(access.as_context_mut())
                 });
                 let answer = edge.function(&context, &key, params.into()).await;
+                if place == FaultPlace::Nowhere && is_too_late(&answer, &context) {
+                    return std::future::pending().await;
+                }
                 settle(answer, place, &key, &edge, results)
             })
         })
@@ -54,10 +62,21 @@ pub(super) fn define(
             let context = current_call(store);
             Box::new(async move {
                 let answer = edge.function(&context, &key, params.into()).await;
+                if place == FaultPlace::Nowhere && is_too_late(&answer, &context) {
+                    // Others in this instance can't go on while a synchronous import holds the store.
+                    sleep(GRACE).await;
+                }
                 settle(answer, place, &key, &edge, results)
             })
         })
     }
+}
+
+/// Whether the time of the caller's own call is over. Whoever made that call drops it in this very moment, and the
+/// instance goes once nobody else waits for it; a trap would take the calls of all others along.
+fn is_too_late(answer: &Result<Vec<Val>, Fault>, context: &CallContext) -> bool {
+    let late = answer.as_ref().is_err_and(|fault| fault.kind() == FaultKind::DeadlineExceeded);
+    late && context.remaining().is_zero()
 }
 
 fn settle(

@@ -200,6 +200,7 @@ impl Pool {
     }
 
     /// Gives `call` an instance of its own: one at rest, else a new one.
+    #[expect(clippy::result_large_err, reason = "the call itself comes back, and is moved on")]
     fn take_instance(self: &Arc<Self>, inner: &mut Inner, call: Call) -> Result<Drive, Call> {
         let worker = inner.at_rest.pop();
         if worker.is_none() {
@@ -258,7 +259,9 @@ impl Pool {
         match timeout(INSTANTIATE_LIMIT, self.pre.instantiate_async(&mut store)).await {
             Ok(Ok(instance)) => Ok((store, instance)),
             Ok(Err(error)) => Err(self.not_instantiated(&error)),
-            Err(_) => Err(self.not_instantiated(&wasmtime::format_err!("it was not ready within {INSTANTIATE_LIMIT:?}"))),
+            Err(_) => {
+                Err(self.not_instantiated(&wasmtime::format_err!("it was not ready within {INSTANTIATE_LIMIT:?}")))
+            }
         }
     }
 
@@ -285,6 +288,12 @@ impl Pool {
         let at_rest = std::mem::take(&mut inner.at_rest);
         drop(inner);
         drop(at_rest);
+    }
+
+    /// How many instances it counts, at rest and under way.
+    #[cfg(test)]
+    pub fn counted(&self) -> usize {
+        self.lock().instances
     }
 
     pub fn snapshot(&self) -> PoolSnapshot {

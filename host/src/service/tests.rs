@@ -1,0 +1,6 @@
+mod components;
+mod house;
+mod instances;
+mod links;
+mod stress;
+mod trouble;

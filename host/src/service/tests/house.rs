@@ -1,0 +1,171 @@
+//! A host without gateway and manifest: services made of a few lines of WebAssembly text, and edges between them.
+
+use crate::{
+    engine::{CodeCache, Engine, Limits},
+    events::{Bus, BusConfig, BusKind},
+    outbound::Outbound,
+    policy::{Fault, Policy, RetryPolicy},
+    service::{
+        CallContext, Edge, Endpoint, FunctionKey, Grants, InstanceSettings, PoolSnapshot, Revision, RevisionError,
+        RevisionInfo, Scope, Service, Shape,
+    },
+    telemetry::TraceContext,
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+use tokio::time::Instant;
+use wasmtime::component::{Component, Val};
+
+/// One for all tests: an engine reserves terabytes of address space, and what one test compiled serves the others.
+static ENGINE: LazyLock<Arc<Engine>> = LazyLock::new(|| {
+    let cache = std::env::temp_dir().join(format!("wharf-service-tests-{}", std::process::id()));
+    Arc::new(Engine::new(&cache).unwrap())
+});
+
+pub const DEFAULTS: InstanceSettings =
+    InstanceSettings { max: 2, concurrency: 16, reuse: 1000, queue: 16, cpu: Duration::from_millis(100) };
+
+/// A service that is to be: its name, its component, whom it may call.
+pub struct Plan {
+    pub name: &'static str,
+    pub wat: String,
+    pub calls: &'static [&'static str],
+    pub settings: InstanceSettings,
+}
+
+pub struct House {
+    pub services: BTreeMap<&'static str, Arc<Service>>,
+    pub edges: HashMap<(&'static str, &'static str), Arc<Edge>>,
+    scopes: BTreeMap<&'static str, Arc<Scope>>,
+    grants: BTreeMap<String, Grants>,
+    shapes: BTreeMap<String, Arc<Shape>>,
+    _bus: Bus,
+}
+
+pub fn plan(name: &'static str, wat: String, calls: &'static [&'static str]) -> Plan {
+    Plan { name, wat, calls, settings: DEFAULTS }
+}
+
+pub fn component(wat: &str) -> Component {
+    let wasm = wat::parse_str(wat).unwrap_or_else(|error| panic!("{error}"));
+    let hash = CodeCache::content_hash(&wasm);
+    ENGINE.cache().load(ENGINE.wasmtime(), &wasm, &hash).unwrap_or_else(|error| panic!("{error}"))
+}
+
+pub fn key(interface: &str, function: &str) -> Arc<FunctionKey> {
+    Arc::new(FunctionKey { interface: interface.into(), function: function.into() })
+}
+
+pub fn context() -> CallContext {
+    within(Duration::from_secs(5))
+}
+
+pub fn within(limit: Duration) -> CallContext {
+    CallContext { caller: "test".into(), deadline: Instant::now() + limit, trace: TraceContext::root() }
+}
+
+impl Plan {
+    pub fn with(self, change: impl FnOnce(&mut InstanceSettings)) -> Self {
+        let mut settings = self.settings;
+        change(&mut settings);
+        Self { settings, ..self }
+    }
+}
+
+impl House {
+    /// Builds all services and starts them.
+    pub async fn new(plans: Vec<Plan>) -> Self {
+        let house = Self::unstarted(&plans).await;
+        for plan in &plans {
+            let revision = house.revision(plan).unwrap();
+            house.services[plan.name].swap(Some(Arc::new(revision)));
+        }
+        house
+    }
+
+    /// Builds all services, none of which has a revision.
+    pub async fn unstarted(plans: &[Plan]) -> Self {
+        let config = BusConfig { app: "test".into(), kind: BusKind::Embedded, publishes: HashMap::new() };
+        let bus = Bus::start(config, Vec::new()).await.unwrap();
+        let services: BTreeMap<_, _> = plans.iter().map(|plan| (plan.name, Service::new(plan.name))).collect();
+        let mut edges = HashMap::new();
+        for plan in plans {
+            let policy = || Policy::try_new(Duration::from_secs(5), RetryPolicy::never(), None, None).unwrap();
+            let ends = |name: &str| Endpoint::Service(services[name].clone());
+            edges.insert(("test", plan.name), Edge::new("test", plan.name, policy(), ends(plan.name)));
+            for callee in plan.calls {
+                edges.insert((plan.name, *callee), Edge::new(plan.name, callee, policy(), ends(callee)));
+            }
+        }
+        let scope = |plan: &Plan| {
+            let own = plan.calls.iter().map(|callee| (callee.to_string(), edges[&(plan.name, *callee)].clone()));
+            Arc::new(Scope {
+                name: plan.name.into(),
+                edges: own.collect(),
+                outbound: Outbound::default(),
+                publisher: bus.publisher(plan.name),
+                database: None,
+                config: BTreeMap::new(),
+                limits: Limits { memory: 4 << 20, tables: 10_000 },
+            })
+        };
+        let grants =
+            |plan: &Plan| Grants { calls: plan.calls.iter().map(ToString::to_string).collect(), ..Grants::default() };
+        Self {
+            scopes: plans.iter().map(|plan| (plan.name, scope(plan))).collect(),
+            grants: plans.iter().map(|plan| (plan.name.into(), grants(plan))).collect(),
+            shapes: plans.iter().map(|plan| (plan.name.into(), Arc::new(Shape::of(&component(&plan.wat))))).collect(),
+            services,
+            edges,
+            _bus: bus,
+        }
+    }
+
+    /// A fresh revision after `plan`.
+    pub fn revision(&self, plan: &Plan) -> Result<Revision, RevisionError> {
+        let info = RevisionInfo { number: 1, hash: String::new(), origin: "test".into(), loaded: String::new() };
+        let (scope, grants) = (&self.scopes[plan.name], &self.grants[plan.name]);
+        Revision::link(&ENGINE, &component(&plan.wat), info, scope, grants, &self.shapes, plan.settings)
+    }
+
+    /// Calls a function of `service`'s interface, which goes by `t:<service>/work`.
+    pub async fn call(&self, service: &str, function: &str, params: &[u32]) -> Result<u32, Fault> {
+        self.call_within(context(), service, function, params).await
+    }
+
+    pub async fn call_within(
+        &self,
+        context: CallContext,
+        service: &str,
+        function: &str,
+        params: &[u32],
+    ) -> Result<u32, Fault> {
+        let key = key(&format!("t:{service}/work"), function);
+        let params: Vec<_> = params.iter().map(|&value| Val::U32(value)).collect();
+        let results =
+            self.edges[&("test", self.services[service].name().as_ref())].function(&context, &key, params.into());
+        match results.await?.as_slice() {
+            [Val::U32(value)] => Ok(*value),
+            [] => Ok(0),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn instances(&self, service: &str) -> PoolSnapshot {
+        self.services[service].revision().unwrap().instances()
+    }
+
+    /// Waits until nothing is under way any more.
+    pub async fn quiet(&self) {
+        let limit = Instant::now() + Duration::from_secs(20);
+        for service in self.services.keys() {
+            while self.instances(service).under_way + self.instances(service).queued > 0 {
+                assert!(Instant::now() < limit, "{service} is not at rest: {:?}", self.instances(service));
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+}

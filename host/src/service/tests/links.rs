@@ -1,0 +1,135 @@
+//! Typed links between components.
+
+use super::{
+    components::{leaf, relay},
+    house::{House, component, plan, within},
+};
+use crate::{
+    policy::FaultKind,
+    service::{Grants, Shape, misfits},
+};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+fn chain() -> Vec<super::house::Plan> {
+    vec![
+        plan("a", relay("t:a/work", "t:b/work"), &["b"]),
+        plan("b", relay("t:b/work", "t:c/work"), &["c"]),
+        plan("c", leaf("t:c/work"), &[]),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_nest() {
+    let house = House::new(chain()).await;
+    assert_eq!(house.call("a", "add", &[20, 22]).await, Ok(42), "by synchronous imports");
+    assert_eq!(house.call("a", "sleep", &[10]).await, Ok(1), "by asynchronous imports");
+    house.quiet().await;
+    for service in ["a", "b", "c"] {
+        assert_eq!(house.instances(service).at_rest, 1, "{service}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_travels_with_the_call() {
+    let house = House::new(chain()).await;
+    let begun = tokio::time::Instant::now();
+    let fault = house.call_within(within(Duration::from_millis(30)), "a", "sleep", &[1000]).await.unwrap_err();
+    assert_eq!(fault.kind(), FaultKind::DeadlineExceeded);
+    assert_eq!(begun.elapsed().as_millis() / 10, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_too_late_traps_nobody() {
+    let [a, b, c] = <[_; 3]>::try_from(chain()).ok().unwrap();
+    let house = House::new(vec![a.with(|it| it.max = 1), b, c]).await;
+    let (late, other) = tokio::join!(
+        house.call_within(within(Duration::from_millis(30)), "a", "sleep", &[1000]),
+        house.call("a", "sleep", &[100]),
+    );
+    assert_eq!(late.unwrap_err().kind(), FaultKind::DeadlineExceeded);
+    assert!(other.is_ok(), "{other:?}");
+}
+
+#[tokio::test]
+async fn a_fault_without_a_place_in_the_result_fails_the_caller() {
+    let house = House::new(chain()).await;
+    let fault = house.call("a", "trap", &[]).await.unwrap_err();
+    assert_eq!(fault.kind(), FaultKind::Trapped);
+    assert_eq!(
+        fault.message(),
+        "service `a` trapped: `trap` of `t:b/work` failed on `a -> b`, and its result has no case `fault(fault)` to say \
+         so: trapped: service `b` trapped: `trap` of `t:c/work` failed on `b -> c`, and its result has no case \
+         `fault(fault)` to say so: trapped: service `c` trapped: wasm trap: wasm `unreachable` instruction executed"
+    );
+    assert_eq!(house.call("a", "add", &[1, 1]).await, Ok(2));
+}
+
+fn misfits_of(services: &[(&str, String, &[&str])]) -> Vec<String> {
+    let shapes: BTreeMap<_, _> =
+        services.iter().map(|(name, wat, _)| (name.to_string(), Arc::new(Shape::of(&component(wat))))).collect();
+    let grants = services.iter().map(|(name, _, calls)| {
+        let calls = calls.iter().map(ToString::to_string).collect();
+        (name.to_string(), Grants { calls, ..Grants::default() })
+    });
+    misfits(&shapes, &grants.collect()).into_iter().map(|it| format!("{} {}", it.service, it.message)).collect()
+}
+
+fn offers(interface: &str, function: &str) -> String {
+    format!(
+        r#"(component
+             (core module $m (func (export "f") (param i32) (result i32) (local.get 0)))
+             (core instance $i (instantiate $m))
+             (func $f {function} (canon lift (core func $i "f")))
+             (instance $out (export "f" (func $f)))
+             (export "{interface}" (instance $out)))"#
+    )
+}
+
+fn wants(interface: &str, function: &str) -> String {
+    format!(r#"(component (import "{interface}" (instance (export "f" (func {function})))))"#)
+}
+
+#[test]
+fn what_does_not_fit_is_told_with_both_sides() {
+    let u32s = r#"(param "n" u32) (result u32)"#;
+    let bool = r#"(param "n" u32) (result bool)"#;
+    assert_eq!(misfits_of(&[("a", wants("t:b/x", u32s), &["b"]), ("b", offers("t:b/x", u32s), &[])]), [""; 0]);
+    assert_eq!(
+        misfits_of(&[("a", wants("t:b/x", bool), &["b"]), ("b", offers("t:b/x", u32s), &[])]),
+        ["a `f` of `t:b/x` is not what `b` exports\n  \
+          expected: func(n: u32) -> bool\n  \
+          found:    func(n: u32) -> u32"]
+    );
+    assert_eq!(
+        misfits_of(&[("a", wants("t:b/x", u32s), &[]), ("b", offers("t:b/x", u32s), &[])]),
+        ["a imports `t:b/x`, which `b` exports, but `services.a.calls` does not name it"]
+    );
+    assert_eq!(
+        misfits_of(&[("a", wants("t:b/x", u32s), &["b"]), ("b", offers("t:b/y", u32s), &[])]),
+        ["a imports `t:b/x`, which neither the host nor any service of the manifest offers"]
+    );
+    assert_eq!(
+        misfits_of(&[
+            ("a", wants("t:b/x", u32s), &["b", "c"]),
+            ("b", offers("t:b/x", u32s), &[]),
+            ("c", offers("t:b/x", u32s), &[])
+        ]),
+        ["a imports `t:b/x`, and `b` and `c` all export it: leave one of them in `services.a.calls`"]
+    );
+}
+
+#[test]
+fn resources_do_not_travel() {
+    let importer = r#"(component (import "t:b/x" (instance
+        (export "r" (type $r (sub resource)))
+        (export "f" (func (param "r" (own $r)))))))"#;
+    let found =
+        misfits_of(&[("a", importer.into(), &["b"]), ("b", offers("t:b/x", r#"(param "n" u32) (result u32)"#), &[])]);
+    assert_eq!(
+        found,
+        [
+            "a `f` of `t:b/x` has a resource in its type, which can't pass from one service to another: use plain values \
+          (records, variants, lists, options, results)"
+        ]
+    );
+}
