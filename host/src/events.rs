@@ -15,7 +15,6 @@
 
 pub mod binding;
 
-mod backoff;
 mod bus;
 mod dispatcher;
 mod event;
@@ -25,7 +24,6 @@ mod subscription;
 #[cfg(test)]
 mod testing;
 
-pub use backoff::Backoff;
 pub use bus::{Bus, BusConfig, BusError, BusKind, PublishError, Publisher, RedisConfig};
 pub use event::{Event, InvalidEvent, MAX_CONTENT_TYPE, MAX_DATA, MAX_SUBJECT, MAX_TOPIC, NewEvent};
 pub use meter::{BusSnapshot, Connection, SubscriptionSnapshot};

@@ -14,6 +14,7 @@
 //! Everything here is a state machine over tokio's clock. Nothing knows wasmtime, hyper or the manifest, so that every
 //! transition can be tested on a paused clock.
 
+mod backoff;
 mod breaker;
 mod bulkhead;
 mod deadline;
@@ -24,6 +25,7 @@ mod retry;
 mod totals;
 
 pub use self::{
+    backoff::Backoff,
     breaker::{Admission, Breaker, BreakerPolicy, BreakerSnapshot, BreakerState, Rejected, TripReason},
     bulkhead::BulkheadPolicy,
     fault::{Fault, FaultKind, Result},

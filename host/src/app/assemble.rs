@@ -249,7 +249,7 @@ fn outbound(
     let mut outbound = Outbound::default();
     for origin in &service.outbound {
         let (text, uri) = (origin.to_string(), origin.to_uri());
-        let endpoint = Endpoint::External(External::new(uri.clone(), client.clone()));
+        let endpoint = Endpoint::External(Box::new(External::new(uri.clone(), client.clone())));
         outbound.allow(&uri, Edge::new(name, &text, policy(manifest, name, &text)?, endpoint));
     }
     Ok(outbound)

@@ -1,7 +1,7 @@
 //! Subscriptions: who wants the events of a topic, how many at a time, and what happens when it does not go well.
 
-use super::{Backoff, Event};
-use crate::policy::Fault;
+use super::Event;
+use crate::policy::{Backoff, Fault};
 use futures::future::BoxFuture;
 use std::{fmt, sync::Arc, time::Duration};
 

@@ -6,8 +6,8 @@ mod server;
 pub(super) use proxy::Proxy;
 pub(super) use server::Server;
 
-use super::{Backoff, Bus, BusConfig, BusKind, DeliveryPolicy, Event, Subscriber, Subscription, Verdict};
-use crate::policy::{Fault, FaultKind};
+use super::{Bus, BusConfig, BusKind, DeliveryPolicy, Event, Subscriber, Subscription, Verdict};
+use crate::policy::{Backoff, Fault, FaultKind};
 use futures::{FutureExt, future::BoxFuture};
 use std::sync::Arc;
 use tokio::{

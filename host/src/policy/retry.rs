@@ -5,7 +5,7 @@
 //! would come back together if they all paused alike; spread over the whole interval they do the least work in total.
 //! That matters more here than a minimal pause, which full jitter does not promise.
 
-use super::{Fault, FaultKind, InvalidPolicy, invalid};
+use super::{Backoff, Fault, FaultKind, InvalidPolicy, invalid};
 use std::{fmt, sync::Arc, time::Duration};
 
 /// When a fault is followed by another attempt.
@@ -69,9 +69,7 @@ impl RetryPolicy {
 
     /// The longest pause after the attempt of this number (from 1) failed.
     pub fn ceiling(&self, number: u32) -> Duration {
-        // `checked_shl` only refuses a shift of the whole width, and an attempt's number is at most 10.
-        let factor = 1_u32.checked_shl(number.saturating_sub(1)).unwrap_or(u32::MAX);
-        self.backoff.saturating_mul(factor).min(self.max_backoff)
+        Backoff { first: self.backoff, max: self.max_backoff, jitter: 1.0 }.ceiling(number)
     }
 
     /// How long to pause before the next attempt, after the attempt of this number (from 1) ended with `fault`; `None`

@@ -21,6 +21,7 @@ pub(super) struct Call {
 }
 
 /// What is asked of the service.
+#[expect(clippy::large_enum_variant, reason = "requests are what most calls are; a box would cost each of them")]
 pub(super) enum Work {
     Http(Request<Body>),
     Function(Arc<FunctionKey>, Arc<[Val]>),

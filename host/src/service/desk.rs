@@ -76,6 +76,7 @@ impl Desk {
     }
 
     /// Hands in a call, unless the worker has enough to do, computes, or takes no more: then it comes back.
+    #[expect(clippy::result_large_err, reason = "the call itself comes back, and is moved on")]
     pub fn join(&self, call: Call, concurrency: usize) -> Result<(), Call> {
         if !self.waits() {
             return Err(call);

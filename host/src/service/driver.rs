@@ -13,12 +13,22 @@
 //! caller by the same task, right after. What is still under way when the task has its answer (a body that streams, or
 //! other callers' calls in the same instance) goes on in a task of its own.
 
-use futures::stream::{FuturesUnordered, Stream};
+use futures::{
+    stream::{FuturesUnordered, Stream},
+    task::AtomicWaker,
+};
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::poll_fn,
     pin::{Pin, pin},
-    task::{Context, Poll},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicU8,
+            Ordering::{AcqRel, Acquire, Release},
+        },
+    },
+    task::{Context, Poll, Wake, Waker},
 };
 use tokio::runtime::Handle;
 
@@ -28,6 +38,8 @@ pub(super) type Drive = Pin<Box<dyn Future<Output = ()> + Send>>;
 thread_local! {
     /// Drives handed out by what is being polled on this thread; `None` while no set of drives is being polled.
     static HANDED_OUT: RefCell<Option<Vec<Drive>>> = const { RefCell::new(None) };
+    /// A guest was interrupted in what is being polled on this thread: others come first.
+    static INTERRUPTED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Drives that one task polls.
@@ -36,7 +48,27 @@ pub(super) struct Drives {
     running: FuturesUnordered<Drive>,
     /// Kept for its capacity: empty outside of `poll`.
     handed_out: Vec<Drive>,
+    waker: Option<Arc<InPlace>>,
 }
+
+/// A waker for what one task polls, that keeps to itself what happens within the poll.
+///
+/// Caller and callee, answer and question wake each other all the time, in the same task. Each of these wakes would
+/// have tokio queue the task once more, and another thread steal it from there: several times the cost of the call.
+struct InPlace {
+    state: AtomicU8,
+    task: AtomicWaker,
+}
+
+/// Nobody polls: a wake goes to the task.
+const IDLE: u8 = 0;
+/// The task polls, and will see by itself what is ready.
+const POLLING: u8 = 1;
+/// Something woke while the task polls: it must look once more.
+const WOKEN: u8 = 2;
+
+/// How often a poll looks once more before it lets other tasks have their turn.
+const ROUNDS: usize = 64;
 
 /// Gives `drive` to the set that is being polled on this thread.
 ///
@@ -51,6 +83,28 @@ pub(super) fn hand_out(drive: Drive) -> Result<(), Drive> {
     })
 }
 
+/// Says that a guest that is being polled on this thread was interrupted, and would go on computing at once.
+pub(super) fn interrupted() {
+    INTERRUPTED.set(true);
+}
+
+// === impl InPlace ===
+
+impl Wake for InPlace {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // NB: acquire and release, so that who looks once more sees what was done before the wake. And if the poll
+        // ends in between, its exchange of POLLING for IDLE comes first, and this one finds IDLE.
+        match self.state.compare_exchange(POLLING, WOKEN, AcqRel, Acquire) {
+            Ok(_) | Err(WOKEN) => {}
+            Err(_) => self.task.wake(),
+        }
+    }
+}
+
 // === impl Drives ===
 
 impl Drives {
@@ -60,6 +114,40 @@ impl Drives {
 
     pub fn is_empty(&self) -> bool {
         self.running.is_empty()
+    }
+
+    /// Polls by `step`, again and again until nothing in it can go on: what wakes meanwhile is this task's own business.
+    pub fn poll_in_place<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut step: impl FnMut(&mut Self, &mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        if self.is_empty() {
+            return step(self, cx);
+        }
+        let in_place = self
+            .waker
+            .get_or_insert_with(|| Arc::new(InPlace { state: AtomicU8::new(IDLE), task: AtomicWaker::new() }));
+        let in_place = in_place.clone();
+        in_place.task.register(cx.waker());
+        let waker = Waker::from(in_place.clone());
+        INTERRUPTED.set(false);
+        for _ in 0..ROUNDS {
+            in_place.state.store(POLLING, Release);
+            let polled = step(self, &mut Context::from_waker(&waker));
+            if polled.is_ready() {
+                in_place.state.store(IDLE, Release);
+                return polled;
+            }
+            match in_place.state.compare_exchange(POLLING, IDLE, AcqRel, Acquire) {
+                Ok(_) => return Poll::Pending,
+                Err(_) if INTERRUPTED.get() => break,
+                Err(_) => {}
+            }
+        }
+        in_place.state.store(IDLE, Release);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Lets all that can go on go on. Ready when no drive is left.
@@ -135,7 +223,7 @@ impl Future for Detached {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.poll(cx)
+        self.0.poll_in_place(cx, Drives::poll)
     }
 }
 

@@ -24,7 +24,7 @@ pub enum Endpoint {
     /// A service in this process.
     Service(Arc<Service>),
     /// An origin outside, by HTTP.
-    External(External),
+    External(Box<External>),
 }
 
 // === impl Edge ===

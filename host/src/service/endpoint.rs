@@ -23,7 +23,7 @@ use std::{
     future::poll_fn,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 use wasmtime::component::Val;
 
@@ -127,15 +127,18 @@ impl Service {
 
 impl Driving {
     async fn answer(&mut self) -> Result<Answer, Fault> {
+        let Self { answer, drives } = self;
         poll_fn(|cx| {
-            if let Poll::Ready(answer) = Pin::new(&mut self.answer).poll(cx) {
-                return Poll::Ready(answer);
-            }
-            if !self.drives.is_empty() {
-                let _ = self.drives.poll(cx);
-                return Pin::new(&mut self.answer).poll(cx);
-            }
-            Poll::Pending
+            drives.poll_in_place(cx, |drives, cx| {
+                if let Poll::Ready(answer) = Pin::new(&mut *answer).poll(cx) {
+                    return Poll::Ready(answer);
+                }
+                if drives.is_empty() {
+                    return Poll::Pending;
+                }
+                let _ = drives.poll(cx);
+                Pin::new(&mut *answer).poll(cx)
+            })
         })
         .await
         .unwrap_or_else(|_| Err(Fault::new(FaultKind::Cancelled, "the worker went away with the call")))
@@ -150,32 +153,32 @@ impl Driving {
         let (parts, mut body) = response.into_parts();
         let mut taken = VecDeque::new();
         let mut size = 0;
-        // Ready in one poll, or not at all: a body that has to be waited for is one that streams.
+        // All that comes without waiting: a body that has to be waited for is one that streams.
         let ended = poll_fn(|cx| {
-            loop {
-                let frame = match Pin::new(&mut body).poll_frame(cx) {
-                    Poll::Ready(frame) => frame,
-                    Poll::Pending => {
-                        let _ = self.drives.poll(cx);
-                        match Pin::new(&mut body).poll_frame(cx) {
-                            Poll::Ready(frame) => frame,
-                            Poll::Pending => return Poll::Ready(false),
+            let begun = self.drives.poll_in_place(cx, |drives, cx| {
+                loop {
+                    let frame = match Pin::new(&mut body).poll_frame(cx) {
+                        Poll::Ready(frame) => frame,
+                        Poll::Pending => {
+                            let _ = drives.poll(cx);
+                            ready!(Pin::new(&mut body).poll_frame(cx))
                         }
+                    };
+                    let Some(frame) = frame else { return Poll::Ready(true) };
+                    let data = frame.as_ref().ok().and_then(Frame::data_ref).map(Bytes::len);
+                    taken.push_back(frame);
+                    size += data.unwrap_or(0);
+                    if data.is_none() || size > COMPLETE_BODY {
+                        return Poll::Ready(false);
                     }
-                };
-                let Some(frame) = frame else { return Poll::Ready(true) };
-                let data = frame.as_ref().ok().and_then(Frame::data_ref).map(Bytes::len);
-                taken.push_back(frame);
-                size += data.unwrap_or(0);
-                if data.is_none() || size > COMPLETE_BODY {
-                    return Poll::Ready(false);
                 }
-            }
+            });
+            Poll::Ready(begun == Poll::Ready(true))
         })
         .await;
         // The end of the body was perhaps all that the guest still waited for.
         poll_fn(|cx| {
-            let _ = self.drives.poll(cx);
+            let _ = self.drives.poll_in_place(cx, Drives::poll);
             Poll::Ready(())
         })
         .await;

@@ -126,12 +126,8 @@ async fn handle_p2(
             ended?;
             response.try_recv().ok()
         }
-        futures::future::Either::Right((response, ended)) => {
-            let response = response.ok();
-            // NB: nothing else awaits the call; wasmtime goes on with it as long as the store runs.
-            drop(ended);
-            response
-        }
+        // NB: nothing awaits the call any more; wasmtime goes on with it as long as the store runs.
+        futures::future::Either::Right((response, _)) => response.ok(),
     };
     accessor.with(|mut access| access.data_mut().calls.remove(task));
     Ok(match answer {

@@ -200,6 +200,7 @@ impl Pool {
     }
 
     /// Gives `call` an instance of its own: one at rest, else a new one.
+    #[expect(clippy::result_large_err, reason = "the call itself comes back, and is moved on")]
     fn take_instance(self: &Arc<Self>, inner: &mut Inner, call: Call) -> Result<Drive, Call> {
         let worker = inner.at_rest.pop();
         if worker.is_none() {

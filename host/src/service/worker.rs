@@ -4,6 +4,7 @@ use super::{
     CallContext,
     call::{Answer, Call, Work},
     desk::Callers,
+    driver,
     exports::InstanceExports,
     http,
     pool::Seat,
@@ -114,7 +115,9 @@ async fn run(seat: &Seat, worker: &mut Worker) -> End {
         }
         // A guest that was interrupted computes still; one that was not waits for something.
         let computes = budget.ticks() != ticks;
-        if !computes {
+        if computes {
+            driver::interrupted();
+        } else {
             budget.reset();
         }
         // NB: a guest that waits in a synchronous import holds its store, and nothing can be begun in it (wasmtime

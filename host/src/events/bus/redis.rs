@@ -7,8 +7,8 @@
 
 use super::BusError;
 use crate::{
-    events::{Backoff, Connection},
-    policy::{Fault, FaultKind},
+    events::Connection,
+    policy::{Backoff, Fault, FaultKind},
 };
 use ::redis::{
     AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, RedisResult,

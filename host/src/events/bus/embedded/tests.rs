@@ -1,9 +1,9 @@
 use crate::{
     events::{
-        Backoff, BusKind, DeliveryPolicy, InvalidEvent, MAX_DATA, NewEvent, PublishError, Subscription, Verdict,
+        BusKind, DeliveryPolicy, InvalidEvent, MAX_DATA, NewEvent, PublishError, Subscription, Verdict,
         testing::{acknowledging, gated, policy, probe, start, trapped, until},
     },
-    policy::{Fault, FaultKind},
+    policy::{Backoff, Fault, FaultKind},
     telemetry::TraceContext,
 };
 use std::sync::{

@@ -1,10 +1,10 @@
 use crate::{
     events::{
-        Backoff, BusConfig, BusError, BusKind, Connection, DeliveryPolicy, NewEvent, PublishError, RedisConfig,
-        Subscriber, Subscription, Verdict,
+        BusConfig, BusError, BusKind, Connection, DeliveryPolicy, NewEvent, PublishError, RedisConfig, Subscriber,
+        Subscription, Verdict,
         testing::{Log, Proxy, SOON, Server, acknowledging, gated, policy, probe, start, trapped, until},
     },
-    policy::FaultKind,
+    policy::{Backoff, FaultKind},
     telemetry::TraceContext,
 };
 use redis::{Value, cmd};

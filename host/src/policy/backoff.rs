@@ -17,11 +17,15 @@ pub struct Backoff {
 // === impl Backoff ===
 
 impl Backoff {
+    /// The longest wait after `attempt` failed tries, counted from 1: it doubles with each.
+    pub fn ceiling(&self, attempt: u32) -> Duration {
+        let doublings = attempt.saturating_sub(1).min(31);
+        self.first.saturating_mul(1 << doublings).min(self.max)
+    }
+
     /// The wait after `attempt` failed tries, counted from 1.
     pub fn after(&self, attempt: u32) -> Duration {
-        let doublings = attempt.saturating_sub(1).min(31);
-        let full = self.first.saturating_mul(1 << doublings).min(self.max);
-        full.mul_f64(1.0 - self.jitter * fastrand::f64())
+        self.ceiling(attempt).mul_f64(1.0 - self.jitter * fastrand::f64())
     }
 }
 

@@ -1,0 +1,201 @@
+//! Guests that trap, loop or take all memory: they are stopped and named, and their neighbours go on.
+
+use std::time::Duration;
+use tokio::task::JoinSet;
+use wharf_tests::{Answer, App, Connection, Host, Load};
+
+const APP: &str = r#"
+[services.hello]
+component = "<hello-p3>"
+[[gateway.routes]]
+path = "/hello"
+service = "hello"
+
+[services.old]
+component = "<hello-p2>"
+[[gateway.routes]]
+path = "/old"
+service = "old"
+
+[services.trap]
+component = "<trap>"
+[[gateway.routes]]
+path = "/trap/{*rest}"
+service = "trap"
+strip-prefix = "/trap"
+
+[services.spin]
+component = "<spin>"
+limits = { cpu = "200ms" }
+[[gateway.routes]]
+path = "/spin/{*rest}"
+service = "spin"
+strip-prefix = "/spin"
+
+# The same with more time than its callers have.
+[services.spin-on]
+component = "<spin>"
+limits = { cpu = "30s" }
+[[gateway.routes]]
+path = "/spin-on/{*rest}"
+service = "spin-on"
+strip-prefix = "/spin-on"
+
+[services.hog]
+component = "<hog>"
+limits = { memory = "16MiB" }
+[[gateway.routes]]
+path = "/hog/{*rest}"
+service = "hog"
+strip-prefix = "/hog"
+
+[policy.defaults]
+deadline = "20s"
+retry = { attempts = 1 }
+breaker = false
+
+[policy.edges."gateway -> spin-on"]
+deadline = "500ms"
+"#;
+
+/// Asks for a path many times at once.
+async fn at_once(host: &Host, path: &str, times: usize) -> Vec<Answer> {
+    let mut asks = JoinSet::new();
+    for _ in 0..times {
+        let (address, path) = (host.address(), path.to_owned());
+        asks.spawn(async move { Connection::open(address).await?.get(&path).await });
+    }
+    asks.join_all().await.into_iter().map(|answer| answer.expect("every request is answered")).collect()
+}
+
+#[tokio::test]
+async fn a_component_that_knows_nothing_of_wharf_is_served() {
+    let app = App::new(APP);
+    let host = app.start().await;
+    for (path, version) in [("/hello", "0.3"), ("/old", "0.2")] {
+        let answer = host.get(path).await;
+        answer.assert_text(200, "Hello, world!");
+        assert_eq!(answer.header("content-type"), Some("text/plain"));
+        let service = host.service(&app, &path[1..]).await;
+        assert!(service["http"].as_str().is_some_and(|http| http.starts_with(version)), "{service}");
+    }
+    for answer in at_once(&host, "/old", 50).await {
+        answer.assert_text(200, "Hello, world!");
+    }
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_trap_ends_its_own_call_and_nothing_else() {
+    let app = App::new(APP);
+    let host = app.start().await;
+    let neighbours = Load::start(host.address(), "/hello", 2);
+    for _ in 0..5 {
+        let problem = host.get("/trap/trap").await.assert_fault(502, "trapped");
+        assert!(
+            problem["detail"].as_str().is_some_and(|detail| detail.contains("service `trap` trapped")),
+            "{problem}"
+        );
+        host.get("/trap/alive").await.assert_text(200, "alive");
+    }
+    for answer in at_once(&host, "/trap/trap", 60).await {
+        answer.assert_fault(502, "trapped");
+    }
+    host.get("/trap/alive").await.assert_text(200, "alive");
+    neighbours.stop().await.assert_all_served();
+    let edge = host.edge(&app, "gateway -> trap").await;
+    assert_eq!(edge["faults"]["trapped"], 65, "{edge}");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_loop_is_ended_by_its_cpu_limit_or_by_its_callers_deadline() {
+    let app = App::new(APP);
+    let host = app.start().await;
+    let problem = host.get("/spin/spin").await.assert_fault(502, "trapped");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("limits.cpu")), "{problem}");
+    host.get("/spin-on/spin").await.assert_fault(504, "deadline-exceeded");
+    for path in ["/spin/alive", "/spin-on/alive"] {
+        host.get(path).await.assert_text(200, "alive");
+    }
+    // Given up, it does not go on computing.
+    wharf_tests::eventually("nothing is in flight", async || {
+        let service = host.service(&app, "spin-on").await;
+        let instances = &service["instances"];
+        if instances["under_way"] == 0 && instances["in_flight"] == 0 { Ok(()) } else { Err(service.to_string()) }
+    })
+    .await;
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn loops_do_not_slow_their_neighbours_beyond_their_share() {
+    let app = App::new(APP);
+    let host = app.start().await;
+    let calm = Load::start(host.address(), "/hello", 2);
+    wharf_tests::eventually("500 answers", async || if calm.count() >= 500 { Ok(()) } else { Err(calm.count()) }).await;
+    let calm = calm.stop().await;
+    calm.assert_all_served();
+
+    let neighbours = Load::start(host.address(), "/hello", 2);
+    for _ in 0..3 {
+        for answer in at_once(&host, "/spin/spin", 8).await {
+            answer.assert_fault(502, "trapped");
+        }
+    }
+    let beside = neighbours.stop().await;
+    beside.assert_all_served();
+    // Every thread of the host is held by a loop most of the time, and each loop yields every few milliseconds: a
+    // neighbour's call waits for a few of those turns. Without them it would wait for whole loops.
+    assert!(beside.answers.len() >= 50, "only {} neighbours' calls were served", beside.answers.len());
+    let (before, median, slow) = (calm.quantile(0.5), beside.quantile(0.5), beside.quantile(0.99));
+    assert!(median < before * 20 + Duration::from_millis(100), "median {before:?}, and {median:?} beside loops");
+    assert!(slow < before * 50 + Duration::from_secs(1), "median {before:?}, and 99 % within {slow:?} beside loops");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn memory_is_limited_and_the_limit_is_named() {
+    let app = App::new(APP);
+    let host = app.start().await;
+    host.get("/hog/take?mib=4").await.assert_text(200, "4 MiB");
+    let neighbours = Load::start(host.address(), "/hello", 2);
+    for _ in 0..3 {
+        let problem = host.get("/hog/hog").await.assert_fault(502, "trapped");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("limits.memory")), "{problem}");
+        host.get("/hog/alive").await.assert_text(200, "alive");
+    }
+    for answer in at_once(&host, "/hog/hog", 30).await {
+        answer.assert_fault(502, "trapped");
+    }
+    host.get("/hog/take?mib=4").await.assert_text(200, "4 MiB");
+    neighbours.stop().await.assert_all_served();
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn all_of_them_at_once() {
+    let app = App::new(APP);
+    let host = app.start().await;
+    let neighbours = [Load::start(host.address(), "/hello", 1), Load::start(host.address(), "/old", 1)];
+    let hostile = async |path: &'static str, status| {
+        for _ in 0..3 {
+            for answer in at_once(&host, path, 8).await {
+                assert_eq!(answer.status, status, "{path}: {answer:?}");
+            }
+        }
+    };
+    tokio::join!(
+        hostile("/trap/trap", 502),
+        hostile("/spin/spin", 502),
+        hostile("/spin-on/spin", 504),
+        hostile("/hog/hog", 502)
+    );
+    for neighbour in neighbours {
+        neighbour.stop().await.assert_all_served();
+    }
+    for path in ["/trap/alive", "/spin/alive", "/hog/alive", "/spin-on/alive"] {
+        host.get(path).await.assert_text(200, "alive");
+    }
+    host.stop().await;
+}

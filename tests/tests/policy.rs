@@ -1,0 +1,252 @@
+//! Policies on edges, as a client meets them: breaker, bulkhead, queue, deadline, retry.
+
+use serde_json::json;
+use tokio::task::JoinSet;
+use wharf_tests::{Answer, App, Connection, Host, Origin, eventually};
+
+/// `trap` behind a breaker.
+const BREAKER: &str = r#"
+[services.trap]
+component = "<trap>"
+[[gateway.routes]]
+path = "/{*rest}"
+service = "trap"
+
+[policy.edges."gateway -> trap"]
+retry = { attempts = 1 }
+breaker = { failures = 3, open = "OPEN", half-open = 1 }
+"#;
+
+#[tokio::test]
+async fn the_breaker_opens_after_its_failures_and_says_so() {
+    let app = App::new(&BREAKER.replace("OPEN", "1h"));
+    let host = app.start().await;
+    assert_eq!(host.edge(&app, "gateway -> trap").await["breaker"]["state"], "closed");
+    for _ in 0..2 {
+        host.get("/trap").await.assert_fault(502, "trapped");
+    }
+    // Failures in a row: an answer in between begins the count anew.
+    host.get("/alive").await.assert_text(200, "alive");
+    for _ in 0..3 {
+        host.get("/trap").await.assert_fault(502, "trapped");
+    }
+    let rejected = host.get("/alive").await;
+    let problem = rejected.assert_fault(503, "circuit-open");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("gateway -> trap")), "{problem}");
+    let after: u64 =
+        rejected.header("retry-after").and_then(|after| after.parse().ok()).expect("it says when to come again");
+    assert!((3000..=3600).contains(&after), "{after}");
+
+    let edge = host.edge(&app, "gateway -> trap").await;
+    assert_eq!(edge["breaker"]["state"], "open", "{edge}");
+    assert_eq!(edge["faults"], json!({ "trapped": 5, "circuit-open": 1 }), "{edge}");
+    assert_eq!((&edge["calls"], &edge["rejected"]), (&json!(7), &json!(1)), "{edge}");
+    let shown = host.wharf(&app, &["status"]).await;
+    let line = shown.stdout.lines().find(|line| line.starts_with("gateway -> trap"));
+    let columns: Vec<_> = line.unwrap_or_default().split_whitespace().skip(3).collect();
+    assert_eq!(columns.first(), Some(&"open"), "{shown:?}");
+    // Calls, faults, retries, rejected, in flight.
+    assert_eq!(columns[columns.len() - 5..], ["7", "6", "0", "1", "0"], "{shown:?}");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn the_breaker_closes_when_a_call_goes_well_again() {
+    let app = App::new(&BREAKER.replace("OPEN", "300ms"));
+    let host = app.start().await;
+    for _ in 0..3 {
+        host.get("/trap").await.assert_fault(502, "trapped");
+    }
+    let answer = eventually("the breaker lets a call through", async || match host.get("/trap").await {
+        answer if answer.status == 503 => Err(answer),
+        answer => Ok(answer),
+    })
+    .await;
+    // Half-open, it was let through, failed, and opened the breaker again at once.
+    answer.assert_fault(502, "trapped");
+    host.get("/alive").await.assert_fault(503, "circuit-open");
+    eventually("the breaker lets a call through", async || match host.get("/alive").await {
+        answer if answer.status == 503 => Err(answer),
+        answer => Ok(answer.assert_text(200, "alive")),
+    })
+    .await;
+    assert_eq!(host.edge(&app, "gateway -> trap").await["breaker"]["state"], "closed");
+    for _ in 0..10 {
+        host.get("/alive").await.assert_text(200, "alive");
+    }
+    host.stop().await;
+}
+
+/// A guest that waits for a server of the test, so that calls stay under way for as long as the test wants.
+fn held(origin: &Origin, more: &str) -> String {
+    format!(
+        r#"
+[services.caller]
+component = "<caller>"
+outbound = ["http://{origin}"]
+{more}
+
+[[gateway.routes]]
+path = "/{{*rest}}"
+service = "caller"
+"#,
+        origin = origin.address(),
+    )
+}
+
+/// Asks for `/held` this many times at once, and comes back when `under_way` of them are under way or wait.
+async fn hold(host: &Host, app: &App, origin: &Origin, times: usize, under_way: usize) -> JoinSet<Answer> {
+    let mut asks = JoinSet::new();
+    for _ in 0..times {
+        let (address, path) = (host.address(), format!("/outbound?origin={}&path=/held", origin.address()));
+        asks.spawn(async move {
+            let mut connection = Connection::open(address).await.expect("it listens");
+            connection.get(&path).await.expect("every request is answered")
+        });
+    }
+    eventually("calls are under way", async || {
+        let edge = host.edge(app, "gateway -> caller").await;
+        let count = |name: &str| edge[name].as_u64().unwrap_or_default() as usize;
+        if count("in_flight") + count("queued") == under_way && count("calls") == times {
+            Ok(())
+        } else {
+            Err(edge.to_string())
+        }
+    })
+    .await;
+    asks
+}
+
+#[tokio::test]
+async fn a_full_bulkhead_refuses_and_those_that_wait_are_served_later() {
+    let origin = Origin::start().await;
+    let policy = r#"
+[policy.edges."gateway -> caller"]
+deadline = "1m"
+retry = { attempts = 1 }
+breaker = false
+bulkhead = { concurrent = 2, queue = 3 }
+"#;
+    let app = App::new(&held(&origin, policy));
+    let host = app.start().await;
+    let asks = hold(&host, &app, &origin, 5, 5).await;
+    for _ in 0..3 {
+        let answer = host.get("/alive").await;
+        let problem = answer.assert_fault(503, "overloaded");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("bulkhead")), "{problem}");
+        assert!(answer.header("retry-after").is_some(), "{answer:?}");
+    }
+    assert_eq!(origin.asked(), 2, "those that wait are not begun");
+    origin.let_go();
+    for answer in asks.join_all().await {
+        answer.assert_text(200, "outside");
+    }
+    host.get("/alive").await.assert_text(200, "alive");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_with_no_room_left_refuses() {
+    let origin = Origin::start().await;
+    let policy = r#"
+instances = { max = 2, concurrency = 2, queue = 1 }
+
+[policy.edges."gateway -> caller"]
+deadline = "1m"
+retry = { attempts = 1 }
+breaker = false
+"#;
+    let app = App::new(&held(&origin, policy));
+    let host = app.start().await;
+    let asks = hold(&host, &app, &origin, 5, 5).await;
+    for _ in 0..3 {
+        let answer = host.get("/alive").await;
+        answer.assert_fault(503, "overloaded");
+        assert!(answer.header("retry-after").is_some(), "{answer:?}");
+    }
+    let service = host.service(&app, "caller").await;
+    assert_eq!(
+        (&service["instances"]["in_flight"], &service["instances"]["queued"]),
+        (&json!(4), &json!(1)),
+        "{service}"
+    );
+    origin.let_go();
+    for answer in asks.join_all().await {
+        answer.assert_text(200, "outside");
+    }
+    host.get("/alive").await.assert_text(200, "alive");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_ends_at_its_deadline() {
+    let origin = Origin::start().await;
+    let policy = r#"
+[policy.edges."gateway -> caller"]
+deadline = "300ms"
+"#;
+    let app = App::new(&held(&origin, policy));
+    let host = app.start().await;
+    let path = format!("/outbound?origin={}&path=/held", origin.address());
+    let problem = host.get(&path).await.assert_fault(504, "deadline-exceeded");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("gateway -> caller")), "{problem}");
+    host.get("/alive").await.assert_text(200, "alive");
+    // Neither is what nobody waits for kept.
+    eventually("nothing is in flight", async || {
+        let service = host.service(&app, "caller").await;
+        if service["instances"]["in_flight"] == 0 { Ok(()) } else { Err(service.to_string()) }
+    })
+    .await;
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn the_deadline_goes_along_with_the_call() {
+    let origin = Origin::start().await;
+    // The edge to the origin would have a minute; its caller's caller has less.
+    let more = format!(
+        r#"
+[policy.defaults]
+deadline = "1m"
+[policy.edges."gateway -> caller"]
+deadline = "300ms"
+[policy.edges."caller -> http://{}"]
+deadline = "1m"
+"#,
+        origin.address()
+    );
+    let app = App::new(&held(&origin, &more));
+    let host = app.start().await;
+    let path = format!("/outbound?origin={}&path=/held", origin.address());
+    host.get(&path).await.assert_fault(504, "deadline-exceeded");
+    eventually("the call to the origin is over", async || {
+        let edge = host.edge(&app, &format!("caller -> http://{}", origin.address())).await;
+        if edge["in_flight"] == 0 { Ok(()) } else { Err(edge.to_string()) }
+    })
+    .await;
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn only_what_is_safe_is_tried_again() {
+    let app = App::new(
+        r#"
+[services.trap]
+component = "<trap>"
+[[gateway.routes]]
+path = "/{*rest}"
+service = "trap"
+
+[policy.edges."gateway -> trap"]
+retry = { attempts = 3, backoff = "1ms", max-backoff = "5ms" }
+breaker = false
+"#,
+    );
+    let host = app.start().await;
+    // The instance may have had its effect before it trapped, so a POST is not sent again.
+    host.post("/trap", &json!({})).await.assert_fault(502, "trapped");
+    assert_eq!(host.edge(&app, "gateway -> trap").await["retries"], 0);
+    host.get("/trap").await.assert_fault(502, "trapped");
+    assert_eq!(host.edge(&app, "gateway -> trap").await["retries"], 2);
+    host.stop().await;
+}

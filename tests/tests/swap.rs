@@ -1,0 +1,211 @@
+//! Hot loading: a service is replaced while requests run, and none of them fails.
+
+use std::{collections::BTreeSet, fs};
+use wharf_tests::{App, Connection, Host, Load, Origin, eventually, patched};
+
+const HELLO: &str = r#"
+[services.hello]
+component = "<hello-p3>"
+[[gateway.routes]]
+path = "/{*rest}"
+service = "hello"
+"#;
+
+/// The build of `hello-p3` that says this instead of "Hello, world!".
+fn saying(text: &str) -> Vec<u8> {
+    patched("hello-p3", "Hello, world!", text)
+}
+
+async fn deploy(host: &Host, app: &App, service: &str, file: &str) -> u64 {
+    let done = host.wharf(app, &["deploy", service, file, "--json"]).await;
+    assert_eq!(done.code(), Some(0), "{done:?}");
+    done.json()["number"].as_u64().expect("revisions have numbers")
+}
+
+/// The refusal of a deployment.
+async fn refused(host: &Host, app: &App, service: &str, file: &str) -> String {
+    let done = host.wharf(app, &["deploy", service, file]).await;
+    assert_eq!(done.code(), Some(1), "{done:?}");
+    assert!(done.stderr.starts_with("error: "), "{done:?}");
+    done.stderr
+}
+
+#[tokio::test]
+async fn no_request_fails_while_its_service_is_replaced_again_and_again() {
+    let app = App::new(HELLO);
+    let texts = ["Hello, even !", "Hello, odd !!"];
+    let files = ["even.wasm", "odd.wasm"];
+    for (file, text) in files.iter().zip(texts) {
+        app.file(file, saying(text));
+    }
+    let host = app.start().await;
+    let load = Load::start(host.address(), "/hello", 8);
+    const SWAPS: usize = 24;
+    const REQUESTS: usize = 12_000;
+    for swap in 0..SWAPS {
+        // The swaps are spread over the requests.
+        let due = REQUESTS * swap / SWAPS;
+        eventually("requests", async || if load.count() >= due { Ok(()) } else { Err(load.count()) }).await;
+        let before = host.service(&app, "hello").await["revision"]["number"].as_u64().unwrap_or_default();
+        let after = if swap % 4 < 2 {
+            deploy(&host, &app, "hello", files[swap % 2]).await
+        } else {
+            // As a build does it: under another name first.
+            fs::copy(app.folder().join(files[swap % 2]), app.folder().join("components/new")).expect("it is there");
+            fs::rename(app.folder().join("components/new"), app.component("hello-p3")).expect("it is there");
+            eventually("the changed file serves", async || {
+                let now = host.service(&app, "hello").await["revision"]["number"].as_u64().unwrap_or_default();
+                if now > before { Ok(now) } else { Err(now) }
+            })
+            .await
+        };
+        assert_eq!(after, before + 1);
+        // Who asks now is answered by the new one.
+        host.get("/hello").await.assert_text(200, texts[swap % 2]);
+    }
+    eventually("requests", async || if load.count() >= REQUESTS { Ok(()) } else { Err(load.count()) }).await;
+    let report = load.stop().await;
+    report.assert_all_served();
+    assert!(report.answers.len() >= REQUESTS);
+    let seen: BTreeSet<_> = report.answers.iter().map(|(answer, _)| answer.text()).collect();
+    let all = BTreeSet::from(["Hello, world!", texts[0], texts[1]]);
+    assert!(seen.is_subset(&all) && texts.iter().all(|text| seen.contains(text)), "{seen:?}");
+    assert_eq!(host.service(&app, "hello").await["revision"]["number"], SWAPS + 1);
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_written_in_place_is_deployed_once_it_is_whole() {
+    use std::io::Write as _;
+    let app = App::new(HELLO);
+    let host = app.start().await;
+    let load = Load::start(host.address(), "/hello", 2);
+    let wasm = saying("Hello, again!");
+    let mut file = fs::File::create(app.component("hello-p3")).expect("it can be written");
+    for piece in wasm.chunks(wasm.len() / 3 + 1) {
+        file.write_all(piece).expect("it can be written");
+        file.sync_all().expect("it can be written");
+    }
+    drop(file);
+    eventually("the new build serves", async || {
+        let answer = host.get("/hello").await;
+        if answer.text() == "Hello, again!" { Ok(()) } else { Err(answer) }
+    })
+    .await;
+    load.stop().await.assert_all_served();
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_in_flight_ends_on_the_revision_that_it_began_on() {
+    let origin = Origin::start().await;
+    let app = App::new(&format!(
+        r#"
+[services.caller]
+component = "<caller>"
+outbound = ["http://{}"]
+[[gateway.routes]]
+path = "/{{*rest}}"
+service = "caller"
+[policy.defaults]
+deadline = "1m"
+"#,
+        origin.address()
+    ));
+    let host = app.start().await;
+    let (address, path) = (host.address(), format!("/outbound?origin={}&path=/held", origin.address()));
+    let slow = tokio::spawn(async move { Connection::open(address).await?.get(&path).await });
+    eventually("the origin is asked", async || if origin.asked() == 1 { Ok(()) } else { Err(()) }).await;
+
+    app.file("hello.wasm", saying("Hello, new 1!"));
+    deploy(&host, &app, "caller", "hello.wasm").await;
+    host.get("/hello").await.assert_text(200, "Hello, new 1!");
+    assert!(!slow.is_finished());
+    // Only the old revision can pass on what the origin says.
+    origin.let_go();
+    slow.await.expect("it does not panic").expect("it is answered").assert_text(200, "outside");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_serve_is_refused_with_a_reason_and_the_old_revision_goes_on() {
+    let app = App::new(
+        r#"
+[services.caller]
+component = "<linked-caller>"
+calls = ["callee"]
+[[gateway.routes]]
+path = "/{*rest}"
+service = "caller"
+
+[services.callee]
+component = "<linked-callee>"
+"#,
+    );
+    let host = app.start().await;
+    let load = Load::start(host.address(), "/find?key=pen", 2);
+    let mut broken = fs::read(wharf_tests::component("linked-callee")).expect("it was built");
+    broken.truncate(broken.len() / 2);
+    app.file("half.wasm", &broken);
+    app.file("garbage.wasm", b"\0asm\x0d\0\x01\0 and what follows is no component");
+    app.file("empty.wasm", b"");
+    app.file("module.wasm", wat::parse_str("(module)").expect("it is a module"));
+    app.file("callee-less.wasm", fs::read(wharf_tests::component("hello-p3")).expect("it was built"));
+    app.file("handlerless.wasm", wat::parse_str("(component)").expect("it is a component"));
+    // The same interface, and at its first instantiation it traps.
+    app.file("trapping.wasm", trapping());
+
+    for (service, file, reason) in [
+        ("callee", "half.wasm", "half.wasm can't be loaded: "),
+        ("callee", "garbage.wasm", "garbage.wasm can't be loaded: "),
+        ("callee", "empty.wasm", "empty.wasm can't be loaded: "),
+        ("callee", "module.wasm", "module.wasm can't be loaded: "),
+        ("callee", "callee-less.wasm", "service `caller` imports `probe:shapes/shapes@0.1.0`"),
+        ("caller", "handlerless.wasm", "service `caller` is called by HTTP"),
+        ("caller", "trapping.wasm", "service `caller`: its first instance failed"),
+        ("nobody", "handlerless.wasm", "there is no service `nobody`"),
+    ] {
+        let said = refused(&host, &app, service, file).await;
+        assert!(said.contains(reason), "{service} {file}: {said}");
+    }
+    let done = host.wharf(&app, &["deploy", "callee", "nothing.wasm"]).await;
+    assert_eq!(done.code(), Some(1), "{done:?}");
+    assert!(done.stderr.contains("nothing.wasm"), "{done:?}");
+
+    // The same by the watched file.
+    fs::write(app.component("linked-callee"), &broken).expect("it can be written");
+    let line = host.logged("the changed component was refused").await;
+    assert!(line.contains("callee"), "{line}");
+
+    for service in ["caller", "callee"] {
+        assert_eq!(host.service(&app, service).await["revision"]["number"], 1);
+    }
+    host.get("/echo").await.assert_text(200, "same");
+    load.stop().await.assert_all_served();
+
+    // Nor did a refused one leave anything behind that keeps a good one out.
+    app.file("good.wasm", patched("linked-callee", "found ", "FOUND "));
+    deploy(&host, &app, "callee", "good.wasm").await;
+    host.get("/find?key=pen").await.assert_text(200, "FOUND pen");
+    host.stop().await;
+}
+
+/// A component that handles HTTP as far as its types tell, and traps when it is instantiated.
+fn trapping() -> Vec<u8> {
+    let text = r#"(component
+        (import "wasi:http/types@0.2.0" (instance $types
+            (export "incoming-request" (type (sub resource)))
+            (export "response-outparam" (type (sub resource)))))
+        (alias export $types "incoming-request" (type $request))
+        (alias export $types "response-outparam" (type $out))
+        (core module $m
+            (func (export "handle") (param i32 i32))
+            (func $start unreachable)
+            (start $start))
+        (core instance $i (instantiate $m))
+        (func $handle (param "request" (own $request)) (param "response-out" (own $out))
+            (canon lift (core func $i "handle")))
+        (instance $handler (export "handle" (func $handle)))
+        (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))"#;
+    wat::parse_str(text).expect("it is a component")
+}
