@@ -117,7 +117,29 @@ impl Guard {
     /// What the last attempt ended with, or why there was none: `circuit-open`, `overloaded`, `deadline-exceeded`. A
     /// fault that says that nothing was begun is true of all attempts: if an earlier one may have had its effect, it is
     /// that one's fault that is returned.
-    pub async fn run<T, F, Fut>(&self, deadline: Instant, idempotent: bool, mut attempt: F) -> Result<T>
+    pub async fn run<T, F, Fut>(&self, deadline: Instant, idempotent: bool, attempt: F) -> Result<T>
+    where
+        F: FnMut(Attempt) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        self.run_as(deadline, Some(idempotent), attempt).await
+    }
+
+    /// As [`run`](Self::run), for a call that can be made just once, whatever it ends with.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub async fn run_once<T, F, Fut>(&self, deadline: Instant, attempt: F) -> Result<T>
+    where
+        F: FnMut(Attempt) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        self.run_as(deadline, None, attempt).await
+    }
+
+    /// `idempotent` is `None` where there can be no second attempt.
+    async fn run_as<T, F, Fut>(&self, deadline: Instant, idempotent: Option<bool>, mut attempt: F) -> Result<T>
     where
         F: FnMut(Attempt) -> Fut,
         Fut: Future<Output = Result<T>>,
@@ -178,7 +200,7 @@ impl Guard {
         &self,
         deadline: &Deadline,
         mut began: Instant,
-        idempotent: bool,
+        idempotent: Option<bool>,
         attempt: &mut F,
     ) -> Result<T>
     where
@@ -225,7 +247,8 @@ impl Guard {
 
             let now = Instant::now();
             let remaining = deadline.at.saturating_duration_since(now);
-            let pause = self.policy.retry().pause(number, &ended, idempotent, remaining, &self.jitter);
+            let retry = self.policy.retry();
+            let pause = idempotent.and_then(|it| retry.pause(number, &ended, it, remaining, &self.jitter));
             // Nor does anyone wait for what the breaker will refuse.
             let is_rejected = |at| self.breaker.as_ref().is_some_and(|breaker| breaker.rejection_at(at).is_some());
             let pause = pause.filter(|pause| !is_rejected(now + *pause));

@@ -49,11 +49,13 @@ impl Edge {
     }
 
     /// Sends an HTTP request. It is tried again after faults that come before anything was begun; after others only
-    /// where its method is safe (RFC 9110, 9.2.1). A body that streams can't be sent twice.
+    /// where its method is safe (RFC 9110, 9.2.1). A body that streams can't be sent twice, so such a request is tried
+    /// once.
     pub async fn http(&self, context: &CallContext, request: Request<Body>) -> Result<Response<Body>, Fault> {
         let guard = self.guard.load();
         let idempotent = request.method().is_safe();
         let mut again = Replay::of(request, guard.policy().retry().attempts());
+        let can_be_sent_again = again.complete.is_some();
         let attempt = |attempt: Attempt| {
             let context = self.context(context, &attempt);
             let request = again.next();
@@ -67,7 +69,11 @@ impl Edge {
                 }
             }
         };
-        guard.run(context.deadline, idempotent, attempt).await
+        if can_be_sent_again {
+            guard.run(context.deadline, idempotent, attempt).await
+        } else {
+            guard.run_once(context.deadline, attempt).await
+        }
     }
 
     /// Calls a typed function.

@@ -193,6 +193,18 @@ async fn what_another_try_cannot_mend_is_not_retried() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_can_be_made_just_once_is_not_retried_whatever_it_ends_with() {
+    for kind in FaultKind::ALL {
+        let mut attempts = 0;
+        let result = without_breaker(3).run_once(patient(), |_| {
+            attempts += 1;
+            async move { Err::<(), _>(fault(kind)) }
+        });
+        assert_eq!((result.await, attempts), (Err(fault(kind)), 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_callee_says_when_to_come_again() {
     let guard = without_breaker(2);
     let began = Instant::now();
