@@ -13,7 +13,7 @@
 //! caller by the same task, right after. What is still under way when the task has its answer (a body that streams, or
 //! other callers' calls in the same instance) goes on in a task of its own.
 
-use futures::stream::{FuturesUnordered, Stream};
+use super::set::Set;
 use std::{
     cell::RefCell,
     future::poll_fn,
@@ -33,7 +33,7 @@ thread_local! {
 /// Drives that one task polls.
 #[derive(Default)]
 pub(super) struct Drives {
-    running: FuturesUnordered<Drive>,
+    running: Set<Drive>,
     /// Kept for its capacity: empty outside of `poll`.
     handed_out: Vec<Drive>,
 }
@@ -51,6 +51,10 @@ pub(super) fn hand_out(drive: Drive) -> Result<(), Drive> {
     })
 }
 
+fn take_handed_out() -> Option<Drive> {
+    HANDED_OUT.with_borrow_mut(|handed_out| handed_out.as_mut()?.pop())
+}
+
 // === impl Drives ===
 
 impl Drives {
@@ -64,20 +68,8 @@ impl Drives {
 
     /// Lets all that can go on go on. Ready when no drive is left.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let polled = {
-                let _scope = Scope::enter(&mut self.handed_out);
-                Pin::new(&mut self.running).poll_next(cx)
-            };
-            let news = !self.handed_out.is_empty();
-            self.running.extend(self.handed_out.drain(..));
-            match polled {
-                Poll::Ready(Some(())) => {}
-                Poll::Ready(None) if !news => return Poll::Ready(()),
-                Poll::Pending if !news => return Poll::Pending,
-                Poll::Ready(None) | Poll::Pending => {}
-            }
-        }
+        let _scope = Scope::enter(&mut self.handed_out);
+        self.running.poll(cx, |()| {}, take_handed_out)
     }
 
     /// Goes on in a task of its own with what is not finished.
@@ -111,7 +103,7 @@ pub(super) async fn alongside<F: Future>(future: F) -> F::Output {
             let _scope = Scope::enter(&mut drives.handed_out);
             future.as_mut().poll(cx)
         };
-        drives.running.extend(drives.handed_out.drain(..));
+        drives.handed_out.drain(..).for_each(|drive| drives.running.push(drive));
         if polled.is_pending() {
             let _ = drives.poll(cx);
         }

@@ -7,6 +7,7 @@ use super::{
     exports::InstanceExports,
     http,
     pool::Seat,
+    set::Set,
     state::State,
 };
 use crate::{
@@ -17,7 +18,6 @@ use crate::{
     },
     policy::{Fault, FaultKind},
 };
-use futures::stream::{FuturesUnordered, Stream};
 use std::{
     future::poll_fn,
     pin::{Pin, pin},
@@ -184,14 +184,14 @@ async fn calls(
 ) -> wasmtime::Result<bool> {
     let desk = seat.desk();
     let settings = seat.pool().settings();
-    let mut under_way = FuturesUnordered::new();
+    let mut under_way = Set::default();
     poll_fn(|cx| {
         polled.store(true, Ordering::Relaxed);
         loop {
-            match Pin::new(&mut under_way).poll_next(cx) {
-                Poll::Ready(Some(Ok(()))) => continue,
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
-                Poll::Ready(None) | Poll::Pending => {}
+            let mut trap = None;
+            let _ = under_way.poll(cx, |ended: wasmtime::Result<()>| trap = trap.take().or(ended.err()), || None);
+            if let Some(trap) = trap {
+                return Poll::Ready(Err(trap));
             }
             let retire = *served >= settings.reuse;
             if retire {
@@ -208,7 +208,7 @@ async fn calls(
                 *served += 1;
                 // It computes first, as far as anybody knows: the next one in the queue is for whoever is free sooner.
                 desk.set_waits(false);
-                under_way.push(begin(accessor, exports, seat, call));
+                under_way.push(Box::pin(begin(accessor, exports, seat, call)));
                 continue;
             }
             // Tasks of the guest that outlive their call (a body that is still being written) keep it going.
@@ -255,14 +255,13 @@ fn absent(seat: &Seat, what: std::fmt::Arguments<'_>) -> Fault {
 
 async fn function(
     accessor: &Accessor<State>,
-    function: Func,
+    (function, results): (Func, usize),
     context: CallContext,
     params: &[Val],
 ) -> wasmtime::Result<Vec<Val>> {
-    let mut results = Vec::new();
+    let mut results = vec![Val::Bool(false); results];
     let (call, task) = accessor.with(|mut access| {
         let mut store = access.as_context_mut();
-        results.resize(function.ty(&store).results().len(), Val::Bool(false));
         let call = function.start_call_concurrent(&mut store, params, &mut results)?;
         let task = call.task();
         store.data_mut().calls.insert(task, context);
