@@ -26,12 +26,12 @@ use wharf::{
 
 const LEAF: &str = r#"(component
   (core module $m
+    (import "i" "return" (func $return (param i32)))
     (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1)))
     (func (export "add-async") (param i32 i32) (result i32)
       (call $return (i32.add (local.get 0) (local.get 1)))
       (i32.const 0))
-    (func (export "woken") (param i32 i32 i32) (result i32) unreachable)
-    (import "i" "return" (func $return (param i32))))
+    (func (export "woken") (param i32 i32 i32) (result i32) unreachable))
   (core func $return (canon task.return (result u32)))
   (core instance $i (instantiate $m (with "i" (instance (export "return" (func $return))))))
   (func $add (param "a" u32) (param "b" u32) (result u32) (canon lift (core func $i "add")))

@@ -20,6 +20,7 @@ mod link;
 mod pool;
 mod revision;
 mod scope;
+mod set;
 mod shape;
 mod state;
 mod worker;

@@ -14,7 +14,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// One for each worker that is under way.
+/// One for each worker.
 pub(super) struct Desk {
     inner: Mutex<Inner>,
     /// Its guest waits for something: a call that joins now does not wait for somebody else's computing.
@@ -55,11 +55,19 @@ pub(super) enum Callers {
 // === impl Desk ===
 
 impl Desk {
+    /// The desk of a new worker.
     pub fn new(first: Call) -> Arc<Self> {
+        let desk = Self::closed();
+        desk.reopen(first);
+        desk
+    }
+
+    /// The desk of a worker at rest.
+    pub fn closed() -> Arc<Self> {
         Arc::new(Self {
             inner: Mutex::new(Inner {
-                open: true,
-                waiting: VecDeque::from([first]),
+                open: false,
+                waiting: VecDeque::new(),
                 replies: Vec::new(),
                 under_way: 0,
                 waker: None,
@@ -68,6 +76,14 @@ impl Desk {
             streaming: AtomicUsize::new(0),
             frames: AtomicUsize::new(0),
         })
+    }
+
+    /// The worker is about to get under way again.
+    pub fn reopen(&self, first: Call) {
+        self.set_waits(false);
+        let mut inner = self.lock();
+        inner.open = true;
+        inner.waiting.push_back(first);
     }
 
     // Nothing panics while the lock is held, and if it did, a queue of calls is still a queue of calls.
@@ -154,10 +170,12 @@ impl Desk {
         self.lock().open = false;
     }
 
-    /// Takes no more calls from outside if there are none now; says whether that is so.
+    /// Takes no more calls from outside if there are none now, and no body of a response is unread; says whether that is
+    /// so. A body may need the store also after the guest's last task has ended: what the guest only hands on from
+    /// somewhere else, the store's own event loop moves.
     pub fn close_if_empty(&self) -> bool {
         let mut inner = self.lock();
-        let empty = inner.waiting.is_empty() && inner.under_way == 0;
+        let empty = inner.waiting.is_empty() && inner.under_way == 0 && self.streaming.load(Ordering::Acquire) == 0;
         inner.open &= !empty;
         empty
     }

@@ -13,22 +13,12 @@
 //! caller by the same task, right after. What is still under way when the task has its answer (a body that streams, or
 //! other callers' calls in the same instance) goes on in a task of its own.
 
-use futures::{
-    stream::{FuturesUnordered, Stream},
-    task::AtomicWaker,
-};
+use super::set::Set;
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     future::poll_fn,
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{
-            AtomicU8,
-            Ordering::{AcqRel, Acquire, Release},
-        },
-    },
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Poll},
 };
 use tokio::runtime::Handle;
 
@@ -38,37 +28,15 @@ pub(super) type Drive = Pin<Box<dyn Future<Output = ()> + Send>>;
 thread_local! {
     /// Drives handed out by what is being polled on this thread; `None` while no set of drives is being polled.
     static HANDED_OUT: RefCell<Option<Vec<Drive>>> = const { RefCell::new(None) };
-    /// A guest was interrupted in what is being polled on this thread: others come first.
-    static INTERRUPTED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Drives that one task polls.
 #[derive(Default)]
 pub(super) struct Drives {
-    running: FuturesUnordered<Drive>,
+    running: Set<Drive>,
     /// Kept for its capacity: empty outside of `poll`.
     handed_out: Vec<Drive>,
-    waker: Option<Arc<InPlace>>,
 }
-
-/// A waker for what one task polls, that keeps to itself what happens within the poll.
-///
-/// Caller and callee, answer and question wake each other all the time, in the same task. Each of these wakes would
-/// have tokio queue the task once more, and another thread steal it from there: several times the cost of the call.
-struct InPlace {
-    state: AtomicU8,
-    task: AtomicWaker,
-}
-
-/// Nobody polls: a wake goes to the task.
-const IDLE: u8 = 0;
-/// The task polls, and will see by itself what is ready.
-const POLLING: u8 = 1;
-/// Something woke while the task polls: it must look once more.
-const WOKEN: u8 = 2;
-
-/// How often a poll looks once more before it lets other tasks have their turn.
-const ROUNDS: usize = 64;
 
 /// Gives `drive` to the set that is being polled on this thread.
 ///
@@ -83,26 +51,8 @@ pub(super) fn hand_out(drive: Drive) -> Result<(), Drive> {
     })
 }
 
-/// Says that a guest that is being polled on this thread was interrupted, and would go on computing at once.
-pub(super) fn interrupted() {
-    INTERRUPTED.set(true);
-}
-
-// === impl InPlace ===
-
-impl Wake for InPlace {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        // NB: acquire and release, so that who looks once more sees what was done before the wake. And if the poll
-        // ends in between, its exchange of POLLING for IDLE comes first, and this one finds IDLE.
-        match self.state.compare_exchange(POLLING, WOKEN, AcqRel, Acquire) {
-            Ok(_) | Err(WOKEN) => {}
-            Err(_) => self.task.wake(),
-        }
-    }
+fn take_handed_out() -> Option<Drive> {
+    HANDED_OUT.with_borrow_mut(|handed_out| handed_out.as_mut()?.pop())
 }
 
 // === impl Drives ===
@@ -116,56 +66,10 @@ impl Drives {
         self.running.is_empty()
     }
 
-    /// Polls by `step`, again and again until nothing in it can go on: what wakes meanwhile is this task's own business.
-    pub fn poll_in_place<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut step: impl FnMut(&mut Self, &mut Context<'_>) -> Poll<T>,
-    ) -> Poll<T> {
-        if self.is_empty() {
-            return step(self, cx);
-        }
-        let in_place = self
-            .waker
-            .get_or_insert_with(|| Arc::new(InPlace { state: AtomicU8::new(IDLE), task: AtomicWaker::new() }));
-        let in_place = in_place.clone();
-        in_place.task.register(cx.waker());
-        let waker = Waker::from(in_place.clone());
-        INTERRUPTED.set(false);
-        for _ in 0..ROUNDS {
-            in_place.state.store(POLLING, Release);
-            let polled = step(self, &mut Context::from_waker(&waker));
-            if polled.is_ready() {
-                in_place.state.store(IDLE, Release);
-                return polled;
-            }
-            match in_place.state.compare_exchange(POLLING, IDLE, AcqRel, Acquire) {
-                Ok(_) => return Poll::Pending,
-                Err(_) if INTERRUPTED.get() => break,
-                Err(_) => {}
-            }
-        }
-        in_place.state.store(IDLE, Release);
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
     /// Lets all that can go on go on. Ready when no drive is left.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let polled = {
-                let _scope = Scope::enter(&mut self.handed_out);
-                Pin::new(&mut self.running).poll_next(cx)
-            };
-            let news = !self.handed_out.is_empty();
-            self.running.extend(self.handed_out.drain(..));
-            match polled {
-                Poll::Ready(Some(())) => {}
-                Poll::Ready(None) if !news => return Poll::Ready(()),
-                Poll::Pending if !news => return Poll::Pending,
-                Poll::Ready(None) | Poll::Pending => {}
-            }
-        }
+        let _scope = Scope::enter(&mut self.handed_out);
+        self.running.poll(cx, |()| {}, take_handed_out)
     }
 
     /// Goes on in a task of its own with what is not finished.
@@ -199,7 +103,7 @@ pub(super) async fn alongside<F: Future>(future: F) -> F::Output {
             let _scope = Scope::enter(&mut drives.handed_out);
             future.as_mut().poll(cx)
         };
-        drives.running.extend(drives.handed_out.drain(..));
+        drives.handed_out.drain(..).for_each(|drive| drives.running.push(drive));
         if polled.is_pending() {
             let _ = drives.poll(cx);
         }
@@ -223,7 +127,7 @@ impl Future for Detached {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.poll_in_place(cx, Drives::poll)
+        self.0.poll(cx)
     }
 }
 

@@ -23,7 +23,7 @@ use std::{
     future::poll_fn,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 use wasmtime::component::Val;
 
@@ -127,18 +127,12 @@ impl Service {
 
 impl Driving {
     async fn answer(&mut self) -> Result<Answer, Fault> {
-        let Self { answer, drives } = self;
         poll_fn(|cx| {
-            drives.poll_in_place(cx, |drives, cx| {
-                if let Poll::Ready(answer) = Pin::new(&mut *answer).poll(cx) {
-                    return Poll::Ready(answer);
-                }
-                if drives.is_empty() {
-                    return Poll::Pending;
-                }
-                let _ = drives.poll(cx);
-                Pin::new(&mut *answer).poll(cx)
-            })
+            // NB: the workers first. Mostly the answer is there then, and nobody is woken for it.
+            if !self.drives.is_empty() {
+                let _ = self.drives.poll(cx);
+            }
+            Pin::new(&mut self.answer).poll(cx)
         })
         .await
         .unwrap_or_else(|_| Err(Fault::new(FaultKind::Cancelled, "the worker went away with the call")))
@@ -155,31 +149,27 @@ impl Driving {
         let mut size = 0;
         // All that comes without waiting: a body that has to be waited for is one that streams.
         let ended = poll_fn(|cx| {
-            let begun = self.drives.poll_in_place(cx, |drives, cx| {
-                loop {
-                    let frame = match Pin::new(&mut body).poll_frame(cx) {
-                        Poll::Ready(frame) => frame,
-                        Poll::Pending => {
-                            let _ = drives.poll(cx);
-                            ready!(Pin::new(&mut body).poll_frame(cx))
-                        }
+            loop {
+                // The guest goes on when there is room, and perhaps only waits for the end of the body to be taken.
+                let _ = self.drives.poll(cx);
+                let mut any = false;
+                while let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(cx) {
+                    let Some(frame) = frame else {
+                        let _ = self.drives.poll(cx);
+                        return Poll::Ready(true);
                     };
-                    let Some(frame) = frame else { return Poll::Ready(true) };
                     let data = frame.as_ref().ok().and_then(Frame::data_ref).map(Bytes::len);
                     taken.push_back(frame);
                     size += data.unwrap_or(0);
                     if data.is_none() || size > COMPLETE_BODY {
                         return Poll::Ready(false);
                     }
+                    any = true;
                 }
-            });
-            Poll::Ready(begun == Poll::Ready(true))
-        })
-        .await;
-        // The end of the body was perhaps all that the guest still waited for.
-        poll_fn(|cx| {
-            let _ = self.drives.poll_in_place(cx, Drives::poll);
-            Poll::Ready(())
+                if !any {
+                    return Poll::Ready(false);
+                }
+            }
         })
         .await;
         if ended {

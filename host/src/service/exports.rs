@@ -48,7 +48,8 @@ impl HttpVersion {
 pub(super) struct Exports {
     http: Option<Http>,
     functions: HashMap<FunctionKey, usize>,
-    indices: Vec<ComponentExportIndex>,
+    /// Each with the number of its results.
+    indices: Vec<(ComponentExportIndex, usize)>,
     handler: Option<ComponentExportIndex>,
     migrations: bool,
 }
@@ -61,7 +62,8 @@ enum Http {
 /// The exports of one instance, ready to be called.
 pub(super) struct InstanceExports {
     pub http: Option<InstanceHttp>,
-    pub functions: Vec<Func>,
+    /// Each with the number of its results.
+    pub functions: Vec<(Func, usize)>,
     pub handler: Option<TypedFunc<(WitEvent,), (WitVerdict,)>>,
 }
 
@@ -86,7 +88,7 @@ impl Exports {
             let ComponentItem::ComponentInstance(instance) = item.ty else { continue };
             let Some(parent) = component.get_export_index(None, interface) else { continue };
             for (function, item) in instance.exports(engine) {
-                let ComponentItem::ComponentFunc(_) = item.ty else { continue };
+                let ComponentItem::ComponentFunc(ty) = item.ty else { continue };
                 let Some(index) = component.get_export_index(Some(&parent), function) else { continue };
                 match interface {
                     MESSAGE_HANDLER => exports.handler = Some(index),
@@ -96,7 +98,7 @@ impl Exports {
                     _ => {
                         let key = FunctionKey { interface: interface.into(), function: function.into() };
                         exports.functions.insert(key, exports.indices.len());
-                        exports.indices.push(index);
+                        exports.indices.push((index, ty.results().len()));
                     }
                 }
             }
@@ -131,7 +133,7 @@ impl Exports {
         let functions = self
             .indices
             .iter()
-            .map(|index| lookup(store.as_context_mut(), instance, index))
+            .map(|(index, results)| Ok((lookup(store.as_context_mut(), instance, index)?, *results)))
             .collect::<wasmtime::Result<_>>()?;
         let handler = match &self.handler {
             Some(index) => Some(instance.get_typed_func(&mut *store, index)?),

@@ -69,7 +69,7 @@ pub(super) struct Pool {
 }
 
 struct Inner {
-    at_rest: Vec<Worker>,
+    at_rest: Vec<(Worker, Arc<Desk>)>,
     under_way: Vec<Arc<Desk>>,
     /// Instances at rest and seats.
     instances: usize,
@@ -202,19 +202,20 @@ impl Pool {
     /// Gives `call` an instance of its own: one at rest, else a new one.
     #[expect(clippy::result_large_err, reason = "the call itself comes back, and is moved on")]
     fn take_instance(self: &Arc<Self>, inner: &mut Inner, call: Call) -> Result<Drive, Call> {
-        let worker = inner.at_rest.pop();
-        if worker.is_none() {
-            if inner.instances >= self.settings.max {
-                return Err(call);
-            }
-            inner.instances += 1;
+        if let Some((worker, desk)) = inner.at_rest.pop() {
+            desk.reopen(call);
+            let seat = self.seat(inner, desk);
+            return Ok(Box::pin(drive(seat, Some(worker))));
         }
-        let seat = self.seat(inner, call);
-        Ok(Box::pin(drive(seat, worker)))
+        if inner.instances >= self.settings.max {
+            return Err(call);
+        }
+        inner.instances += 1;
+        let seat = self.seat(inner, Desk::new(call));
+        Ok(Box::pin(drive(seat, None)))
     }
 
-    fn seat(self: &Arc<Self>, inner: &mut Inner, first: Call) -> Seat {
-        let desk = Desk::new(first);
+    fn seat(self: &Arc<Self>, inner: &mut Inner, desk: Arc<Desk>) -> Seat {
         inner.under_way.push(desk.clone());
         Seat { pool: self.clone(), desk, left: false }
     }
@@ -276,7 +277,7 @@ impl Pool {
         let worker = alongside(self.instantiate()).await?;
         let mut inner = self.lock();
         inner.instances += 1;
-        inner.at_rest.push(worker);
+        inner.at_rest.push((worker, Desk::closed()));
         Ok(())
     }
 
@@ -353,7 +354,8 @@ impl Seat {
         let waiting = self.desk.take_waiting();
         if let Some(call) = pool.pop_queued(&mut inner) {
             self.leave(&mut inner);
-            let seat = pool.seat(&mut inner, call);
+            self.desk.reopen(call);
+            let seat = pool.seat(&mut inner, self.desk.clone());
             return Some((seat, worker));
         }
         debug_assert!(waiting.is_empty(), "a closed desk takes no calls");
@@ -363,7 +365,7 @@ impl Seat {
             drop(inner);
             drop(worker);
         } else {
-            inner.at_rest.push(worker);
+            inner.at_rest.push((worker, self.desk.clone()));
         }
         None
     }
@@ -390,7 +392,7 @@ impl Drop for Seat {
         }
         match pool.pop_queued(&mut inner) {
             Some(call) => {
-                let seat = pool.seat(&mut inner, call);
+                let seat = pool.seat(&mut inner, Desk::new(call));
                 drop(inner);
                 spawn(&pool.runtime, Box::pin(drive(seat, None)));
             }

@@ -13,6 +13,7 @@ use crate::{
     engine::Engine,
     policy::Fault,
     store::{Migration, read_migrations},
+    telemetry::GuestOutput,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use wasmtime::component::Component;
@@ -94,8 +95,8 @@ impl Revision {
             settings.concurrency = 1;
         }
         let new_state = {
-            let scope = scope.clone();
-            Box::new(move || State::new(scope.clone()))
+            let (scope, output) = (scope.clone(), GuestOutput::new(scope.name.clone()));
+            Box::new(move || State::new(scope.clone(), &output))
         };
         let pool = Pool::new(engine.clone(), scope.name.clone(), settings, pre, exports, new_state);
         Ok(Self { info, http, pool })

@@ -66,10 +66,10 @@ impl Calls {
 
 impl State {
     /// The data of a new store of the service that `scope` describes.
-    pub(super) fn new(scope: Arc<Scope>) -> Self {
+    pub(super) fn new(scope: Arc<Scope>, output: &GuestOutput) -> Self {
         let wasi = WasiCtxBuilder::new()
-            .stdout(GuestOutput::new(scope.name.clone()))
-            .stderr(GuestOutput::new(scope.name.clone()))
+            .stdout(output.clone())
+            .stderr(output.clone())
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false)

@@ -4,10 +4,10 @@ use super::{
     CallContext,
     call::{Answer, Call, Work},
     desk::Callers,
-    driver,
     exports::InstanceExports,
     http,
     pool::Seat,
+    set::Set,
     state::State,
 };
 use crate::{
@@ -18,7 +18,6 @@ use crate::{
     },
     policy::{Fault, FaultKind},
 };
-use futures::stream::{FuturesUnordered, Stream};
 use std::{
     future::poll_fn,
     pin::{Pin, pin},
@@ -115,9 +114,7 @@ async fn run(seat: &Seat, worker: &mut Worker) -> End {
         }
         // A guest that was interrupted computes still; one that was not waits for something.
         let computes = budget.ticks() != ticks;
-        if computes {
-            driver::interrupted();
-        } else {
+        if !computes {
             budget.reset();
         }
         // NB: a guest that waits in a synchronous import holds its store, and nothing can be begun in it (wasmtime
@@ -187,14 +184,14 @@ async fn calls(
 ) -> wasmtime::Result<bool> {
     let desk = seat.desk();
     let settings = seat.pool().settings();
-    let mut under_way = FuturesUnordered::new();
+    let mut under_way = Set::default();
     poll_fn(|cx| {
         polled.store(true, Ordering::Relaxed);
         loop {
-            match Pin::new(&mut under_way).poll_next(cx) {
-                Poll::Ready(Some(Ok(()))) => continue,
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
-                Poll::Ready(None) | Poll::Pending => {}
+            let mut trap = None;
+            let _ = under_way.poll(cx, |ended: wasmtime::Result<()>| trap = trap.take().or(ended.err()), || None);
+            if let Some(trap) = trap {
+                return Poll::Ready(Err(trap));
             }
             let retire = *served >= settings.reuse;
             if retire {
@@ -211,7 +208,7 @@ async fn calls(
                 *served += 1;
                 // It computes first, as far as anybody knows: the next one in the queue is for whoever is free sooner.
                 desk.set_waits(false);
-                under_way.push(begin(accessor, exports, seat, call));
+                under_way.push(Box::pin(begin(accessor, exports, seat, call)));
                 continue;
             }
             // Tasks of the guest that outlive their call (a body that is still being written) keep it going.
@@ -258,14 +255,13 @@ fn absent(seat: &Seat, what: std::fmt::Arguments<'_>) -> Fault {
 
 async fn function(
     accessor: &Accessor<State>,
-    function: Func,
+    (function, results): (Func, usize),
     context: CallContext,
     params: &[Val],
 ) -> wasmtime::Result<Vec<Val>> {
-    let mut results = Vec::new();
+    let mut results = vec![Val::Bool(false); results];
     let (call, task) = accessor.with(|mut access| {
         let mut store = access.as_context_mut();
-        results.resize(function.ty(&store).results().len(), Val::Bool(false));
         let call = function.start_call_concurrent(&mut store, params, &mut results)?;
         let task = call.task();
         store.data_mut().calls.insert(task, context);

@@ -3,24 +3,37 @@
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
-use tokio::io::AsyncWrite;
+use tokio::{io::AsyncWrite, time::Instant};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 
 /// A longer line is logged in pieces: a guest must not make the host keep what it writes.
 const LONGEST_LINE: usize = 8 << 10;
 
-/// The output of one service.
+/// How many lines a service may write at once,
+const BURST: u32 = 1000;
+/// and how many each second in the long run. Writing the log takes time and space that belong to all services.
+const LINES_PER_SECOND: u32 = 200;
+
+/// The output of one service. Cloned, it shares what the service may write.
 #[derive(Clone)]
 pub struct GuestOutput {
     service: Arc<str>,
+    allowance: Arc<Mutex<Allowance>>,
 }
 
 struct Lines {
-    service: Arc<str>,
+    output: GuestOutput,
     begun: Vec<u8>,
+}
+
+/// A bucket of lines that fills up with time.
+struct Allowance {
+    lines: u32,
+    filled: Instant,
+    left_out: u64,
 }
 
 // === impl GuestOutput ===
@@ -28,7 +41,40 @@ struct Lines {
 impl GuestOutput {
     /// The output of an instance of `service`.
     pub fn new(service: Arc<str>) -> Self {
-        Self { service }
+        let allowance = Allowance { lines: BURST, filled: Instant::now(), left_out: 0 };
+        Self { service, allowance: Arc::new(Mutex::new(allowance)) }
+    }
+
+    fn log(&self, line: &str) {
+        let taken = self.allowance.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
+        let Some(left_out) = taken else { return };
+        if left_out > 0 {
+            tracing::warn!(
+                target: "guest", service = %self.service, lines = left_out,
+                "it wrote more than {LINES_PER_SECOND} lines per second; the others were left out"
+            );
+        }
+        tracing::info!(target: "guest", service = %self.service, "{line}");
+    }
+}
+
+// === impl Allowance ===
+
+impl Allowance {
+    /// Takes a line, if there is one: then it tells how many were left out before it.
+    fn take(&mut self, now: Instant) -> Option<u64> {
+        let gained = now.duration_since(self.filled).as_millis() * u128::from(LINES_PER_SECOND) / 1000;
+        if gained > 0 {
+            let gained = u32::try_from(gained).unwrap_or(BURST);
+            self.lines = self.lines.saturating_add(gained).min(BURST);
+            self.filled = now;
+        }
+        let Some(left) = self.lines.checked_sub(1) else {
+            self.left_out += 1;
+            return None;
+        };
+        self.lines = left;
+        Some(std::mem::take(&mut self.left_out))
     }
 }
 
@@ -40,7 +86,7 @@ impl IsTerminal for GuestOutput {
 
 impl StdoutStream for GuestOutput {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(Lines { service: self.service.clone(), begun: Vec::new() })
+        Box::new(Lines { output: self.clone(), begun: Vec::new() })
     }
 }
 
@@ -51,7 +97,7 @@ impl Lines {
         let line = String::from_utf8_lossy(&self.begun);
         let line = line.trim_end();
         if !line.is_empty() {
-            tracing::info!(target: "guest", service = %self.service, "{line}");
+            self.output.log(line);
         }
         self.begun.clear();
     }
@@ -86,5 +132,33 @@ impl AsyncWrite for Lines {
 impl Drop for Lines {
     fn drop(&mut self) {
         self.log();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::{Duration, advance};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_is_cut_and_its_size_told() {
+        let mut allowance = Allowance { lines: BURST, filled: Instant::now(), left_out: 0 };
+        let mut write = |lines| (0..lines).filter_map(|_| allowance.take(Instant::now())).collect::<Vec<_>>();
+        assert_eq!(write(5000), vec![0; BURST as usize]);
+        advance(Duration::from_millis(10)).await;
+        assert_eq!(write(100), [4000, 0], "two lines in ten milliseconds");
+        advance(Duration::from_secs(3600)).await;
+        assert_eq!(write(5000).len(), BURST as usize, "what was not used does not pile up");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn steady_writing_gains_what_it_is_owed() {
+        let mut allowance = Allowance { lines: 0, filled: Instant::now(), left_out: 0 };
+        let mut written = 0;
+        for _ in 0..1000 {
+            advance(Duration::from_millis(3)).await;
+            written += u32::from(allowance.take(Instant::now()).is_some());
+        }
+        assert!((500..=600).contains(&written), "{written} of 600 in three seconds");
     }
 }
