@@ -121,5 +121,9 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     // NB: a thread that always has a task to run looks for sockets that are ready only after this many. A guest that
     // computes is a task that runs for a whole tick of the epoch clock, so with tokio's own 61 the neighbours of a few
     // busy guests would wait for a tenth of a second each time.
-    tokio::runtime::Builder::new_multi_thread().event_interval(8).enable_all().build().context("the operating system gives no threads")
+    tokio::runtime::Builder::new_multi_thread()
+        .event_interval(8)
+        .enable_all()
+        .build()
+        .context("the operating system gives no threads")
 }

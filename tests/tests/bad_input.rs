@@ -15,7 +15,8 @@ service = "hello"
 async fn fails(app: &App, parts: &[&str]) -> Done {
     let port = free_port();
     let text = std::fs::read_to_string(app.manifest()).expect("it was written");
-    std::fs::write(app.manifest(), text.replace("127.0.0.1:0", &format!("127.0.0.1:{port}"))).expect("it can be written");
+    std::fs::write(app.manifest(), text.replace("127.0.0.1:0", &format!("127.0.0.1:{port}")))
+        .expect("it can be written");
     let done = app.wharf(&["up"]).await;
     assert_eq!(done.code(), Some(1), "{done:?}");
     assert!(done.stderr.contains("error: "), "{done:?}");
@@ -61,7 +62,8 @@ async fn a_route_to_no_service() {
 
 #[tokio::test]
 async fn several_mistakes_are_told_at_once() {
-    let app = App::new(&format!("{HELLO}\n[gatway]\n[policy.defaults]\ndeadline = \"soon\"\nretry = {{ attempts = 0 }}\n"));
+    let app =
+        App::new(&format!("{HELLO}\n[gatway]\n[policy.defaults]\ndeadline = \"soon\"\nretry = {{ attempts = 0 }}\n"));
     fails(&app, &["gatway", "policy.defaults.deadline", "policy.defaults.retry.attempts"]).await;
 }
 
@@ -109,8 +111,7 @@ async fn an_import_that_nobody_offers() {
     let app = App::new(
         "[services.caller]\ncomponent = \"<linked-caller>\"\n[[gateway.routes]]\npath = \"/\"\nservice = \"caller\"\n",
     );
-    let expected =
-        "service `caller` imports `probe:shapes/shapes@0.1.0`, which neither the host nor any service of the manifest offers";
+    let expected = "service `caller` imports `probe:shapes/shapes@0.1.0`, which neither the host nor any service of the manifest offers";
     fails(&app, &[expected]).await;
     let done = app.wharf(&["check"]).await;
     assert_eq!(done.code(), Some(1), "{done:?}");
@@ -195,7 +196,9 @@ async fn nobody_to_ask() {
 #[tokio::test]
 async fn a_wrong_command_line() {
     let app = App::new(HELLO);
-    for command in [&[][..], &["upp"], &["up", "--fast"], &["deploy"], &["deploy", "hello"], &["up", "--log-format", "xml"]] {
+    for command in
+        [&[][..], &["upp"], &["up", "--fast"], &["deploy"], &["deploy", "hello"], &["up", "--log-format", "xml"]]
+    {
         let done = app.wharf(command).await;
         assert_eq!(done.code(), Some(2), "{command:?}: {done:?}");
         assert!(done.stderr.contains("Usage: wharf") || done.stderr.contains("try '--help'"), "{command:?}: {done:?}");
@@ -208,7 +211,11 @@ async fn every_command_explains_itself() {
     let all = app.wharf(&["--help"]).await;
     assert_eq!(all.code(), Some(0), "{all:?}");
     for command in ["up", "build", "check", "status", "deploy"] {
-        assert!(all.stdout.lines().any(|line| line.trim_start().starts_with(command)), "no {command} in {}", all.stdout);
+        assert!(
+            all.stdout.lines().any(|line| line.trim_start().starts_with(command)),
+            "no {command} in {}",
+            all.stdout
+        );
         let help = app.wharf(&[command, "--help"]).await;
         assert_eq!(help.code(), Some(0), "{help:?}");
         assert!(help.stdout.contains(&format!("Usage: wharf {command}")), "{help:?}");

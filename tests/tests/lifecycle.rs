@@ -149,14 +149,22 @@ async fn the_admin_socket_is_for_its_own_user_alone() {
 
 #[tokio::test]
 async fn the_admin_api_on_loopback_wants_its_token() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("there are free ports").port();
+    let port =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("there are free ports").port();
     let app = App::new(&format!("[admin]\nlisten = \"127.0.0.1:{port}\"\ntoken = \"file:token\"\n{HELLO}"));
     app.file("token", "correct horse battery staple");
     let host = app.start().await;
     assert_eq!(host.status(&app).await["pid"], host.pid());
 
     let admin = SocketAddr::from(([127, 0, 0, 1], port));
-    for token in [None, Some(""), Some("Bearer "), Some("Bearer wrong"), Some("Bearer correct horse battery stapl"), Some("correct horse battery staple")] {
+    for token in [
+        None,
+        Some(""),
+        Some("Bearer "),
+        Some("Bearer wrong"),
+        Some("Bearer correct horse battery stapl"),
+        Some("correct horse battery staple"),
+    ] {
         for (method, path) in [("GET", "/v1/status"), ("POST", "/v1/services/hello/revisions"), ("GET", "/nothing")] {
             let mut connection = Connection::open(admin).await.expect("it listens");
             let mut request = request(method, path, "");

@@ -54,7 +54,9 @@ async fn an_allowed_origin_can_be_asked_and_no_other() {
         ask(&allowed.address().to_string()).await.assert_text(200, "outside");
         let port = allowed.address().port();
         // Another port, another name for the same host, and a name that only begins so.
-        for origin in [other.address().to_string(), format!("localhost:{port}"), format!("127.0.0.1.example.com:{port}")] {
+        for origin in
+            [other.address().to_string(), format!("localhost:{port}"), format!("127.0.0.1.example.com:{port}")]
+        {
             let answer = ask(&origin).await;
             assert_eq!(answer.status, 502, "{path} {origin}: {answer:?}");
             assert!(answer.text().contains("HttpRequestDenied"), "{path} {origin}: {answer:?}");

@@ -41,7 +41,10 @@ async fn notifications_come_by_streams() {
     confirm_an_order(&host, &user).await;
     notified(&host, &user, 2).await;
     let status = host.status(&app).await;
-    assert_eq!((&status["events"]["bus"], &status["events"]["connection"]["state"]), (&json!("redis-streams"), &json!("connected")));
+    assert_eq!(
+        (&status["events"]["bus"], &status["events"]["connection"]["state"]),
+        (&json!("redis-streams"), &json!("connected"))
+    );
 
     // What is published while nobody takes it is there later.
     host.stop().await;
@@ -75,10 +78,16 @@ async fn programs_of_the_seed_hear_what_services_publish() {
     }
     heard.sort_by(|a, b| a.0.cmp(&b.0));
     let [(confirmed, confirmation), (created, creation), (registered, registration)] = &heard[..] else { panic!() };
-    assert_eq!((confirmed.as_str(), created.as_str(), registered.as_str()), ("order.confirmed", "order.created", "user.created"));
+    assert_eq!(
+        (confirmed.as_str(), created.as_str(), registered.as_str()),
+        ("order.confirmed", "order.created", "user.created")
+    );
     assert_eq!(registration, &json!({ "userId": user, "email": "ada@example.com", "name": "Ada" }));
     assert_eq!(confirmation, &json!({ "orderId": order, "userId": user }));
-    assert_eq!((&creation["orderId"], &creation["userId"], &creation["total"]), (&json!(order), &json!(user), &json!(3)));
+    assert_eq!(
+        (&creation["orderId"], &creation["userId"], &creation["total"]),
+        (&json!(order), &json!(user), &json!(3))
+    );
     assert_eq!(creation["items"][0]["quantity"], 2);
     notified(&host, &user, 2).await;
     host.stop().await;
