@@ -92,10 +92,10 @@ impl Ready {
     pub async fn serve(self, shutdown: impl Future<Output = ()>, watch: bool) -> Ended {
         let Self { app, gateway, admin, components } = self;
         let grace = app.manifest.gateway.shutdown_grace;
+        // Before anybody can deploy: see there.
+        let watch = watch.then(|| watch::watch(app.clone(), components));
         let mut aside = vec![tokio::spawn(admin.serve(app.clone()))];
-        if watch {
-            aside.push(tokio::spawn(watch::watch(app.clone(), components)));
-        }
+        aside.extend(watch.map(tokio::spawn));
         let drained = gateway.serve(shutdown).await;
         for task in aside {
             task.abort();

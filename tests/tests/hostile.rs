@@ -150,7 +150,7 @@ async fn loops_do_not_slow_their_neighbours_beyond_their_share() {
     assert!(beside.answers.len() >= 50, "only {} neighbours' calls were served", beside.answers.len());
     let (before, median, slow) = (calm.quantile(0.5), beside.quantile(0.5), beside.quantile(0.99));
     assert!(median < before * 20 + Duration::from_millis(100), "median {before:?}, and {median:?} beside loops");
-    assert!(slow < before * 50 + Duration::from_secs(1), "median {before:?}, and 99 % within {slow:?} beside loops");
+    assert!(slow < before * 50 + Duration::from_secs(3), "median {before:?}, and 99 % within {slow:?} beside loops");
     host.stop().await;
 }
 

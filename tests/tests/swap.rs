@@ -97,6 +97,34 @@ async fn a_file_written_in_place_is_deployed_once_it_is_whole() {
 }
 
 #[tokio::test]
+async fn a_file_that_several_services_have_is_deployed_for_all_of_them() {
+    let app = App::new(
+        r#"
+[services.one]
+component = "<hello-p3>"
+[[gateway.routes]]
+path = "/one"
+service = "one"
+[services.other]
+component = "<hello-p3>"
+[[gateway.routes]]
+path = "/other"
+service = "other"
+"#,
+    );
+    let host = app.start().await;
+    fs::write(app.component("hello-p3"), saying("Hello, both !")).expect("it can be written");
+    for path in ["/one", "/other"] {
+        eventually("the new build serves", async || {
+            let answer = host.get(path).await;
+            if answer.text() == "Hello, both !" { Ok(()) } else { Err(answer) }
+        })
+        .await;
+    }
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn a_request_in_flight_ends_on_the_revision_that_it_began_on() {
     let origin = Origin::start().await;
     let app = App::new(&format!(

@@ -3,12 +3,16 @@
 //! A file that is being written changes many times; it is read once it has been quiet for a moment, and what is then no
 //! whole component is refused like any other. Folders are watched and not files: a build replaces its output by
 //! renaming, which a watch on the old file would not see.
+//!
+//! What changes between its loading and the beginning of the watch would be missed, so then each file is compared once
+//! with what was loaded from it.
 
 use super::{App, Components};
+use crate::engine::CodeCache;
 use notify::{RecursiveMode, Watcher};
 use std::{
     collections::{BTreeSet, HashMap},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -17,8 +21,20 @@ use tokio::{sync::mpsc, time::timeout};
 /// A file is quiet once it has not changed for this long.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// Watches until dropped.
-pub(super) async fn watch(app: Arc<App>, components: Components) {
+/// The services of each component file: several may have the same.
+type Files = HashMap<PathBuf, Vec<String>>;
+
+/// Watches until dropped. What runs when this is called is taken for what was loaded from the files.
+pub(super) fn watch(app: Arc<App>, components: Components) -> impl Future<Output = ()> + Send {
+    let loaded = app.rollout.members().filter_map(|member| {
+        let revision = member.service.revision()?;
+        Some((member.service.name().to_string(), revision.info().hash.clone()))
+    });
+    let loaded = loaded.collect();
+    run(app, components, loaded)
+}
+
+async fn run(app: Arc<App>, components: Components, loaded: HashMap<String, String>) {
     let (sender, mut changed) = mpsc::unbounded_channel();
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if let Ok(event) = event
@@ -34,19 +50,20 @@ pub(super) async fn watch(app: Arc<App>, components: Components) {
         Ok(watcher) => watcher,
         Err(error) => return tracing::warn!(%error, "component files can't be watched; use `wharf deploy`"),
     };
-    let mut services: HashMap<PathBuf, String> = HashMap::new();
+    let mut files = Files::new();
     let mut folders = BTreeSet::new();
     for (service, path) in components {
         let path = path.canonicalize().unwrap_or(path);
         folders.extend(path.parent().map(PathBuf::from));
-        services.insert(path, service);
+        files.entry(path).or_default().push(service);
     }
     for folder in &folders {
         if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
             tracing::warn!(folder = %folder.display(), %error, "a folder of components can't be watched");
         }
     }
-    let mut pending: BTreeSet<PathBuf> = BTreeSet::new();
+    let files = Arc::new(files);
+    let mut pending = changed_since(files.clone(), loaded).await;
     loop {
         let next = if pending.is_empty() {
             changed.recv().await.map(Some)
@@ -55,21 +72,38 @@ pub(super) async fn watch(app: Arc<App>, components: Components) {
         };
         match next {
             None => return,
-            Some(Some(path)) if services.contains_key(&path) => {
+            Some(Some(path)) if files.contains_key(&path) => {
                 pending.insert(path);
             }
             Some(Some(_)) => {}
             Some(None) => {
                 for path in std::mem::take(&mut pending) {
-                    deploy(&app, &services[&path], path).await;
+                    for service in &files[&path] {
+                        deploy(&app, service, &path).await;
+                    }
                 }
             }
         }
     }
 }
 
-async fn deploy(app: &App, service: &str, path: PathBuf) {
-    let wasm = match tokio::fs::read(&path).await {
+/// The files that are no longer what was loaded from them. They can be large: they are read and hashed on a thread of
+/// their own.
+async fn changed_since(files: Arc<Files>, loaded: HashMap<String, String>) -> BTreeSet<PathBuf> {
+    let compare = move || {
+        let changed = files.iter().filter(|(path, services)| {
+            // One that can't be read now will change again, or stays out.
+            let Ok(wasm) = std::fs::read(path) else { return false };
+            let hash = CodeCache::content_hash(&wasm);
+            services.iter().any(|service| loaded.get(service) != Some(&hash))
+        });
+        changed.map(|(path, _)| path.clone()).collect()
+    };
+    tokio::task::spawn_blocking(compare).await.unwrap_or_default()
+}
+
+async fn deploy(app: &App, service: &str, path: &Path) {
+    let wasm = match tokio::fs::read(path).await {
         Ok(wasm) => wasm,
         // Between the removal of the old file and the coming of the new one.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
