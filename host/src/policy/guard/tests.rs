@@ -196,7 +196,8 @@ async fn what_another_try_cannot_mend_is_not_retried() {
 async fn what_can_be_made_just_once_is_not_retried_whatever_it_ends_with() {
     for kind in FaultKind::ALL {
         let mut attempts = 0;
-        let result = without_breaker(3).run_once(patient(), |_| {
+        let guard = without_breaker(3);
+        let result = guard.run_once(patient(), |_| {
             attempts += 1;
             async move { Err::<(), _>(fault(kind)) }
         });
