@@ -212,9 +212,10 @@ impl Database {
     /// Finishes what waits, takes nothing more, and closes the file, its log copied into it. Calls after this fail
     /// with `unavailable`.
     pub async fn close(&self) {
-        self.0.queue.close();
-        // The readers first: SQLite copies and removes the log when the last connection goes, the writer's.
+        // NB: the readers first. SQLite copies and removes the log when the last connection goes, and only the writer's
+        // can do it; with its queue closed it may be gone at once.
         self.0.readers.close().await;
+        self.0.queue.close();
         let thread = self.0.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && !matches!(tokio::task::spawn_blocking(move || thread.join()).await, Ok(Ok(())))
