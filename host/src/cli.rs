@@ -63,12 +63,22 @@ pub fn main() -> ExitCode {
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // `{:#}` would put the causes on one line; errors of the manifest have lines of their own.
             let mark = if colours() { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
-            eprintln!("{mark} {error:#}");
+            eprintln!("{mark} {}", explained(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error with those of its causes that it does not tell itself.
+fn explained(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn run(cli: &Cli) -> anyhow::Result<()> {

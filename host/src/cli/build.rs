@@ -39,6 +39,10 @@ pub fn components(manifest: &Manifest, build: bool) -> anyhow::Result<Components
     let folder = manifest.path.parent().map(PathBuf::from).filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or_else(|| PathBuf::from("."));
     let toolchain = Toolchain::discover(&folder, &user_cache_dir()?, &mut |line| say("Toolchain", line))?;
+    if build {
+        let names: Vec<_> = jobs.iter().map(|job| job.service.as_str()).collect();
+        say("Building", format_args!("{}, where something changed", names.join(", ")));
+    }
     let built = if build { build_components(&toolchain, &jobs)? } else { Vec::new() };
     components.extend(built.into_iter().map(|built| (built.service, built.path)));
     Ok(components)

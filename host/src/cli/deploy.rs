@@ -1,7 +1,7 @@
 //! `wharf deploy`.
 
 use super::{client, runtime, say};
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use std::path::PathBuf;
 use wharf::{manifest::Manifest, service::RevisionInfo};
 
@@ -21,8 +21,9 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     let wasm = std::fs::read(file).with_context(|| format!("the component {} can't be read", file.display()))?;
     let path = format!("/v1/services/{service}/revisions");
     let origin = file.display().to_string();
-    let revision: RevisionInfo =
-        runtime()?.block_on(client::ask(manifest, "POST", &path, Some(&origin), wasm.into()))?;
+    let revision: RevisionInfo = runtime()?
+        .block_on(client::ask(manifest, "POST", &path, Some(&origin), wasm.into()))
+        .map_err(|error| anyhow!("{origin} was not deployed, and `{service}` goes on as it was: {error}"))?;
     if *json {
         println!("{}", serde_json::to_string(&revision)?);
         return Ok(());

@@ -37,6 +37,18 @@ pub enum CacheError {
     Compile(String),
 }
 
+/// Says of the likeliest mistakes what they are; the compiler's own words are for all others.
+fn recognise(wasm: &[u8]) -> Result<(), CacheError> {
+    let wrong = match (wasm.get(..4), wasm.get(4..8)) {
+        (Some(b"\0asm"), Some([1, 0, 0, 0])) => {
+            "it is a core module, and a service is a component: build it for wasm32-wasip2"
+        }
+        (Some(b"\0asm"), _) => return Ok(()),
+        _ => "it is not a WebAssembly file",
+    };
+    Err(CacheError::Compile(wrong.into()))
+}
+
 // === impl CodeCache ===
 
 impl CodeCache {
@@ -81,6 +93,7 @@ impl CodeCache {
                 }
             }
         }
+        recognise(wasm)?;
         // `{:#}` gives the causes too: the outermost alone says only "failed to parse".
         let component = Component::new(engine, wasm).map_err(|error| CacheError::Compile(format!("{error:#}")))?;
         let code = component.serialize().map_err(|error| CacheError::Compile(format!("{error:#}")))?;
