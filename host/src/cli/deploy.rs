@@ -1,6 +1,6 @@
 //! `wharf deploy`.
 
-use super::{client, runtime, say};
+use super::{client, print, runtime, say};
 use anyhow::Context;
 use std::path::PathBuf;
 use wharf::{manifest::Manifest, service::RevisionInfo};
@@ -24,8 +24,7 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     let revision: RevisionInfo =
         runtime()?.block_on(client::ask(manifest, "POST", &path, Some(&origin), wasm.into()))?;
     if *json {
-        println!("{}", serde_json::to_string(&revision)?);
-        return Ok(());
+        return print(serde_json::to_string(&revision)?);
     }
     let hash: String = revision.hash.chars().take(12).collect();
     say("Deployed", format_args!("{service}: revision {} ({hash}) serves", revision.number));
