@@ -11,7 +11,7 @@ mod up;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use std::{
-    io::IsTerminal,
+    io::{IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -106,6 +106,14 @@ fn say(what: &str, detail: impl std::fmt::Display) {
         eprintln!("\x1b[1;36m{what:>12}\x1b[0m {detail}");
     } else {
         eprintln!("{what:>12} {detail}");
+    }
+}
+
+/// Prints to standard output. Whoever reads there may stop when they have enough, as `wharf status | head` does.
+fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("standard output can't be written to"),
     }
 }
 

@@ -22,6 +22,6 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
         let lines: Vec<_> = found.iter().map(|it| format!("service `{}` {}", it.service, it.message)).collect();
         bail!("{}", lines.join("\n"));
     }
-    say("Checked", format_args!("the components of {} services: they fit", components.len()));
+    say("Checked", format_args!("{} components: they fit", components.len()));
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `wharf deploy`.
 
-use super::{client, runtime, say};
+use super::{client, print, runtime, say};
 use anyhow::{Context, anyhow};
 use std::path::PathBuf;
 use wharf::{manifest::Manifest, service::RevisionInfo};
@@ -25,8 +25,7 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
         .block_on(client::ask(manifest, "POST", &path, Some(&origin), wasm.into()))
         .map_err(|error| anyhow!("{origin} was not deployed, and `{service}` goes on as it was: {error}"))?;
     if *json {
-        println!("{}", serde_json::to_string(&revision)?);
-        return Ok(());
+        return print(serde_json::to_string(&revision)?);
     }
     let hash: String = revision.hash.chars().take(12).collect();
     say("Deployed", format_args!("{service}: revision {} ({hash}) serves", revision.number));

@@ -1,7 +1,8 @@
 //! `wharf status`.
 
-use super::{client, runtime};
+use super::{client, print, runtime};
 use bytes::Bytes;
+use std::fmt;
 use wharf::{
     app::Status,
     manifest::Manifest,
@@ -18,11 +19,8 @@ pub struct Args {
 pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     let status: Status = runtime()?.block_on(client::ask(manifest, "GET", "/v1/status", None, Bytes::new()))?;
     if args.json {
-        println!("{}", serde_json::to_string(&status)?);
-        return Ok(());
+        return print(serde_json::to_string(&status)?);
     }
-    println!("{} on {}, pid {}, up {} s\n", status.app, status.gateway, status.pid, status.uptime_seconds);
-
     let mut services = Table::new(["SERVICE", "REVISION", "HASH", "HTTP", "IN FLIGHT", "INSTANCES", "QUEUED"]);
     for service in &status.services {
         let (number, hash) = match &service.revision {
@@ -39,7 +37,6 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
             service.instances.queued.to_string(),
         ]);
     }
-    services.print();
 
     let mut edges = Table::new(["EDGE", "BREAKER", "CALLS", "FAULTS", "RETRIES", "REJECTED", "IN FLIGHT"]);
     for edge in &status.edges {
@@ -53,13 +50,8 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
             edge.in_flight.to_string(),
         ]);
     }
-    edges.print();
 
     let events = &status.events;
-    println!(
-        "events: {} bus, {}; {} published, {} refused\n",
-        events.bus, events.connection, events.published, events.refused
-    );
     let head = ["TOPIC", "SUBSCRIBER", "DELIVERED", "RETRIED", "REJECTED", "QUEUED", "IN FLIGHT"];
     let mut subscriptions = Table::new(head);
     for subscription in &events.subscriptions {
@@ -73,8 +65,19 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
             subscription.in_flight.to_string(),
         ]);
     }
-    subscriptions.print();
-    Ok(())
+
+    print(format_args!(
+        "{} on {}, pid {}, up {} s\n\n{services}\n{edges}\n\
+         events: {} bus, {}; {} published, {} refused\n\n{subscriptions}",
+        status.app,
+        status.gateway,
+        status.pid,
+        status.uptime_seconds,
+        events.bus,
+        events.connection,
+        events.published,
+        events.refused,
+    ))
 }
 
 fn breaker(breaker: &BreakerSnapshot) -> String {
@@ -99,8 +102,10 @@ impl<const N: usize> Table<N> {
     fn row(&mut self, row: [String; N]) {
         self.rows.push(row);
     }
+}
 
-    fn print(&self) {
+impl<const N: usize> fmt::Display for Table<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut widths = [0; N];
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
@@ -109,8 +114,8 @@ impl<const N: usize> Table<N> {
         }
         for row in &self.rows {
             let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-            println!("{}", cells.join("  ").trim_end());
+            writeln!(f, "{}", cells.join("  ").trim_end())?;
         }
-        println!();
+        Ok(())
     }
 }
