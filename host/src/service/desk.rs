@@ -94,9 +94,12 @@ impl Desk {
     /// Hands in a call, unless the worker has enough to do, computes, or takes no more: then it comes back.
     #[expect(clippy::result_large_err, reason = "the call itself comes back, and is moved on")]
     pub fn join(&self, call: Call, concurrency: usize) -> Result<(), Call> {
-        if !self.waits() {
-            return Err(call);
-        }
+        if self.waits() { self.join_anyway(call, concurrency) } else { Err(call) }
+    }
+
+    /// As [`Desk::join`], also while the worker computes: the call is begun when it waits, or given back.
+    #[expect(clippy::result_large_err, reason = "the call itself comes back, and is moved on")]
+    pub fn join_anyway(&self, call: Call, concurrency: usize) -> Result<(), Call> {
         let mut inner = self.lock();
         if !inner.open || inner.under_way + inner.waiting.len() >= concurrency {
             return Err(call);

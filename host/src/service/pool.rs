@@ -179,6 +179,13 @@ impl Pool {
             inner.queue.retain(|call| !call.reply.is_abandoned());
         }
         if inner.queue.len() >= self.settings.queue {
+            // A worker that computes in this very moment may have room all the same.
+            for desk in &inner.under_way {
+                match desk.join_anyway(call, self.settings.concurrency) {
+                    Ok(()) => return Ok(Placed::Elsewhere),
+                    Err(back) => call = back,
+                }
+            }
             return Err(Fault::new(
                 FaultKind::Overloaded,
                 format!(
