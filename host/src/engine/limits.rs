@@ -41,11 +41,6 @@ impl StoreLimits {
     pub fn new(limits: Limits) -> Self {
         Self { limits, memory: 0, tables: 0 }
     }
-
-    /// The bytes of linear memory that the store has now.
-    pub fn memory(&self) -> usize {
-        self.memory
-    }
 }
 
 impl wasmtime::ResourceLimiter for StoreLimits {

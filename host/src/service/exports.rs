@@ -10,7 +10,7 @@ use wasmtime::{
 use wasmtime_wasi_http::{p2, p3};
 
 /// The interface by which events are delivered.
-pub(crate) const MESSAGE_HANDLER: &str = "wharf:messaging/handler@0.1.0";
+pub(crate) const MESSAGE_HANDLER: &str = crate::events::binding::HANDLER;
 /// The interface by which a component declares its schema.
 pub(crate) const MIGRATIONS: &str = "wharf:store/migrations@0.1.0";
 
