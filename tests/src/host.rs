@@ -19,6 +19,13 @@ use tokio::{
     time::timeout,
 };
 
+/// Sends a process a signal, such as `TERM`.
+pub fn send_signal(pid: u32, signal: &str) {
+    let kill = format!("kill -{signal} {pid}");
+    let done = std::process::Command::new("sh").args(["-c", &kill]).status().expect("there is a shell");
+    assert!(done.success(), "{kill}: {done}");
+}
+
 /// `wharf up`, ready to serve. Killed when it is dropped.
 pub struct Host {
     child: Child,
@@ -169,9 +176,7 @@ impl Host {
 
     /// Sends it a signal, such as `TERM`.
     pub fn signal(&self, signal: &str) {
-        let kill = format!("kill -{signal} {}", self.pid());
-        let done = std::process::Command::new("sh").args(["-c", &kill]).status().expect("there is a shell");
-        assert!(done.success(), "{kill}: {done}");
+        send_signal(self.pid(), signal);
     }
 
     /// Waits for its end.

@@ -1,9 +1,9 @@
 //! How a host comes and goes: by SIGTERM, by SIGKILL, and beside another one.
 
 use serde_json::json;
-use std::{net::SocketAddr, os::unix::fs::PermissionsExt, time::Duration};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, time::Duration};
 use tokio::net::TcpStream;
-use wharf_tests::{App, Connection, Origin, eventually, request};
+use wharf_tests::{App, Connection, Done, Origin, component, eventually, request, send_signal, within};
 
 fn held(origin: &Origin, more: &str) -> App {
     App::new(&format!(
@@ -128,6 +128,40 @@ async fn a_second_host_with_the_same_data_is_refused_and_the_first_goes_on() {
     let answer = host.post("/api/users", &json!({ "email": "ada@example.com", "name": "Ada" })).await;
     assert_eq!(answer.status, 201, "{answer:?}");
     host.stop().await;
+}
+
+#[tokio::test]
+async fn a_build_ends_with_the_command_that_began_it() {
+    // A machine without a toolchain for components makes one first, and takes minutes.
+    component("hello-p3");
+    for (command, signal, code) in [("up", "TERM", 143), ("up", "INT", 130), ("build", "TERM", 143), ("check", "INT", 130)] {
+        let app = App::new(
+            r#"
+[services.slow]
+source = "slow"
+build = "sleep 1000 & echo $! >started; wait"
+artifact = "slow.wasm"
+"#,
+        );
+        fs::create_dir(app.folder().join("slow")).expect("the application's folder can be written to");
+        let wharf = app.spawn(&[command]);
+        let compiler: u32 = eventually("the build is under way", async || {
+            let started = fs::read_to_string(app.folder().join("slow/started")).unwrap_or_default();
+            started.trim_end().parse().map_err(|_| started)
+        })
+        .await;
+        send_signal(wharf.id().expect("it runs"), signal);
+        let done = within("the end of wharf", wharf.wait_with_output()).await;
+        let done = Done::from(done.expect("it is our child"));
+        assert_eq!(done.code(), Some(code), "{command} {signal}: {done:?}");
+        assert!(done.stderr.contains("error: stopped by "), "{command} {signal}: {done:?}");
+        eventually("what the build has started has ended", async || {
+            let state = fs::read_to_string(format!("/proc/{compiler}/stat")).unwrap_or_default();
+            // One that nobody has reaped has ended all the same.
+            if state.is_empty() || state.contains(") Z ") { Ok(()) } else { Err(state) }
+        })
+        .await;
+    }
 }
 
 const HELLO: &str = r#"
