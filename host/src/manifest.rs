@@ -164,8 +164,13 @@ impl Manifest {
     /// An error that turned up later with something written in the manifest, in the form of those found by
     /// [`load`](Self::load): a missing file, a port in use.
     pub fn error_at<T>(&self, at: &Placed<T>, message: impl Display) -> ManifestErrors {
-        let error = ManifestError { place: at.place, key: at.key.clone(), message: message.to_string() };
-        ManifestErrors::new(&self.path, vec![error])
+        self.errors_at([at.with(message.to_string())])
+    }
+
+    /// Several of them: messages, each with its place. There must be at least one.
+    pub fn errors_at(&self, messages: impl IntoIterator<Item = Placed<String>>) -> ManifestErrors {
+        let error = |it: Placed<String>| ManifestError { place: it.place, key: it.key, message: it.value };
+        ManifestErrors::new(&self.path, messages.into_iter().map(error).collect())
     }
 }
 

@@ -91,9 +91,7 @@ pub enum DeployError {
 }
 
 fn listed(misfits: &[Misfit]) -> String {
-    let lines: Vec<_> =
-        misfits.iter().map(|misfit| format!("service `{}` {}", misfit.service, misfit.message)).collect();
-    lines.join("\n")
+    misfits.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// What a guest does before it gets calls has a limit of its own: there is no caller with a deadline.

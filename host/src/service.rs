@@ -36,7 +36,7 @@ pub use {
     pool::{InstanceSettings, PoolSnapshot},
     revision::{Revision, RevisionError, RevisionInfo},
     scope::Scope,
-    shape::{Grants, Misfit, Shape, misfits},
+    shape::{Concern, Grants, Misfit, Shape, misfits},
     state::State,
 };
 

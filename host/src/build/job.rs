@@ -39,7 +39,7 @@ pub struct BuiltComponent {
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// The folder of a service's sources can't be read.
-    #[error("service `{service}`: source {}: {source}", dir.display())]
+    #[error("service `{service}`: the source folder {} can't be read: {source}", dir.display())]
     NoSource {
         /// The service.
         service: String,

@@ -6,8 +6,8 @@ use std::{path::PathBuf, thread};
 use tokio::sync::oneshot;
 use wharf::{
     app::Components,
-    build::{BuildJob, BuiltComponent, Programs, Toolchain, build_components, user_cache_dir},
-    manifest::{Component, Manifest},
+    build::{BuildError, BuildJob, BuiltComponent, Programs, Toolchain, build_components, user_cache_dir},
+    manifest::{Component, Manifest, Placed, Source},
 };
 
 /// Builds all components that have a source, and says where each is.
@@ -50,7 +50,7 @@ pub async fn components(manifest: &Manifest, signals: &mut Signals) -> anyhow::R
         .spawn(move || drop(sender.send(build(folder, &of_build, &jobs))))
         .context("the operating system gives no thread for the build")?;
     let built = tokio::select! {
-        built = building => built.context("the build panicked")??,
+        built = building => built.context("the build panicked")?.map_err(|error| at_its_line(manifest, error))?,
         signal = signals.next() => {
             programs.end();
             return Err(signal.into());
@@ -66,4 +66,34 @@ fn build(folder: PathBuf, programs: &Programs, jobs: &[BuildJob]) -> anyhow::Res
     let names: Vec<_> = jobs.iter().map(|job| job.service.as_str()).collect();
     say("Building", format_args!("{}, where something changed", names.join(", ")));
     Ok(build_components(&toolchain, jobs)?)
+}
+
+/// The error at the line of the manifest that it is about, where there is one.
+fn at_its_line(manifest: &Manifest, error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref().and_then(|error| place(manifest, error)) {
+        Some(place) => manifest.error_at(&place, error).into(),
+        None => error,
+    }
+}
+
+fn place(manifest: &Manifest, error: &BuildError) -> Option<Placed<()>> {
+    let source = |service: &str| match &manifest.services.get(service)?.component {
+        Component::Source(source) => Some(source),
+        Component::File(_) => None,
+    };
+    let command = |source: &Source| source.build.as_ref().map(|command| command.with(()));
+    match error {
+        BuildError::NoSource { service, .. }
+        | BuildError::NotACrate { service, .. }
+        | BuildError::NoComponent { service, .. } => Some(source(service)?.folder.with(())),
+        BuildError::NoArtifact { service, .. } => {
+            let source = source(service)?;
+            Some(source.artifact.as_ref().unwrap_or(&source.folder).with(()))
+        }
+        // What is wrong with a crate, cargo says at the line of its source.
+        BuildError::Spawn { services, .. } | BuildError::Failed { services, .. } => {
+            services.iter().find_map(|service| command(source(service)?))
+        }
+        BuildError::Answer { .. } => None,
+    }
 }

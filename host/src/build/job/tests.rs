@@ -182,7 +182,7 @@ fn sources_that_are_no_crate_are_refused_with_advice() {
     let error = sources.error(sources.job("money"));
     assert!(error.contains("crate `money` makes no component") && error.contains("crate-type = [\"cdylib\"]"));
     let error = sources.error(sources.job("nowhere"));
-    assert!(error.starts_with("service `nowhere`: source ") && error.contains("No such file"), "{error}");
+    assert!(error.starts_with("service `nowhere`: the source folder ") && error.contains("No such file"), "{error}");
 }
 
 /// Asks again and again until there is an answer.
