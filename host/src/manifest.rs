@@ -32,6 +32,8 @@ mod tests;
 mod validate;
 mod values;
 
+pub(crate) use reader::did_you_mean;
+
 pub use error::{ManifestError, ManifestErrors, Place, Placed};
 pub use events::{Bus, RedisUrl, Topic};
 pub use gateway::{Admin, Aggregate, Gateway, Methods, Part, Route};

@@ -10,6 +10,7 @@
 
 use crate::{
     engine::{CacheError, CodeCache, Engine},
+    manifest::did_you_mean,
     service::{
         Grants, InstanceSettings, Misfit, Revision, RevisionError, RevisionInfo, Scope, Service, Shape, misfits,
     },
@@ -59,8 +60,13 @@ pub struct Loaded {
 #[derive(Debug, thiserror::Error)]
 pub enum DeployError {
     /// The manifest has no such service.
-    #[error("there is no service `{0}`")]
-    UnknownService(String),
+    #[error("there is no service `{service}`{meant}")]
+    UnknownService {
+        /// The name that was given.
+        service: String,
+        /// The name that was meant, in words; empty where none is near.
+        meant: String,
+    },
     /// It is no component, or can't be compiled.
     #[error("{origin} can't be loaded: {source}")]
     Load {
@@ -225,7 +231,10 @@ impl Rollout {
     }
 
     fn member(&self, service: &str) -> Result<&Member, DeployError> {
-        self.members.get(service).ok_or_else(|| DeployError::UnknownService(service.to_string()))
+        self.members.get(service).ok_or_else(|| {
+            let meant = did_you_mean(service, self.members.keys().map(String::as_str));
+            DeployError::UnknownService { service: service.to_string(), meant }
+        })
     }
 
     /// Everything that comes before the swap.

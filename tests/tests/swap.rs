@@ -191,7 +191,8 @@ component = "<linked-callee>"
         ("callee", "callee-less.wasm", "service `caller` imports `probe:shapes/shapes@0.1.0`"),
         ("caller", "handlerless.wasm", "service `caller` is called by HTTP"),
         ("caller", "trapping.wasm", "service `caller`: its first instance failed"),
-        ("nobody", "handlerless.wasm", "there is no service `nobody`"),
+        ("nobody", "handlerless.wasm", "there is no service `nobody`\n"),
+        ("calle", "handlerless.wasm", "there is no service `calle` (did you mean `callee`?)"),
     ] {
         let said = refused(&host, &app, service, file).await;
         assert!(said.contains(reason), "{service} {file}: {said}");

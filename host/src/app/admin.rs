@@ -223,7 +223,7 @@ async fn deploy(app: &App, service: &str, request: Request<Incoming>) -> Respons
     };
     match app.rollout().deploy(service, wasm.to_vec(), origin).await {
         Ok(info) => json(StatusCode::OK, &info),
-        Err(error @ DeployError::UnknownService(_)) => problem(StatusCode::NOT_FOUND, &error.to_string()),
+        Err(error @ DeployError::UnknownService { .. }) => problem(StatusCode::NOT_FOUND, &error.to_string()),
         Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
     }
 }

@@ -105,7 +105,7 @@ fn deploy_error_at(manifest: &Manifest, error: DeployError) -> StartError {
     let service = match &error {
         DeployError::Misfit(found) => return misfits_at(manifest, found).into(),
         DeployError::Revision { service, .. } | DeployError::Migrate { service, .. } => manifest.services.get(service),
-        DeployError::UnknownService(_) | DeployError::Load { .. } => None,
+        DeployError::UnknownService { .. } | DeployError::Load { .. } => None,
     };
     match service {
         Some(service) => manifest.error_at(service.component.place(), error).into(),
@@ -217,7 +217,7 @@ fn read(manifest: &Manifest, name: &str, path: &Path) -> Result<Vec<u8>, StartEr
         let message = format!("the component {} can't be read: {error}", path.display());
         match manifest.services.get(name) {
             Some(service) => manifest.error_at(service.component.place(), message).into(),
-            None => StartError::Deploy(DeployError::UnknownService(name.to_string())),
+            None => StartError::Deploy(DeployError::UnknownService { service: name.to_string(), meant: String::new() }),
         }
     })
 }

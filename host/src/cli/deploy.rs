@@ -23,7 +23,7 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     let origin = file.display().to_string();
     let revision: RevisionInfo = runtime()?
         .block_on(client::ask(manifest, "POST", &path, Some(&origin), wasm.into()))
-        .map_err(|error| anyhow!("{origin} was not deployed, and `{service}` goes on as it was: {error}"))?;
+        .map_err(|error| anyhow!("{origin} was not deployed, and what runs goes on as it was: {error}"))?;
     if *json {
         return print(serde_json::to_string(&revision)?);
     }
