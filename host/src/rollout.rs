@@ -94,6 +94,16 @@ pub enum DeployError {
         /// What is wrong.
         source: MigrateError,
     },
+    /// It belongs to another service.
+    #[error("service `{service}`: this is the component of service `{owner}`: its {source}")]
+    Swapped {
+        /// The service that it was meant for.
+        service: String,
+        /// The one that runs it.
+        owner: String,
+        /// How it shows.
+        source: MigrateError,
+    },
 }
 
 fn listed(misfits: &[Misfit]) -> String {
@@ -215,7 +225,8 @@ impl Rollout {
         if !found.is_empty() {
             return Err(DeployError::Misfit(found));
         }
-        let revision = self.prepare(member, loaded, &after).await?;
+        let hash = loaded.hash.clone();
+        let revision = self.prepare(member, loaded, &after).await.map_err(|error| self.explained(error, &hash))?;
         let info = revision.info().clone();
         member.service.swap(Some(Arc::new(revision)));
         *shapes = after;
@@ -235,6 +246,20 @@ impl Rollout {
             let meant = did_you_mean(service, self.members.keys().map(String::as_str));
             DeployError::UnknownService { service: service.to_string(), meant }
         })
+    }
+
+    /// A component whose migrations are strange to the database is mostly one that was deployed on the wrong service.
+    fn explained(&self, error: DeployError, hash: &str) -> DeployError {
+        let runs = |member: &Member| member.service.revision().is_some_and(|revision| revision.info().hash == hash);
+        match error {
+            DeployError::Migrate { service, source: source @ MigrateError::Foreign { .. } } => {
+                match self.members.iter().find(|(_, member)| runs(member)) {
+                    Some((owner, _)) => DeployError::Swapped { service, owner: owner.clone(), source },
+                    None => DeployError::Migrate { service, source },
+                }
+            }
+            other => other,
+        }
     }
 
     /// Everything that comes before the swap.

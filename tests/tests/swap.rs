@@ -219,6 +219,23 @@ component = "<linked-callee>"
     host.stop().await;
 }
 
+#[tokio::test]
+async fn the_component_of_another_service_is_refused_for_what_it_is() {
+    let app = App::shop("");
+    let host = app.start().await;
+    let path = |service: &str| app.component(service).display().to_string();
+    // What others need comes first, and is told even where the database would object too.
+    let said = refused(&host, &app, "user", &path("product")).await;
+    assert!(said.contains("service `order` imports `shop:users/users"), "{said}");
+    // Nobody imports anything of `order`.
+    let said = refused(&host, &app, "order", &path("user")).await;
+    assert!(said.contains("this is the component of service `user`"), "{said}");
+    assert!(said.contains("`create users`") && said.contains("`create orders`"), "{said}");
+    assert!(!said.contains("was changed after"), "{said}");
+    assert_eq!(host.service(&app, "order").await["revision"]["number"], 1);
+    host.stop().await;
+}
+
 /// A component that handles HTTP as far as its types tell, and traps when it is instantiated.
 fn trapping() -> Vec<u8> {
     let text = r#"(component

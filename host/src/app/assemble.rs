@@ -104,7 +104,9 @@ fn misfits_at(manifest: &Manifest, found: &[Misfit]) -> ManifestErrors {
 fn deploy_error_at(manifest: &Manifest, error: DeployError) -> StartError {
     let service = match &error {
         DeployError::Misfit(found) => return misfits_at(manifest, found).into(),
-        DeployError::Revision { service, .. } | DeployError::Migrate { service, .. } => manifest.services.get(service),
+        DeployError::Revision { service, .. }
+        | DeployError::Migrate { service, .. }
+        | DeployError::Swapped { service, .. } => manifest.services.get(service),
         DeployError::UnknownService { .. } | DeployError::Load { .. } => None,
     };
     match service {
