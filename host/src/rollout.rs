@@ -56,6 +56,26 @@ pub struct Loaded {
     origin: String,
 }
 
+/// What a deploy that succeeded has done.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Deployment {
+    /// The revision that runs.
+    #[serde(flatten)]
+    pub revision: RevisionInfo,
+    /// How it came to.
+    pub outcome: Outcome,
+}
+
+/// How a deployed component came to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It took the place of another.
+    Deployed,
+    /// It is the very component that ran already, so nothing was done.
+    Unchanged,
+}
+
 /// Why a component did not become a revision.
 #[derive(Debug, thiserror::Error)]
 pub enum DeployError {
@@ -204,12 +224,12 @@ impl Rollout {
         Ok(())
     }
 
-    /// Replaces the revision of one service by `wasm`, while requests run.
+    /// Replaces the revision of one service by `wasm`, while requests run. What runs already is left as it is.
     ///
     /// # Errors
     ///
     /// Why it was refused; then the old revision goes on.
-    pub async fn deploy(&self, service: &str, wasm: Vec<u8>, origin: String) -> Result<RevisionInfo, DeployError> {
+    pub async fn deploy(&self, service: &str, wasm: Vec<u8>, origin: String) -> Result<Deployment, DeployError> {
         let member = self.member(service)?;
         let loaded = Loaded::new(&self.engine, wasm, origin).await?;
         let mut shapes = self.shapes.lock().await;
@@ -217,7 +237,7 @@ impl Rollout {
         if let Some(before) = before
             && before.hash == loaded.hash
         {
-            return Ok(before);
+            return Ok(Deployment { revision: before, outcome: Outcome::Unchanged });
         }
         let mut after = shapes.clone();
         after.insert(service.to_string(), Arc::new(loaded.shape()));
@@ -231,7 +251,7 @@ impl Rollout {
         member.service.swap(Some(Arc::new(revision)));
         *shapes = after;
         tracing::info!(service, revision = info.number, hash = &info.hash[..12], origin = info.origin, "deployed");
-        Ok(info)
+        Ok(Deployment { revision: info, outcome: Outcome::Deployed })
     }
 
     /// Ends all services: calls that come from now on find them `unreachable`, those in flight end as they would.

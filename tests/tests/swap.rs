@@ -75,6 +75,29 @@ async fn no_request_fails_while_its_service_is_replaced_again_and_again() {
 }
 
 #[tokio::test]
+async fn what_runs_already_is_not_deployed_again() {
+    let app = App::new(HELLO);
+    app.file("same.wasm", fs::read(app.component("hello-p3")).expect("it is there"));
+    app.file("new.wasm", saying("Hello, again!"));
+    let host = app.start().await;
+    let loaded = host.service(&app, "hello").await["revision"].clone();
+    for (file, number, said) in [
+        ("same.wasm", 1, "Unchanged hello: revision 1"),
+        ("new.wasm", 2, "Deployed hello: revision 2"),
+        ("new.wasm", 2, "Unchanged hello: revision 2"),
+    ] {
+        let done = host.wharf(&app, &["deploy", "hello", file]).await;
+        assert_eq!(done.code(), Some(0), "{done:?}");
+        assert!(done.stderr.contains(said), "{done:?}");
+        let now = host.service(&app, "hello").await["revision"].clone();
+        assert_eq!((now["number"] == number, now == loaded), (true, number == 1), "{now}");
+    }
+    let done = host.wharf(&app, &["deploy", "hello", "new.wasm", "--json"]).await;
+    assert_eq!((&done.json()["outcome"], &done.json()["number"]), (&"unchanged".into(), &2.into()), "{done:?}");
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn a_file_written_in_place_is_deployed_once_it_is_whole() {
     use std::io::Write as _;
     let app = App::new(HELLO);
