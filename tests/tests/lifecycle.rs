@@ -134,7 +134,9 @@ async fn a_second_host_with_the_same_data_is_refused_and_the_first_goes_on() {
 async fn a_build_ends_with_the_command_that_began_it() {
     // A machine without a toolchain for components makes one first, and takes minutes.
     component("hello-p3");
-    for (command, signal, code) in [("up", "TERM", 143), ("up", "INT", 130), ("build", "TERM", 143), ("check", "INT", 130)] {
+    for (command, signal, code) in
+        [("up", "TERM", 143), ("up", "INT", 130), ("build", "TERM", 143), ("check", "INT", 130)]
+    {
         let app = App::new(
             r#"
 [services.slow]
@@ -162,6 +164,30 @@ artifact = "slow.wasm"
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn a_data_folder_has_one_host_wherever_their_admin_apis_are() {
+    let app = App::new("");
+    let admin =
+        |name: &str| format!("[app]\nname = \"test\"\ndata = \"data\"\n[admin]\nsocket = \"{name}.sock\"\n{HELLO}");
+    app.write(&admin("first"));
+    let mut host = app.start().await;
+    app.write(&admin("second"));
+    let second = app.wharf(&["up"]).await;
+    assert_eq!(second.code(), Some(1), "{second:?}");
+    let expected = format!(
+        "wharf.toml:5: app.data: another host runs with the data folder data (process {}): stop it, or give this one a \
+         folder of its own",
+        host.pid()
+    );
+    assert!(second.stderr.contains(&expected), "no {expected:?} in: {}", second.stderr);
+    host.get("/hello").await.assert_text(200, "Hello, world!");
+
+    // A host that is killed has no time to let go, and needs none.
+    host.signal("KILL");
+    host.ended().await;
+    app.start().await.stop().await;
 }
 
 const HELLO: &str = r#"

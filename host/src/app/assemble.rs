@@ -3,6 +3,7 @@
 use super::{
     App, Ready,
     admin::{Admin, AdminAddress, AdminError, Token},
+    lock::DataLock,
 };
 use crate::{
     engine::{Engine, Limits},
@@ -120,6 +121,7 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
     std::fs::create_dir_all(&data.value)
         .map_err(|error| manifest.error_at(data, format!("the folder {} can't be made: {error}", data.display())))?;
     // First what tells whether another host runs here already: nothing of it must be touched.
+    let lock = DataLock::take(&data.value).map_err(|error| manifest.error_at(data, error))?;
     let admin = Admin::bind(&admin_address(&manifest)?).await?;
     let config = gateway_config(&manifest);
     let listener = Gateway::bind(config, Routes::builder().build()?)
@@ -177,6 +179,7 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
         databases: databases.into_values().collect(),
         address,
         started: Instant::now(),
+        _lock: lock,
     });
     Ok(Ready { app, gateway: listener.with_access_log(log), admin, components })
 }
