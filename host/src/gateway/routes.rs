@@ -5,6 +5,10 @@
 //! with one. (Two tables, because matchit itself refuses `/users/{*rest}` beside `/users/{id}/dashboard`, and just that
 //! is how an aggregate stands in front of a service.) A pattern that matches but does not take the method is a 405, not
 //! a reason to look further: otherwise adding a method to one route would change where another one leads.
+//!
+//! What a `{name}` or a `{*rest}` captures is never empty: `/files/{*rest}` matches neither `/files` nor `/files/`. That
+//! is matchit's rule, and axum's, so nobody who knows them is surprised; and what a pattern leads to does not depend on
+//! whether somebody has written a slash.
 
 mod draft;
 

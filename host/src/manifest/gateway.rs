@@ -45,7 +45,9 @@ pub struct Gateway {
 /// Requests that go to a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The path in matchit's syntax: `/users/{id}`, `/files/{*rest}`.
+    /// The path in matchit's syntax: `/users/{id}`, `/files/{*rest}`. As there, and in axum, neither of the two matches
+    /// what is empty: `/files/{*rest}` takes `/files/a` and `/files/a/b`, but not `/files` and not `/files/`, which are
+    /// paths of their own.
     pub path: Placed<String>,
     /// The methods that it takes.
     pub methods: Methods,

@@ -37,6 +37,24 @@ async fn the_most_specific_pattern_wins_in_whatever_order_they_come() {
 }
 
 #[tokio::test]
+async fn what_a_pattern_captures_is_never_empty() {
+    let server = Server::start(routes([answering("/files/{*rest}", "rest"), answering("/users/{id}", "id")]));
+    for path in ["/files/a", "/files/a/", "/files/a/b", "/files//"] {
+        assert_eq!(server.get(path).await.text(), "rest", "{path}");
+    }
+    assert_eq!(server.get("/users/a").await.text(), "id");
+    for path in ["/files", "/files/", "/users", "/users/", "/users/a/"] {
+        server.get(path).await.problem(404);
+    }
+    // Each of them can be a route of its own beside it.
+    let beside = [answering("/files/{*rest}", "rest"), answering("/files", "folder"), answering("/files/", "slash")];
+    let server = Server::start(routes(beside));
+    for (path, expected) in [("/files", "folder"), ("/files/", "slash"), ("/files/a", "rest")] {
+        assert_eq!(server.get(path).await.text(), expected, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn no_route_is_a_404_and_a_wrong_method_a_405_that_says_which_are_right() {
     let mut read = answering("/users/{id}", "user");
     read.methods = vec![Method::GET, Method::PATCH];
