@@ -38,6 +38,7 @@ pub use error::{ManifestError, ManifestErrors, Place, Placed};
 pub use events::{Bus, RedisUrl, Topic};
 pub use gateway::{Admin, Aggregate, Gateway, Methods, Part, Route};
 pub use origin::{Origin, Scheme};
+pub use path::{InvalidPath, PathPattern, PathTemplate};
 pub use policy::{Breaker, Bulkhead, EVENTS, Edge, EdgePolicy, GATEWAY, Policies, Retry};
 pub use secret::{Secret, SecretError, SecretRef};
 pub use services::{Component, Instances, Limits, Service, Source};
