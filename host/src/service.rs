@@ -25,6 +25,7 @@ mod shape;
 mod state;
 mod worker;
 
+pub(crate) use body::{Gathered, Gathering};
 pub(crate) use http::into_wasi;
 pub(crate) use state::current_call;
 pub use {

@@ -266,3 +266,57 @@ breaker = false
     assert_eq!(host.edge(&app, "gateway -> trap").await["retries"], 2);
     host.stop().await;
 }
+
+#[tokio::test]
+async fn what_a_guest_asks_for_is_tried_again_like_anything_else() {
+    // Nobody listens there, so nothing is ever begun, and trying again is safe whatever is asked for.
+    let gone = Origin::start().await;
+    let address = gone.address();
+    drop(gone);
+    let app = App::new(&format!(
+        r#"
+[services.new]
+component = "<caller>"
+calls = ["trap"]
+outbound = ["http://{address}"]
+[[gateway.routes]]
+path = "/new/{{*rest}}"
+service = "new"
+strip-prefix = "/new"
+
+[services.old]
+component = "<fetch-p2>"
+calls = ["trap"]
+[[gateway.routes]]
+path = "/old"
+service = "old"
+
+[services.trap]
+component = "<trap>"
+
+[policy.defaults]
+retry = {{ attempts = 3, backoff = "1ms", max-backoff = "5ms" }}
+breaker = false
+[policy.edges."gateway -> new"]
+retry = {{ attempts = 1 }}
+[policy.edges."gateway -> old"]
+retry = {{ attempts = 1 }}
+"#
+    ));
+    let host = app.start().await;
+    let long = "x".repeat(4000);
+    for (path, edge, retries) in [
+        ("/new/neighbour?name=trap&path=/trap".to_owned(), "new -> trap".to_owned(), 2),
+        // The instance may have had its effect before it trapped.
+        ("/new/neighbour?name=trap&path=/trap&body=x".to_owned(), "new -> trap".to_owned(), 2),
+        ("/old?origin=trap.internal&path=/trap".to_owned(), "old -> trap".to_owned(), 2),
+        (format!("/new/outbound?origin={address}&path=/"), format!("new -> http://{address}"), 2),
+        (format!("/new/outbound?origin={address}&path=/&body=x"), format!("new -> http://{address}"), 4),
+        (format!("/new/outbound?origin={address}&path=/&body={long}"), format!("new -> http://{address}"), 6),
+    ] {
+        assert_eq!(host.get(&path).await.status, 502, "{edge}");
+        let edge = host.edge(&app, &edge).await;
+        assert_eq!(edge["retries"], retries, "{}: {edge}", &path[..path.len().min(100)]);
+    }
+    host.stop().await;
+}
