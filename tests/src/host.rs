@@ -1,7 +1,7 @@
 //! A running host.
 
 use crate::{
-    Answer, App, Done, Failed, PATIENCE,
+    Answer, App, Done, Failed, Load, PATIENCE,
     client::{self, Body, Connection},
     eventually,
 };
@@ -96,6 +96,11 @@ impl Host {
     /// A connection of its own.
     pub async fn connect(&self) -> Connection {
         Connection::open(self.address).await.unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
+    }
+
+    /// Begins to `GET` a path again and again from this many connections.
+    pub fn load(&self, path: &str, connections: usize) -> Load {
+        Load::start(self.address, path, connections)
     }
 
     /// Sends a request over a connection of its own.

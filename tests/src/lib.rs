@@ -14,6 +14,7 @@ mod host;
 mod load;
 mod origin;
 mod redis;
+mod scene;
 mod wait;
 
 pub use app::{App, Done};
@@ -23,4 +24,5 @@ pub use host::{Host, send_signal};
 pub use load::{Load, Report};
 pub use origin::Origin;
 pub use redis::{Redis, Session};
+pub use scene::{Asking, HELLO, caller, held};
 pub use wait::{PATIENCE, eventually, within};

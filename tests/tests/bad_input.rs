@@ -1,15 +1,7 @@
 //! What can't work is said before anything runs: one clear error that names the place, exit code 1, nothing left behind.
 
 use std::net::TcpListener;
-use wharf_tests::{App, Done, component};
-
-const HELLO: &str = r#"
-[services.hello]
-component = "<hello-p3>"
-[[gateway.routes]]
-path = "/{*rest}"
-service = "hello"
-"#;
+use wharf_tests::{App, Done, HELLO, component};
 
 /// Runs `wharf up` to its end, which is a failure that says all of `parts`, and leaves neither port nor socket behind.
 async fn fails(app: &App, parts: &[&str]) -> Done {

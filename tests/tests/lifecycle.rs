@@ -3,38 +3,24 @@
 use serde_json::json;
 use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, time::Duration};
 use tokio::net::TcpStream;
-use wharf_tests::{App, Connection, Done, Origin, component, eventually, request, send_signal, within};
+use wharf_tests::{App, Connection, Done, HELLO, Origin, caller, component, eventually, request, send_signal, within};
 
-fn held(origin: &Origin, more: &str) -> App {
-    App::new(&format!(
-        r#"
-[gateway]
-listen = "127.0.0.1:0"
-{more}
-[services.caller]
-component = "<caller>"
-outbound = ["http://{}"]
-[[gateway.routes]]
-path = "/{{*rest}}"
-service = "caller"
-[policy.defaults]
-deadline = "1m"
-"#,
-        origin.address()
-    ))
+/// What takes long is held by `origin`, and nothing else ends it.
+fn long(origin: &Origin, gateway: &str) -> App {
+    let caller = caller(origin, "[policy.defaults]\ndeadline = \"1m\"");
+    App::new(&format!("[gateway]\nlisten = \"127.0.0.1:0\"\n{gateway}\n{caller}"))
 }
 
 #[tokio::test]
 async fn what_is_in_flight_is_finished_and_nothing_new_is_taken() {
     for signal in ["TERM", "INT"] {
         let origin = Origin::start().await;
-        let app = held(&origin, "");
+        let app = long(&origin, "");
         let mut host = app.start().await;
-        let (address, path) = (host.address(), format!("/outbound?origin={}&path=/held", origin.address()));
-        let slow = tokio::spawn(async move { Connection::open(address).await?.get(&path).await });
+        let address = host.address();
         let mut idle = host.connect().await;
         idle.get("/alive").await.expect("it is answered").assert_text(200, "alive");
-        eventually("the origin is asked", async || if origin.asked() == 1 { Ok(()) } else { Err(()) }).await;
+        let slow = host.hold(&origin).await;
 
         host.signal(signal);
         eventually("nobody is let in", async || match TcpStream::connect(address).await {
@@ -42,9 +28,9 @@ async fn what_is_in_flight_is_finished_and_nothing_new_is_taken() {
             Err(_) => Ok(()),
         })
         .await;
-        assert!(!slow.is_finished());
+        assert!(slow.is_under_way());
         origin.let_go();
-        slow.await.expect("it does not panic").expect("it is answered").assert_text(200, "outside");
+        slow.answer().await.assert_text(200, "outside");
         assert!(host.ended().await.success());
         assert!(host.log().contains("every request was answered"), "{}", host.log());
         assert!(!app.data().join("admin.sock").exists(), "the socket is left behind");
@@ -54,15 +40,13 @@ async fn what_is_in_flight_is_finished_and_nothing_new_is_taken() {
 #[tokio::test]
 async fn what_takes_longer_than_the_grace_is_cut_off() {
     let origin = Origin::start().await;
-    let app = held(&origin, "shutdown-grace = \"200ms\"");
+    let app = long(&origin, "shutdown-grace = \"200ms\"");
     let mut host = app.start().await;
-    let (address, path) = (host.address(), format!("/outbound?origin={}&path=/held", origin.address()));
-    let slow = tokio::spawn(async move { Connection::open(address).await?.get(&path).await });
-    eventually("the origin is asked", async || if origin.asked() == 1 { Ok(()) } else { Err(()) }).await;
+    let slow = host.hold(&origin).await;
     host.signal("TERM");
     assert!(host.ended().await.success());
     assert!(host.log().contains("1 requests took longer"), "{}", host.log());
-    let answer = slow.await.expect("it does not panic");
+    let answer = slow.try_answer().await;
     assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status >= 500));
 }
 
@@ -189,14 +173,6 @@ async fn a_data_folder_has_one_host_wherever_their_admin_apis_are() {
     host.ended().await;
     app.start().await.stop().await;
 }
-
-const HELLO: &str = r#"
-[services.hello]
-component = "<hello-p3>"
-[[gateway.routes]]
-path = "/{*rest}"
-service = "hello"
-"#;
 
 #[tokio::test]
 async fn the_admin_socket_is_for_its_own_user_alone() {

@@ -1,8 +1,7 @@
 //! Policies on edges, as a client meets them: breaker, bulkhead, queue, deadline, retry.
 
 use serde_json::json;
-use tokio::task::JoinSet;
-use wharf_tests::{Answer, App, Connection, Host, Origin, eventually};
+use wharf_tests::{Answer, App, Asking, Host, Origin, caller, eventually, held};
 
 /// `trap` behind a breaker.
 const BREAKER: &str = r#"
@@ -80,36 +79,15 @@ async fn the_breaker_closes_when_a_call_goes_well_again() {
     host.stop().await;
 }
 
-/// A guest that waits for a server of the test, so that calls stay under way for as long as the test wants.
-fn held(origin: &Origin, more: &str) -> String {
-    format!(
-        r#"
-[services.caller]
-component = "<caller>"
-outbound = ["http://{origin}"]
-{more}
-
-[[gateway.routes]]
-path = "/{{*rest}}"
-service = "caller"
-"#,
-        origin = origin.address(),
-    )
-}
-
 /// Asks for `/held` this many times, each when the one before is under way, and comes back when the first `begun` of them
 /// have come to the origin and the others wait.
 ///
 /// One after the other, because an instance takes a second call only when the first one waits for something: of a burst
 /// more would stand in the queue for a moment than fit there.
-async fn hold(host: &Host, app: &App, origin: &Origin, times: usize, begun: usize) -> JoinSet<Answer> {
-    let mut asks = JoinSet::new();
+async fn hold(host: &Host, app: &App, origin: &Origin, times: usize, begun: usize) -> Vec<Asking> {
+    let mut asks = Vec::new();
     for number in 1..=times {
-        let (address, path) = (host.address(), format!("/outbound?origin={}&path=/held", origin.address()));
-        asks.spawn(async move {
-            let mut connection = Connection::open(address).await.expect("it listens");
-            connection.get(&path).await.expect("every request is answered")
-        });
+        asks.push(host.ask(&held(origin)));
         eventually("a call is under way", async || {
             let edge = host.edge(app, "gateway -> caller").await;
             let count = |name: &str| edge[name].as_u64().unwrap_or_default() as usize;
@@ -143,7 +121,7 @@ retry = { attempts = 1 }
 breaker = false
 bulkhead = { concurrent = 2, queue = 3 }
 "#;
-    let app = App::new(&held(&origin, policy));
+    let app = App::new(&caller(&origin, policy));
     let host = app.start().await;
     let asks = hold(&host, &app, &origin, 5, 2).await;
     for _ in 0..3 {
@@ -154,8 +132,8 @@ bulkhead = { concurrent = 2, queue = 3 }
     }
     assert_eq!(origin.asked(), 2, "those that wait are not begun");
     origin.let_go();
-    for answer in asks.join_all().await {
-        answer.assert_text(200, "outside");
+    for ask in asks {
+        ask.answer().await.assert_text(200, "outside");
     }
     host.get("/alive").await.assert_text(200, "alive");
     host.stop().await;
@@ -172,7 +150,7 @@ deadline = "1m"
 retry = { attempts = 1 }
 breaker = false
 "#;
-    let app = App::new(&held(&origin, policy));
+    let app = App::new(&caller(&origin, policy));
     let host = app.start().await;
     let asks = hold(&host, &app, &origin, 5, 4).await;
     eventually("the fifth is in the queue", async || {
@@ -188,8 +166,8 @@ breaker = false
         assert!(answer.header("retry-after").is_some(), "{answer:?}");
     }
     origin.let_go();
-    for answer in asks.join_all().await {
-        answer.assert_text(200, "outside");
+    for ask in asks {
+        ask.answer().await.assert_text(200, "outside");
     }
     host.get("/alive").await.assert_text(200, "alive");
     host.stop().await;
@@ -202,10 +180,9 @@ async fn a_call_ends_at_its_deadline() {
 [policy.edges."gateway -> caller"]
 deadline = "300ms"
 "#;
-    let app = App::new(&held(&origin, policy));
+    let app = App::new(&caller(&origin, policy));
     let host = app.start().await;
-    let path = format!("/outbound?origin={}&path=/held", origin.address());
-    assert_out_of_time(&host.get(&path).await);
+    assert_out_of_time(&host.get(&held(&origin)).await);
     host.get("/alive").await.assert_text(200, "alive");
     // Neither is what nobody waits for kept.
     eventually("nothing is in flight", async || {
@@ -231,10 +208,9 @@ deadline = "1m"
 "#,
         origin.address()
     );
-    let app = App::new(&held(&origin, &more));
+    let app = App::new(&caller(&origin, &more));
     let host = app.start().await;
-    let path = format!("/outbound?origin={}&path=/held", origin.address());
-    assert_out_of_time(&host.get(&path).await);
+    assert_out_of_time(&host.get(&held(&origin)).await);
     eventually("the call to the origin is over", async || {
         let edge = host.edge(&app, &format!("caller -> http://{}", origin.address())).await;
         if edge["in_flight"] == 0 { Ok(()) } else { Err(edge.to_string()) }

@@ -1,15 +1,7 @@
 //! Hot loading: a service is replaced while requests run, and none of them fails.
 
 use std::{collections::BTreeSet, fs};
-use wharf_tests::{App, Connection, Host, Load, Origin, eventually, patched};
-
-const HELLO: &str = r#"
-[services.hello]
-component = "<hello-p3>"
-[[gateway.routes]]
-path = "/{*rest}"
-service = "hello"
-"#;
+use wharf_tests::{App, HELLO, Host, Origin, caller, eventually, patched};
 
 /// The build of `hello-p3` that says this instead of "Hello, world!".
 fn saying(text: &str) -> Vec<u8> {
@@ -39,7 +31,7 @@ async fn no_request_fails_while_its_service_is_replaced_again_and_again() {
         app.file(file, saying(text));
     }
     let host = app.start().await;
-    let load = Load::start(host.address(), "/hello", 8);
+    let load = host.load("/hello", 8);
     const SWAPS: usize = 24;
     const REQUESTS: usize = 12_000;
     for swap in 0..SWAPS {
@@ -64,8 +56,7 @@ async fn no_request_fails_while_its_service_is_replaced_again_and_again() {
         host.get("/hello").await.assert_text(200, texts[swap % 2]);
     }
     eventually("requests", async || if load.count() >= REQUESTS { Ok(()) } else { Err(load.count()) }).await;
-    let report = load.stop().await;
-    report.assert_all_served();
+    let report = load.all_served().await;
     assert!(report.answers.len() >= REQUESTS);
     let seen: BTreeSet<_> = report.answers.iter().map(|(answer, _)| answer.text()).collect();
     let all = BTreeSet::from(["Hello, world!", texts[0], texts[1]]);
@@ -102,7 +93,7 @@ async fn a_file_written_in_place_is_deployed_once_it_is_whole() {
     use std::io::Write as _;
     let app = App::new(HELLO);
     let host = app.start().await;
-    let load = Load::start(host.address(), "/hello", 2);
+    let load = host.load("/hello", 2);
     let wasm = saying("Hello, again!");
     let mut file = fs::File::create(app.component("hello-p3")).expect("it can be written");
     for piece in wasm.chunks(wasm.len() / 3 + 1) {
@@ -115,7 +106,7 @@ async fn a_file_written_in_place_is_deployed_once_it_is_whole() {
         if answer.text() == "Hello, again!" { Ok(()) } else { Err(answer) }
     })
     .await;
-    load.stop().await.assert_all_served();
+    load.all_served().await;
     host.stop().await;
 }
 
@@ -150,31 +141,17 @@ service = "other"
 #[tokio::test]
 async fn a_request_in_flight_ends_on_the_revision_that_it_began_on() {
     let origin = Origin::start().await;
-    let app = App::new(&format!(
-        r#"
-[services.caller]
-component = "<caller>"
-outbound = ["http://{}"]
-[[gateway.routes]]
-path = "/{{*rest}}"
-service = "caller"
-[policy.defaults]
-deadline = "1m"
-"#,
-        origin.address()
-    ));
+    let app = App::new(&caller(&origin, "[policy.defaults]\ndeadline = \"1m\""));
     let host = app.start().await;
-    let (address, path) = (host.address(), format!("/outbound?origin={}&path=/held", origin.address()));
-    let slow = tokio::spawn(async move { Connection::open(address).await?.get(&path).await });
-    eventually("the origin is asked", async || if origin.asked() == 1 { Ok(()) } else { Err(()) }).await;
+    let slow = host.hold(&origin).await;
 
     app.file("hello.wasm", saying("Hello, new 1!"));
     deploy(&host, &app, "caller", "hello.wasm").await;
     host.get("/hello").await.assert_text(200, "Hello, new 1!");
-    assert!(!slow.is_finished());
+    assert!(slow.is_under_way());
     // Only the old revision can pass on what the origin says.
     origin.let_go();
-    slow.await.expect("it does not panic").expect("it is answered").assert_text(200, "outside");
+    slow.answer().await.assert_text(200, "outside");
     host.stop().await;
 }
 
@@ -194,7 +171,7 @@ component = "<linked-callee>"
 "#,
     );
     let host = app.start().await;
-    let load = Load::start(host.address(), "/find?key=pen", 2);
+    let load = host.load("/find?key=pen", 2);
     let mut broken = fs::read(wharf_tests::component("linked-callee")).expect("it was built");
     broken.truncate(broken.len() / 2);
     app.file("half.wasm", &broken);
@@ -233,7 +210,7 @@ component = "<linked-callee>"
         assert_eq!(host.service(&app, service).await["revision"]["number"], 1);
     }
     host.get("/echo").await.assert_text(200, "same");
-    load.stop().await.assert_all_served();
+    load.all_served().await;
 
     // Nor did a refused one leave anything behind that keeps a good one out.
     app.file("good.wasm", patched("linked-callee", "found ", "FOUND "));
