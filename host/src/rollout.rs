@@ -122,7 +122,7 @@ pub enum DeployError {
         /// The one that runs it.
         owner: String,
         /// How it shows.
-        source: MigrateError,
+        source: Box<MigrateError>,
     },
 }
 
@@ -274,7 +274,7 @@ impl Rollout {
         match error {
             DeployError::Migrate { service, source: source @ MigrateError::Foreign { .. } } => {
                 match self.members.iter().find(|(_, member)| runs(member)) {
-                    Some((owner, _)) => DeployError::Swapped { service, owner: owner.clone(), source },
+                    Some((owner, _)) => DeployError::Swapped { service, owner: owner.clone(), source: source.into() },
                     None => DeployError::Migrate { service, source },
                 }
             }
