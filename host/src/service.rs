@@ -9,6 +9,7 @@
 
 mod body;
 mod call;
+mod callee;
 mod context;
 mod desk;
 mod driver;
@@ -23,6 +24,7 @@ mod scope;
 mod set;
 mod shape;
 mod state;
+mod tape;
 mod worker;
 
 pub(crate) use http::into_wasi;
@@ -38,6 +40,7 @@ pub use {
     scope::Scope,
     shape::{Grants, Misfit, Shape, misfits},
     state::State,
+    tape::{MOST_BYTES, MOST_VALUES, Tape, TooLarge},
 };
 
 #[cfg(test)]

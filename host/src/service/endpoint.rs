@@ -7,6 +7,7 @@ use super::{
     exports::FunctionKey,
     pool::Placed,
     revision::Revision,
+    tape::Tape,
 };
 use crate::{
     events::{Event, Verdict},
@@ -25,7 +26,6 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
-use wasmtime::component::Val;
 
 /// The largest response body that is put together before it is handed on; a larger one streams.
 const COMPLETE_BODY: usize = 64 << 10;
@@ -78,12 +78,7 @@ impl Service {
     }
 
     /// Calls a function that the service exports.
-    pub async fn function(
-        &self,
-        context: CallContext,
-        key: Arc<FunctionKey>,
-        params: Arc<[Val]>,
-    ) -> Result<Vec<Val>, Fault> {
+    pub async fn function(&self, context: CallContext, key: Arc<FunctionKey>, params: Tape) -> Result<Tape, Fault> {
         match self.call(context, Work::Function(key, params)).await? {
             Answer::Function(results) => Ok(results),
             _ => Err(self.mismatch()),
