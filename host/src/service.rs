@@ -40,7 +40,7 @@ pub use {
     scope::Scope,
     shape::{Grants, Misfit, Shape, misfits},
     state::State,
-    tape::{MOST_BYTES, MOST_VALUES, Tape, TooLarge},
+    tape::{MOST_BYTES, MOST_UNDER_WAY, MOST_VALUES, Tape},
 };
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::{
     CallContext,
     state::State,
-    tape::{Given, MOST_FLAT, Sent, Tape, TooLarge, by_flat_count, flat_count},
+    tape::{Given, MOST_FLAT, NotCarried, Sent, Tape, by_flat_count, flat_count},
 };
 use futures::future::BoxFuture;
 use wasmtime::{
@@ -17,7 +17,7 @@ pub(super) struct Callee(Run);
 
 type Run = for<'a> fn(&'a Accessor<State>, Func, CallContext, Tape) -> BoxFuture<'a, wasmtime::Result<Results>>;
 
-type Results = Result<Tape, TooLarge>;
+type Results = Result<Tape, NotCarried>;
 
 // === impl Callee ===
 
@@ -55,7 +55,10 @@ fn run<const FLAT: usize>(
             wasmtime::error::Ok((function, call, task))
         })?;
         let ended = function.finish_call_concurrent(accessor, call).await;
-        accessor.with(|mut access| access.data_mut().calls.remove(task));
-        ended.map(|Sent(results)| results)
+        let under_way = accessor.with(|mut access| {
+            access.data_mut().calls.remove(task);
+            access.data_mut().under_way.clone()
+        });
+        ended.map(|Sent(results)| results.and_then(|results| under_way.count(results)))
     })
 }

@@ -11,7 +11,7 @@ use super::{
     edge::Edge,
     exports::FunctionKey,
     state::{State, current_call},
-    tape::{Given, Recorder, Sent, Tape, TooLarge, by_flat_count, flat_count},
+    tape::{Given, NotCarried, Recorder, Sent, Tape, UnderWay, by_flat_count, flat_count},
 };
 use crate::policy::{Fault, FaultKind};
 use std::sync::Arc;
@@ -69,8 +69,9 @@ fn define_async<const PARAMS: usize, const RESULTS: usize>(
     linker.func_wrap_concurrent(&name, move |accessor: &Accessor<State>, Sent(params): Sent<PARAMS>| {
         let link = link.clone();
         Box::pin(async move {
-            let context = accessor.with(|mut access| current_call(access.as_context_mut()));
-            let answer = link.call(&context, params).await;
+            let (context, under_way) = accessor
+                .with(|mut access| (current_call(access.as_context_mut()), access.data_mut().under_way.clone()));
+            let answer = link.call(&context, params, &under_way).await;
             if link.place == FaultPlace::Nowhere && is_too_late(&answer, &context) {
                 return std::future::pending().await;
             }
@@ -84,11 +85,12 @@ fn define_sync<const PARAMS: usize, const RESULTS: usize>(
     link: Arc<Link>,
 ) -> wasmtime::Result<()> {
     let name = link.key.function.clone();
-    linker.func_wrap_async(&name, move |store: StoreContextMut<'_, State>, Sent(params): Sent<PARAMS>| {
+    linker.func_wrap_async(&name, move |mut store: StoreContextMut<'_, State>, Sent(params): Sent<PARAMS>| {
         let link = link.clone();
-        let context = current_call(store);
+        let context = current_call(store.as_context_mut());
+        let under_way = store.data().under_way.clone();
         Box::new(async move {
-            let answer = link.call(&context, params).await;
+            let answer = link.call(&context, params, &under_way).await;
             if link.place == FaultPlace::Nowhere && is_too_late(&answer, &context) {
                 // Others in this instance can't go on while a synchronous import holds the store.
                 sleep(GRACE).await;
@@ -108,13 +110,21 @@ fn is_too_late(answer: &Result<Tape, Fault>, context: &CallContext) -> bool {
 // === impl Link ===
 
 impl Link {
-    async fn call(&self, context: &CallContext, params: Result<Tape, TooLarge>) -> Result<Tape, Fault> {
-        match params {
+    async fn call(
+        &self,
+        context: &CallContext,
+        params: Result<Tape, NotCarried>,
+        under_way: &UnderWay,
+    ) -> Result<Tape, Fault> {
+        match params.and_then(|params| under_way.count(params)) {
             Ok(params) => self.edge.function(context, &self.key, params).await,
-            Err(too_large) => {
+            Err(reason) => {
+                let kind = match reason {
+                    NotCarried::TooLarge => FaultKind::Denied,
+                    NotCarried::TooMuchUnderWay => FaultKind::Overloaded,
+                };
                 let FunctionKey { interface, function, .. } = &*self.key;
-                let message = format!("`{function}` of `{interface}` was called with {too_large}");
-                Err(Fault::new(FaultKind::Denied, message))
+                Err(Fault::new(kind, format!("`{function}` of `{interface}` was called with {reason}")))
             }
         }
     }
@@ -134,7 +144,7 @@ impl Link {
 }
 
 /// `err(fault({ kind, message, retry-after-ms }))`, as [`is_fault`] has made sure it may be.
-fn fault_results(case: u32, fault: &Fault) -> Result<Tape, TooLarge> {
+fn fault_results(case: u32, fault: &Fault) -> Result<Tape, NotCarried> {
     let mut tape = Recorder::default();
     tape.mark(1);
     tape.mark(case);

@@ -21,8 +21,9 @@
 //! # Limits
 //!
 //! What crosses in one direction of one call is bounded before it is copied: [`MOST_BYTES`] of strings and numbers, and
-//! [`MOST_VALUES`], where a string and a list of numbers count as one value each. More is a fault of the call, which
-//! leaves both instances alive.
+//! [`MOST_VALUES`], where a string and a list of numbers count as one value each. And since calls may wait, what all calls
+//! of one instance have on their way is bounded as well, by [`MOST_UNDER_WAY`]. More is a fault of the call, which leaves
+//! both instances alive.
 //!
 //! # On wasmtime's hidden parts
 //!
@@ -55,6 +56,10 @@ pub(super) use lower::Given;
 pub(super) use types::{BY_MEMORY, MOST_FLAT, flat_count};
 
 use bytes::Bytes;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 /// The most bytes of strings and numbers that cross in one direction of a call.
 pub const MOST_BYTES: usize = 16 << 20;
@@ -62,6 +67,13 @@ pub const MOST_BYTES: usize = 16 << 20;
 /// The most values that cross in one direction of a call. Strings and lists of numbers count as one each, records, lists
 /// and variants as one and what is in them.
 pub const MOST_VALUES: usize = 1 << 20;
+
+/// The most bytes that one instance may have on their way: parameters of calls that it made and results of calls that it
+/// was asked for, until they have arrived.
+pub const MOST_UNDER_WAY: usize = 64 << 20;
+
+/// Tapes up to this size are not counted as under way: the number of calls bounds them well enough.
+const SMALL: usize = 4 << 10;
 
 /// The parameters or the results of a call.
 ///
@@ -71,10 +83,24 @@ pub const MOST_VALUES: usize = 1 << 20;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tape(Bytes);
 
-/// More than a tape may hold.
+/// Why values are not carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("more than a call carries in one direction ({} MiB, {MOST_VALUES} values)", MOST_BYTES >> 20)]
-pub struct TooLarge;
+pub(super) enum NotCarried {
+    #[error("more than a call carries in one direction ({} MiB, {MOST_VALUES} values)", MOST_BYTES >> 20)]
+    TooLarge,
+    #[error("more than one instance may have on its way at a time ({} MiB)", MOST_UNDER_WAY >> 20)]
+    TooMuchUnderWay,
+}
+
+/// What an instance has on its way.
+#[derive(Clone, Default)]
+pub(super) struct UnderWay(Arc<AtomicUsize>);
+
+/// Bytes that are counted as long as they are there.
+struct Counted {
+    bytes: Bytes,
+    account: UnderWay,
+}
 
 /// Records a tape.
 #[derive(Default)]
@@ -104,20 +130,50 @@ impl From<Vec<u8>> for Tape {
     }
 }
 
+// === impl UnderWay ===
+
+impl UnderWay {
+    /// Counts a tape from now on until it and its clones are gone.
+    pub fn count(&self, tape: Tape) -> Result<Tape, NotCarried> {
+        let size = tape.0.len();
+        if size <= SMALL {
+            return Ok(tape);
+        }
+        let counted = Counted { bytes: tape.0, account: self.clone() };
+        // A count and nothing else: no other memory depends on it.
+        if self.0.fetch_add(size, Ordering::Relaxed).saturating_add(size) > MOST_UNDER_WAY {
+            return Err(NotCarried::TooMuchUnderWay);
+        }
+        Ok(Tape(Bytes::from_owner(counted)))
+    }
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.account.0.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
+
 // === impl Recorder ===
 
 impl Recorder {
     /// Counts one more value.
-    fn value(&mut self) -> Result<(), TooLarge> {
+    fn value(&mut self) -> Result<(), NotCarried> {
         self.values += 1;
-        if self.values > MOST_VALUES { Err(TooLarge) } else { Ok(()) }
+        if self.values > MOST_VALUES { Err(NotCarried::TooLarge) } else { Ok(()) }
     }
 
     /// Records data, or refuses it before anything is copied.
-    fn data(&mut self, bytes: &[u8]) -> Result<(), TooLarge> {
+    fn data(&mut self, bytes: &[u8]) -> Result<(), NotCarried> {
         self.data = self.data.saturating_add(bytes.len());
         if self.data > MOST_BYTES {
-            return Err(TooLarge);
+            return Err(NotCarried::TooLarge);
         }
         self.bytes.extend_from_slice(bytes);
         Ok(())
@@ -129,14 +185,14 @@ impl Recorder {
     }
 
     /// Records a string.
-    pub fn string(&mut self, text: &str) -> Result<(), TooLarge> {
+    pub fn string(&mut self, text: &str) -> Result<(), NotCarried> {
         // NB: a string that does not fit is refused, so a length that does not is never on a tape.
         self.mark(u32::try_from(text.len()).unwrap_or(u32::MAX));
         self.data(text.as_bytes())
     }
 
     /// Records a number.
-    pub fn u64(&mut self, number: u64) -> Result<(), TooLarge> {
+    pub fn u64(&mut self, number: u64) -> Result<(), NotCarried> {
         self.data(&number.to_le_bytes())
     }
 

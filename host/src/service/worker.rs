@@ -9,7 +9,7 @@ use super::{
     pool::Seat,
     set::Set,
     state::State,
-    tape::TooLarge,
+    tape::NotCarried,
 };
 use crate::{
     engine::CpuBudget,
@@ -236,7 +236,7 @@ async fn begin(accessor: &Accessor<State>, exports: &InstanceExports, seat: &Sea
             Some(at) => {
                 let (function, callee) = exports.functions[at];
                 let answer = callee.call(accessor, function, context, params).await?;
-                answer.map(Answer::Function).map_err(|too_large| unbearable(seat, &key, too_large))
+                answer.map(Answer::Function).map_err(|reason| not_carried(seat, &key, reason))
             }
             None => Err(absent(
                 seat,
@@ -260,12 +260,9 @@ fn absent(seat: &Seat, what: std::fmt::Arguments<'_>) -> Fault {
 }
 
 /// What a caller gets in place of an answer that can't be carried. The instance is none the worse for it.
-fn unbearable(seat: &Seat, key: &FunctionKey, too_large: TooLarge) -> Fault {
+fn not_carried(seat: &Seat, key: &FunctionKey, reason: NotCarried) -> Fault {
     let (service, FunctionKey { interface, function, .. }) = (seat.pool().service(), key);
-    Fault::new(
-        FaultKind::Trapped,
-        format!("service `{service}` answered `{function}` of `{interface}` with {too_large}"),
-    )
+    Fault::new(FaultKind::Trapped, format!("service `{service}` answered `{function}` of `{interface}` with {reason}"))
 }
 
 async fn deliver(

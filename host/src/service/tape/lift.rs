@@ -1,7 +1,7 @@
 //! Recording: values out of a component.
 
 use super::{
-    Recorder, Tape, TooLarge,
+    NotCarried, Recorder, Tape,
     types::{BY_MEMORY, MOST_FLAT, case, each_field, is_number},
 };
 use std::slice::Iter;
@@ -18,7 +18,7 @@ use wasmtime::{
 
 /// What a component sends: parameters when it calls, results when it was called. `FLAT` is the number of flat values
 /// that they come in, or [`BY_MEMORY`].
-pub struct Sent<const FLAT: usize>(pub Result<Tape, TooLarge>);
+pub(in crate::service) struct Sent<const FLAT: usize>(pub Result<Tape, NotCarried>);
 
 struct Lifter<'a, 'b> {
     cx: &'a mut LiftContext<'b>,
@@ -80,8 +80,7 @@ impl<const FLAT: usize> Sent<FLAT> {
         let mut lifter = Lifter { cx, types, tape: Recorder::default() };
         match values(&mut lifter) {
             Ok(()) => Ok(Self(Ok(lifter.tape.finish()))),
-            Err(error) if error.is::<TooLarge>() => Ok(Self(Err(TooLarge))),
-            Err(error) => Err(error),
+            Err(error) => error.downcast().map(|not_carried| Self(Err(not_carried))),
         }
     }
 }
@@ -208,7 +207,7 @@ impl<'b> Lifter<'_, 'b> {
         if self.cx.options().string_encoding == StringEncoding::Utf8 {
             let bytes = self.bytes(at as usize, len as usize)?;
             if bytes.len() > super::MOST_BYTES {
-                return Err(TooLarge.into());
+                return Err(NotCarried::TooLarge.into());
             }
             self.tape.string(std::str::from_utf8(bytes)?)?;
         } else {

@@ -130,6 +130,25 @@ async fn parameters_that_are_too_large_are_not_sent() {
     assert_eq!(house.call("b", "count", &[]).await, Ok(1), "nothing came");
 }
 
+/// Whoever does not take what it asked for can't make the host keep any amount of it.
+#[tokio::test]
+async fn what_an_instance_has_on_its_way_is_bounded() {
+    let house = House::new(bytes_chain()).await;
+    let flood = || {
+        let bytes = u32::try_from(MOST_BYTES).unwrap().to_le_bytes();
+        house.call_with(context(), "b", "flood", bytes.to_vec().into())
+    };
+    let mut taken = vec![flood().await.unwrap(), flood().await.unwrap(), flood().await.unwrap()];
+    let fault = flood().await.unwrap_err();
+    assert_eq!(
+        fault.message(),
+        "service `b` answered `flood` of `t:b/work` with more than one instance may have on its way at a time (64 MiB)"
+    );
+    taken.pop();
+    assert!(flood().await.is_ok());
+    assert_eq!(house.call("b", "count", &[]).await, Ok(6), "in the same instance");
+}
+
 /// An old revision may still call while a new one of its callee has taken over.
 #[tokio::test]
 async fn a_callee_that_has_changed_its_types_is_not_called() {

@@ -1,7 +1,7 @@
 //! What a guest may try: pointers and lengths that are none, and more than fits.
 
 use super::relay::{ROOM, compile, with_tapes};
-use crate::service::tape::{MOST_BYTES, MOST_VALUES, TooLarge};
+use crate::service::tape::{MOST_BYTES, MOST_UNDER_WAY, MOST_VALUES, NotCarried, Tape, UnderWay};
 
 /// What becomes of a call of `f` with a parameter of type `ty`, made of these core WebAssembly values.
 async fn sent(ty: &str, flat: &str, values: &str, prepare: &str) -> Result<usize, String> {
@@ -22,7 +22,7 @@ async fn sent(ty: &str, flat: &str, values: &str, prepare: &str) -> Result<usize
     let g = instance.get_typed_func::<(), ()>(&mut store, "g").unwrap();
     match g.call_async(&mut store, ()).await {
         Ok(()) => Ok(seen.lock().unwrap().take().expect("`f` was called").unwrap().as_bytes().len()),
-        Err(error) if error.is::<TooLarge>() => Err("too large".into()),
+        Err(error) if error.is::<NotCarried>() => Err("too large".into()),
         Err(error) => Err(error.root_cause().to_string()),
     }
 }
@@ -113,4 +113,21 @@ async fn the_same_bytes_over_and_over_count_each_time() {
         sent("(list (list u8))", "i32 i32", "(i32.const 0) (i32.const 2000000)", "").await,
         Err("too large".into())
     );
+}
+
+#[test]
+fn what_is_under_way_counts_until_it_has_arrived() {
+    let under_way = UnderWay::default();
+    let large = || under_way.count(Tape::from(vec![0; MOST_BYTES]));
+    let mut held: Vec<Tape> = (0..MOST_UNDER_WAY / MOST_BYTES).map(|_| large().unwrap()).collect();
+    assert_eq!(large(), Err(NotCarried::TooMuchUnderWay));
+    assert_eq!(large(), Err(NotCarried::TooMuchUnderWay), "what was refused does not count");
+    assert_eq!(under_way.count(Tape::from(vec![0; 100])), Ok(Tape::from(vec![0; 100])));
+    let again = held[0].clone();
+    held.remove(0);
+    assert!(large().is_err(), "a clone of it is still there");
+    drop(again);
+    assert!(large().is_ok());
+    held.clear();
+    assert!(large().is_ok());
 }

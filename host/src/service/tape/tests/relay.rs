@@ -1,6 +1,6 @@
 //! A component that hands a value of any type on, and hosts at both of its ends.
 
-use crate::service::tape::{Given, MOST_FLAT, Sent, Tape, TooLarge, flat_count};
+use crate::service::tape::{Given, MOST_FLAT, NotCarried, Sent, Tape, flat_count};
 use std::sync::{Arc, LazyLock, Mutex};
 use wasmtime::{
     AsContextMut, Config, Engine, Store, StoreContextMut,
@@ -75,10 +75,10 @@ pub fn compile(wat: &str) -> Component {
 }
 
 /// What came to `f`.
-pub type Seen = Arc<Mutex<Option<Result<Tape, TooLarge>>>>;
+pub type Seen = Arc<Mutex<Option<Result<Tape, NotCarried>>>>;
 
 fn echo<const PARAMS: usize, const RESULTS: usize>(linker: &mut Linker<()>, sync: bool, seen: Seen) {
-    let answer = move |params: Result<Tape, TooLarge>| {
+    let answer = move |params: Result<Tape, NotCarried>| {
         *seen.lock().unwrap() = Some(params.clone());
         let params = params?;
         Ok(Given::<RESULTS>(if RESULTS == 0 { Tape::default() } else { params }))
