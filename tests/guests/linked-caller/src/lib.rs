@@ -42,9 +42,7 @@ impl wasip3::exports::http::handler::Guest for Caller {
                 if received == sent { reply::text(200, "same") } else { reply::text(500, debug(&(sent, received))) }
             }
             "/points" => reply::text(200, shapes::points(number("count")).await.len().to_string()),
-            "/sum" => {
-                reply::text(200, shapes::sum(bytes(number("count"))).await.to_string())
-            }
+            "/sum" => reply::text(200, shapes::sum(bytes(number("count"))).await.to_string()),
             "/bytes" => {
                 let bytes = shapes::bytes(number("count")).await;
                 reply::text(200, bytes.into_iter().map(u64::from).sum::<u64>().to_string())
