@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 use tokio::{runtime::Runtime, time::Instant};
-use wasmtime::component::{Component, Val};
+use wasmtime::component::Component;
 use wharf::{
     engine::{Engine, Limits},
     events::{Bus, BusConfig, BusKind},
@@ -19,7 +19,7 @@ use wharf::{
     policy::Policy,
     service::{
         Body, CallContext, Edge, Endpoint, FunctionKey, Grants, InstanceSettings, Revision, RevisionInfo, Scope,
-        Service, Shape,
+        Service, Shape, Tape,
     },
     telemetry::TraceContext,
 };
@@ -55,6 +55,42 @@ const RELAY: &str = r#"(component
   (func $idle (param "a" u32) (param "b" u32) (result u32) (canon lift (core func $i "idle")))
   (instance $work (export "add" (func $add-it)) (export "idle" (func $idle)))
   (export "t:relay/work" (instance $work)))"#;
+
+/// Gives back the bytes that it gets, from where they came to lie.
+const ECHO: &str = r#"(component
+  (core module $m
+    (memory (export "memory") 400)
+    ;; One list at a time.
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 16))
+    (func (export "echo") (param i32 i32) (result i32)
+      (i32.store (i32.const 0) (local.get 0))
+      (i32.store (i32.const 4) (local.get 1))
+      (i32.const 0)))
+  (core instance $i (instantiate $m))
+  (func $echo (param "data" (list u8)) (result (list u8))
+    (canon lift (core func $i "echo") (memory (core memory $i "memory")) (realloc (core func $i "realloc"))))
+  (instance $work (export "echo" (func $echo)))
+  (export "t:echo/work" (instance $work)))"#;
+
+/// The same for a list of structured values.
+const RECORDS: &str = r#"(component
+  (core module $m
+    (memory (export "memory") 400)
+    (global $next (mut i32) (i32.const 16))
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+      (global.set $next (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
+      (global.get $next)
+      (global.set $next (i32.add (global.get $next) (local.get 3))))
+    (func (export "echo") (param i32 i32) (result i32)
+      (global.set $next (i32.const 16))
+      (i32.store (i32.const 0) (local.get 0))
+      (i32.store (i32.const 4) (local.get 1))
+      (i32.const 0)))
+  (core instance $i (instantiate $m))
+  (func $echo (param "data" (list (tuple f64 f32 string))) (result (list (tuple f64 f32 string)))
+    (canon lift (core func $i "echo") (memory (core memory $i "memory")) (realloc (core func $i "realloc"))))
+  (instance $work (export "echo" (func $echo)))
+  (export "t:records/work" (instance $work)))"#;
 
 struct House {
     engine: Arc<Engine>,
@@ -109,12 +145,13 @@ fn context() -> CallContext {
     }
 }
 
-fn key(interface: &str, function: &str) -> Arc<FunctionKey> {
-    Arc::new(FunctionKey { interface: interface.into(), function: function.into() })
+fn key(wasm: &[u8], interface: &str, function: &str) -> Arc<FunctionKey> {
+    let component = Component::new(&wasmtime::Engine::default(), wasm).expect("a component");
+    Arc::new(FunctionKey::new(interface, function, &Shape::of(&component).exports[interface][function]))
 }
 
-fn params() -> Arc<[Val]> {
-    [Val::U32(40), Val::U32(2)].into()
+fn params() -> Tape {
+    [40_u32, 2].iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>().into()
 }
 
 fn typed(c: &mut Criterion) {
@@ -138,7 +175,7 @@ fn typed(c: &mut Criterion) {
     };
 
     let mut group = c.benchmark_group("typed");
-    let (add, add_async) = (key("t:leaf/work", "add"), key("t:leaf/work", "add-async"));
+    let (add, add_async) = (key(&leaf_wasm, "t:leaf/work", "add"), key(&leaf_wasm, "t:leaf/work", "add-async"));
     group.bench_function("host to service, no edge", |b| b.to_async(&runtime).iter(|| direct(&leaf, &add)));
     group.bench_function("host to service, no edge, async export", |b| {
         b.to_async(&runtime).iter(|| direct(&leaf, &add_async));
@@ -146,7 +183,7 @@ fn typed(c: &mut Criterion) {
     let outer = edge("bench", &leaf);
     group.bench_function("host to service over an edge", |b| b.to_async(&runtime).iter(|| over(&outer, &add)));
     let outer = edge("bench", &relay);
-    let (idle, relayed) = (key("t:relay/work", "idle"), key("t:relay/work", "add"));
+    let (idle, relayed) = (key(&relay_wasm, "t:relay/work", "idle"), key(&relay_wasm, "t:relay/work", "add"));
     group.bench_function("over an edge, to a service that makes no call", |b| {
         b.to_async(&runtime).iter(|| over(&outer, &idle));
     });
@@ -182,5 +219,33 @@ fn http(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, typed, http);
+fn lists(c: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let [echo, records] = [ECHO, RECORDS].map(|text| wat::parse_str(text).expect("text"));
+    let (echo_key, records_key) = (key(&echo, "t:echo/work", "echo"), key(&records, "t:records/work", "echo"));
+    let (echo, records) = runtime.block_on(async {
+        let house = House::new().await;
+        (house.service("echo", &echo, u64::MAX, &[]), house.service("records", &records, u64::MAX, &[]))
+    });
+    let mut group = c.benchmark_group("lists");
+    let outer = edge("bench", &echo);
+    for size in [16_usize, 1024, 65_536, 800 << 10, 4 << 20, 16 << 20] {
+        let length = u32::try_from(size).expect("it is small").to_le_bytes();
+        let params = Tape::from([length.as_slice(), &vec![7; size]].concat());
+        group.bench_function(format!("echo of {size} bytes over an edge"), |b| {
+            b.to_async(&runtime)
+                .iter(|| async { outer.function(&context(), &echo_key, params.clone()).await.expect("an answer") });
+        });
+    }
+    let outer = edge("bench", &records);
+    let record = [&1.5_f64.to_le_bytes()[..], &2.5_f32.to_le_bytes(), &4_u32.to_le_bytes(), b"name"].concat();
+    let params = Tape::from([100_u32.to_le_bytes().to_vec(), record.repeat(100)].concat());
+    group.bench_function("echo of 100 records over an edge", |b| {
+        b.to_async(&runtime)
+            .iter(|| async { outer.function(&context(), &records_key, params.clone()).await.expect("an answer") });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, typed, lists, http);
 criterion_main!(benches);

@@ -66,3 +66,6 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
 }
 
 type Outgoing = (Resource<HostOutgoingRequest>, Option<Resource<RequestOptions>>);
+
+#[cfg(test)]
+mod tests;

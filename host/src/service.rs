@@ -9,6 +9,7 @@
 
 mod body;
 mod call;
+mod callee;
 mod context;
 mod desk;
 mod driver;
@@ -23,6 +24,7 @@ mod scope;
 mod set;
 mod shape;
 mod state;
+mod tape;
 mod worker;
 
 pub(crate) use body::{Gathered, Gathering};
@@ -39,6 +41,7 @@ pub use {
     scope::Scope,
     shape::{Concern, Grants, Misfit, Shape, misfits},
     state::State,
+    tape::{MOST_BYTES, MOST_UNDER_WAY, MOST_VALUES, Tape},
 };
 
 #[cfg(test)]

@@ -28,7 +28,9 @@ mod transaction;
 mod watch;
 mod writer;
 
-pub use binding::{Constraint, Error, Rows, SqlCtx, SqlView, Statement, Value, add_to_linker, read_migrations};
+pub use binding::{
+    Constraint, Error, MIGRATIONS, Rows, SqlCtx, SqlView, Statement, Value, add_to_linker, read_migrations,
+};
 pub use error::OpenError;
 pub use migration::{Applied, MigrateError, Migration};
 pub use transaction::Transaction;

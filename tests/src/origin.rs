@@ -8,7 +8,7 @@ use std::{
     convert::Infallible,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -18,6 +18,7 @@ use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle};
 pub struct Origin {
     address: SocketAddr,
     asked: Arc<AtomicUsize>,
+    traces: Arc<Mutex<Vec<String>>>,
     gate: Arc<Semaphore>,
     task: JoinHandle<()>,
 }
@@ -30,9 +31,10 @@ impl Origin {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("there are free ports");
         let address = listener.local_addr().expect("it is bound");
         let asked = Arc::new(AtomicUsize::new(0));
+        let traces = Arc::default();
         let gate = Arc::new(Semaphore::new(0));
-        let task = tokio::spawn(serve(listener, asked.clone(), gate.clone()));
-        Self { address, asked, gate, task }
+        let task = tokio::spawn(serve(listener, asked.clone(), Arc::clone(&traces), gate.clone()));
+        Self { address, asked, traces, gate, task }
     }
 
     /// `127.0.0.1:…`
@@ -43,6 +45,11 @@ impl Origin {
     /// How many requests have come.
     pub fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
+    }
+
+    /// The `traceparent` of each request, in their order; empty where there was none.
+    pub fn traces(&self) -> Vec<String> {
+        self.traces.lock().expect("nobody panics with it").clone()
     }
 
     /// Lets all requests to `/held` go, those that come later too.
@@ -57,12 +64,14 @@ impl Drop for Origin {
     }
 }
 
-async fn serve(listener: TcpListener, asked: Arc<AtomicUsize>, gate: Arc<Semaphore>) {
+async fn serve(listener: TcpListener, asked: Arc<AtomicUsize>, traces: Arc<Mutex<Vec<String>>>, gate: Arc<Semaphore>) {
     while let Ok((stream, _)) = listener.accept().await {
-        let (asked, gate) = (asked.clone(), gate.clone());
+        let (asked, traces, gate) = (asked.clone(), traces.clone(), gate.clone());
         tokio::spawn(async move {
             let answer = service_fn(move |request: Request<Incoming>| {
                 asked.fetch_add(1, Ordering::SeqCst);
+                let trace = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+                traces.lock().expect("nobody panics with it").push(trace.unwrap_or_default().to_owned());
                 let gate = gate.clone();
                 async move {
                     if request.uri().path() == "/held" {

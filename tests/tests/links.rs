@@ -47,10 +47,17 @@ async fn values_of_all_types_come_back_as_they_went() {
 async fn bytes_get_across_in_both_directions() {
     let app = App::new(APP);
     let host = app.start().await;
-    for count in [0_u64, 1, 1000, 65_536, 512 << 10] {
+    for count in [0_u64, 1, 1000, 64 << 10, 4 << 20, 16 << 20] {
         let sum: u64 = (0..count).map(|n| n % 251).sum();
         host.get(&format!("/sum?count={count}")).await.assert_text(200, &sum.to_string());
         host.get(&format!("/bytes?count={count}")).await.assert_text(200, &sum.to_string());
+    }
+    for count in [0, 1, 64 << 10, 4 << 20, (16 << 20) - 3] {
+        host.get(&format!("/mirror?name=any&count={count}")).await.assert_text(200, "mirrored");
+        host.get(&format!("/mirror-blocking?count={count}")).await.assert_text(200, "mirrored");
+    }
+    for (pages, count) in [(0, 0), (10, 1000), (100, 64 << 10), (3, 4_000_000)] {
+        host.get(&format!("/bind?pages={pages}&count={count}")).await.assert_text(200, "same");
     }
     host.stop().await;
 }
@@ -59,11 +66,35 @@ async fn bytes_get_across_in_both_directions() {
 async fn a_value_that_is_too_large_ends_its_call_and_not_the_host() {
     let app = App::new(APP);
     let host = app.start().await;
-    for path in ["/sum?count=100000000", "/bytes?count=100000000"] {
-        let answer = host.get(path).await;
-        assert!(matches!(answer.status, 502 | 503), "{path}: {answer:?}");
+    let large = "with more than a call carries in one direction (16 MiB, 1048576 values)";
+    // Where the function has a place for faults, the caller goes on.
+    let answer = host.get(&format!("/mirror?name=any&count={}", 16 << 20)).await;
+    answer.assert_text(
+        503,
+        &format!("fault FaultKind::Denied: `mirror` of `probe:shapes/shapes@0.1.0` was called {large}"),
+    );
+    let answer = host.get("/mirror?name=swell&count=1").await;
+    answer.assert_text(
+        503,
+        &format!("fault FaultKind::Trapped: service `callee` answered `mirror` of `probe:shapes/shapes@0.1.0` {large}"),
+    );
+    assert_eq!(host.edge(&app, "gateway -> caller").await["faults"], serde_json::json!({}));
+    // Else its own call fails.
+    for path in ["/sum?count=20000000", "/bytes?count=20000000", "/mirror-blocking?count=20000000"] {
+        let problem = host.get(path).await.assert_fault(502, "trapped");
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains(large), "{path}: {detail}");
         host.get("/echo").await.assert_text(200, "same");
     }
+    // Neither has the memory for so much.
+    for path in ["/sum?count=300000000", "/bytes?count=300000000"] {
+        host.get(path).await.assert_fault(502, "trapped");
+        host.get("/echo").await.assert_text(200, "same");
+    }
+    // The limit of values: two million records.
+    let problem = host.get("/points?count=2000000").await.assert_fault(502, "trapped");
+    assert!(problem["detail"].as_str().unwrap_or_default().contains(large), "{problem}");
+    host.get("/points?count=300000").await.assert_text(200, "300000");
     host.stop().await;
 }
 

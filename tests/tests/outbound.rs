@@ -1,10 +1,14 @@
 //! Requests that services make: to nobody, unless the manifest lets them.
 
-use wharf_tests::{App, Origin};
+use wharf_tests::{App, Origin, component, request};
 
 /// Both guests ask whom they are told to ask; neither may ask anybody.
 fn app(caller: &str) -> App {
-    App::new(&format!(
+    App::new(&manifest(caller))
+}
+
+fn manifest(caller: &str) -> String {
+    format!(
         r#"
 [services.new]
 component = "<caller>"
@@ -24,7 +28,7 @@ service = "old"
 [services.hello]
 component = "<hello-p3>"
 "#
-    ))
+    )
 }
 
 #[tokio::test]
@@ -66,6 +70,48 @@ async fn an_allowed_origin_can_be_asked_and_no_other() {
     let edge = host.edge(&app, &format!("new -> http://{}", allowed.address())).await;
     assert_eq!((&edge["calls"], &edge["breaker"]["state"]), (&1.into(), &"closed".into()), "{edge}");
     host.stop().await;
+}
+
+/// wasmtime offers `wasi:http/outgoing-handler` in one version, and components that were compiled against an older one get
+/// it as well. Whichever it is, the request is made on behalf of the call that the guest is working on.
+#[tokio::test]
+async fn the_trace_travels_with_requests_of_all_versions() {
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let origin = Origin::start().await;
+    let outbound = format!("outbound = [\"http://{}\"]", origin.address());
+    let older = r#"
+[services.older]
+component = "older.wasm"
+OUTBOUND
+[[gateway.routes]]
+path = "/older"
+service = "older"
+"#;
+    let app = App::new("");
+    app.write(&(manifest(&outbound) + &older.replace("OUTBOUND", &outbound)));
+    app.file("older.wasm", compiled_against("wasi:http/outgoing-handler@0.2.12", "wasi:http/outgoing-handler@0.2.10"));
+    let host = app.start().await;
+    for path in ["/new/outbound", "/old", "/older"] {
+        let mut request = request("GET", &format!("{path}?origin={}&path=/", origin.address()), "");
+        request.headers_mut().insert("traceparent", PARENT.parse().expect("a header's value"));
+        host.send(request).await.assert_text(200, "outside");
+        let traces = origin.traces();
+        let trace = traces.last().map_or("", String::as_str);
+        assert_eq!(trace.get(..35), PARENT.get(..35), "{path} asked on nobody's behalf: {trace:?}");
+    }
+    host.stop().await;
+}
+
+/// `fetch-p2`, as if compiled against another version of an interface.
+fn compiled_against(from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len(), "the component's layout must stay as it is");
+    let mut wasm = std::fs::read(component("fetch-p2")).expect("the component was built just now");
+    let found: Vec<_> = (0..wasm.len()).filter(|at| wasm[*at..].starts_with(from.as_bytes())).collect();
+    assert!(!found.is_empty(), "`fetch-p2` does not import {from}: name here what it imports");
+    for at in found {
+        wasm[at..at + to.len()].copy_from_slice(to.as_bytes());
+    }
+    wasm
 }
 
 #[tokio::test]

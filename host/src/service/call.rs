@@ -1,6 +1,6 @@
 //! Calls as workers see them: every kind of call that can enter a service, and how its answer goes back.
 
-use super::{Body, CallContext, exports::FunctionKey};
+use super::{Body, CallContext, exports::FunctionKey, tape::Tape};
 use crate::{
     events::{Event, Verdict},
     policy::{Fault, FaultKind},
@@ -11,7 +11,6 @@ use std::{
     task::{Context, Poll},
 };
 use tokio::sync::oneshot;
-use wasmtime::component::Val;
 
 /// A call on its way to a worker.
 pub(super) struct Call {
@@ -24,14 +23,14 @@ pub(super) struct Call {
 #[expect(clippy::large_enum_variant, reason = "requests are what most calls are; a box would cost each of them")]
 pub(super) enum Work {
     Http(Request<Body>),
-    Function(Arc<FunctionKey>, Arc<[Val]>),
+    Function(Arc<FunctionKey>, Tape),
     Event(Arc<Event>, u32),
 }
 
 /// What the service answered.
 pub(super) enum Answer {
     Http(Response<Body>),
-    Function(Vec<Val>),
+    Function(Tape),
     Event(Verdict),
 }
 

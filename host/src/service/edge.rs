@@ -1,6 +1,6 @@
 //! Edges: who calls whom, under which policy.
 
-use super::{Body, CallContext, endpoint::Service, exports::FunctionKey};
+use super::{Body, CallContext, endpoint::Service, exports::FunctionKey, tape::Tape};
 use crate::{
     events::{Event, Verdict},
     outbound::External,
@@ -9,7 +9,6 @@ use crate::{
 use arc_swap::ArcSwap;
 use hyper::{Request, Response};
 use std::{sync::Arc, time::Duration};
-use wasmtime::component::Val;
 
 /// One caller's way to one callee. All calls on it, of whatever kind, share one policy and its live state.
 pub struct Edge {
@@ -77,12 +76,7 @@ impl Edge {
     }
 
     /// Calls a typed function.
-    pub async fn function(
-        &self,
-        context: &CallContext,
-        key: &Arc<FunctionKey>,
-        params: Arc<[Val]>,
-    ) -> Result<Vec<Val>, Fault> {
+    pub async fn function(&self, context: &CallContext, key: &Arc<FunctionKey>, params: Tape) -> Result<Tape, Fault> {
         let guard = self.guard.load();
         let attempt = |attempt: Attempt| {
             let context = self.context(context, &attempt);

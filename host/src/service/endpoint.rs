@@ -8,6 +8,7 @@ use super::{
     exports::FunctionKey,
     pool::Placed,
     revision::Revision,
+    tape::Tape,
 };
 use crate::{
     events::{Event, Verdict},
@@ -16,7 +17,6 @@ use crate::{
 use arc_swap::ArcSwapOption;
 use hyper::{Request, Response};
 use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll};
-use wasmtime::component::Val;
 
 /// A service in this process: a name, and the revision that calls go to now.
 pub struct Service {
@@ -66,12 +66,7 @@ impl Service {
     }
 
     /// Calls a function that the service exports.
-    pub async fn function(
-        &self,
-        context: CallContext,
-        key: Arc<FunctionKey>,
-        params: Arc<[Val]>,
-    ) -> Result<Vec<Val>, Fault> {
+    pub async fn function(&self, context: CallContext, key: Arc<FunctionKey>, params: Tape) -> Result<Tape, Fault> {
         match self.call(context, Work::Function(key, params)).await? {
             Answer::Function(results) => Ok(results),
             _ => Err(self.mismatch()),

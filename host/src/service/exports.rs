@@ -1,26 +1,35 @@
 //! What a component offers, found once when it is loaded and looked up once for each instance.
 
-use super::state::State;
-use crate::events::binding::{WitEvent, WitVerdict};
-use std::collections::HashMap;
+use super::{callee::Callee, shape::Signature, state::State};
+use crate::{
+    events::binding::{HANDLER, WitEvent, WitVerdict},
+    store::MIGRATIONS,
+};
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+};
 use wasmtime::{
     AsContextMut, Store, StoreContextMut,
-    component::{Component, ComponentExportIndex, Func, Instance, InstancePre, TypedFunc, types::ComponentItem},
+    component::{
+        Component, ComponentExportIndex, Func, Instance, InstancePre, TypedFunc,
+        types::{ComponentFunc, ComponentItem},
+    },
 };
 use wasmtime_wasi_http::{p2, p3};
 
-/// The interface by which events are delivered.
-pub(crate) const MESSAGE_HANDLER: &str = crate::events::binding::HANDLER;
-/// The interface by which a component declares its schema.
-pub(crate) const MIGRATIONS: &str = "wharf:store/migrations@0.1.0";
-
-/// The name of a function of a typed interface.
+/// The name of a function of a typed interface, with the types of its parameters and results.
+///
+/// These are part of it because an old revision may still call while a new revision of its callee, which no longer knows
+/// it, has taken over. Then the function is not found.
 #[derive(Debug, PartialEq, Eq, Hash, Clone)]
 pub struct FunctionKey {
     /// The interface, with package and version: `shop:users/users@0.1.0`.
     pub interface: String,
     /// The function.
     pub function: String,
+    /// A digest of its types.
+    types: u64,
 }
 
 /// Which version of `wasi:http` a component handles.
@@ -30,6 +39,17 @@ pub enum HttpVersion {
     P2,
     /// `wasi:http/handler@0.3.x`: concurrent.
     P3,
+}
+
+// === impl FunctionKey ===
+
+impl FunctionKey {
+    /// The key of the function of this name and type.
+    pub fn new(interface: impl Into<String>, function: impl Into<String>, ty: &ComponentFunc) -> Self {
+        let mut types = DefaultHasher::new();
+        Signature(ty).types().hash(&mut types);
+        Self { interface: interface.into(), function: function.into(), types: types.finish() }
+    }
 }
 
 // === impl HttpVersion ===
@@ -48,8 +68,7 @@ impl HttpVersion {
 pub(super) struct Exports {
     http: Option<Http>,
     functions: HashMap<FunctionKey, usize>,
-    /// Each with the number of its results.
-    indices: Vec<(ComponentExportIndex, usize)>,
+    indices: Vec<(ComponentExportIndex, Callee)>,
     handler: Option<ComponentExportIndex>,
     migrations: bool,
 }
@@ -62,8 +81,7 @@ enum Http {
 /// The exports of one instance, ready to be called.
 pub(super) struct InstanceExports {
     pub http: Option<InstanceHttp>,
-    /// Each with the number of its results.
-    pub functions: Vec<(Func, usize)>,
+    pub functions: Vec<(Func, Callee)>,
     pub handler: Option<TypedFunc<(WitEvent,), (WitVerdict,)>>,
 }
 
@@ -91,14 +109,14 @@ impl Exports {
                 let ComponentItem::ComponentFunc(ty) = item.ty else { continue };
                 let Some(index) = component.get_export_index(Some(&parent), function) else { continue };
                 match interface {
-                    MESSAGE_HANDLER => exports.handler = Some(index),
+                    HANDLER => exports.handler = Some(index),
                     MIGRATIONS => exports.migrations = true,
                     // The handlers of wasi:http have resources in their types, and ways of their own above.
                     _ if interface.starts_with("wasi:") => {}
                     _ => {
-                        let key = FunctionKey { interface: interface.into(), function: function.into() };
+                        let key = FunctionKey::new(interface, function, &ty);
                         exports.functions.insert(key, exports.indices.len());
-                        exports.indices.push((index, ty.results().len()));
+                        exports.indices.push((index, Callee::of(&ty)));
                     }
                 }
             }
@@ -133,7 +151,7 @@ impl Exports {
         let functions = self
             .indices
             .iter()
-            .map(|(index, results)| Ok((lookup(store.as_context_mut(), instance, index)?, *results)))
+            .map(|(index, callee)| Ok((lookup(store.as_context_mut(), instance, index)?, *callee)))
             .collect::<wasmtime::Result<_>>()?;
         let handler = match &self.handler {
             Some(index) => Some(instance.get_typed_func(&mut *store, index)?),

@@ -32,8 +32,7 @@ use wasmtime::{
 
 /// How many bytes a guest may pass to the host in one call, bodies of streams not counted: the host keeps a copy.
 ///
-/// NB: values on typed links count 40 bytes for each element of a list, whatever its type, so a `list<u8>` there ends at
-/// some 800 KiB. A string counts its length.
+/// NB: values on typed links have limits of their own, see `tape`.
 const HOSTCALL_BYTES: usize = 32 << 20;
 
 /// A component that takes longer than this to come up is given up: until then it holds a place.

@@ -84,7 +84,7 @@ impl Revision {
             })?;
             let mut instance = linker.instance(interface).map_err(wrong)?;
             for (function, ty) in functions {
-                let key = FunctionKey { interface: interface.clone(), function: function.clone() };
+                let key = FunctionKey::new(interface, function, ty);
                 link::define(&mut instance, key, ty, edge.clone()).map_err(wrong)?;
             }
         }

@@ -3,11 +3,9 @@
 //! Known from the compiled component alone, so that a system can be checked before any of it runs, and a new revision
 //! before it gets a call.
 
-use super::{
-    exports::{HttpVersion, MESSAGE_HANDLER, MIGRATIONS},
-    link::untransferable,
-};
-use std::{collections::BTreeMap, fmt, fmt::Write as _, sync::Arc};
+use super::{exports::HttpVersion, link::untransferable};
+use crate::{events::binding::HANDLER, store::MIGRATIONS};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 use wasmtime::component::{
     Component,
     types::{ComponentFunc, ComponentItem, Type},
@@ -91,7 +89,7 @@ impl Shape {
 
     /// Whether it handles events.
     pub fn handles_events(&self) -> bool {
-        self.exports.contains_key(MESSAGE_HANDLER)
+        self.exports.contains_key(HANDLER)
     }
 
     /// Whether it declares a schema.
@@ -182,7 +180,7 @@ pub fn misfits(shapes: &BTreeMap<String, Arc<Shape>>, grants: &BTreeMap<String, 
             say(Concern::Component, format!("is called by HTTP, but its component exports {neither}"));
         }
         if grants.subscribes && !shape.handles_events() {
-            let message = format!("subscribes to topics, but its component does not export `{MESSAGE_HANDLER}`");
+            let message = format!("subscribes to topics, but its component does not export `{HANDLER}`");
             say(Concern::Subscribes, message);
         }
         let wants_sql = shape.imports.keys().any(|name| name.starts_with("wharf:store/sql@"));
@@ -245,20 +243,22 @@ fn same(a: &ComponentFunc, b: &ComponentFunc) -> bool {
 }
 
 /// A function's type as WIT would write it, with records and variants written out.
-struct Signature<'a>(&'a ComponentFunc);
+pub(super) struct Signature<'a>(pub &'a ComponentFunc);
+
+// === impl Signature ===
+
+impl Signature<'_> {
+    /// The types of its parameters and results, without whether it is async: that is each side's own business.
+    pub fn types(&self) -> String {
+        let params = self.0.params().map(|(name, ty)| format!("{name}: {}", wit(&ty)));
+        let results = self.0.results().map(|ty| format!(" -> {}", wit(&ty)));
+        format!("({}){}", params.collect::<Vec<_>>().join(", "), results.collect::<String>())
+    }
+}
 
 impl fmt::Display for Signature<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.async_() { "async func(" } else { "func(" })?;
-        for (at, (name, ty)) in self.0.params().enumerate() {
-            let comma = if at == 0 { "" } else { ", " };
-            write!(f, "{comma}{name}: {}", wit(&ty))?;
-        }
-        f.write_char(')')?;
-        for ty in self.0.results() {
-            write!(f, " -> {}", wit(&ty))?;
-        }
-        Ok(())
+        write!(f, "{}{}", if self.0.async_() { "async func" } else { "func" }, self.types())
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a store holds beside its instance: the service's side of every capability.
 
-use super::{CallContext, scope::Scope};
+use super::{CallContext, scope::Scope, tape::UnderWay};
 use crate::{
     engine::StoreLimits,
     events::Publisher,
@@ -29,6 +29,7 @@ const MOST_RESOURCES: usize = 20_000;
 pub struct State {
     pub(super) scope: Arc<Scope>,
     pub(super) calls: Calls,
+    pub(super) under_way: UnderWay,
     pub(super) limits: StoreLimits,
     pub(super) table: ResourceTable,
     wasi: WasiCtx,
@@ -78,6 +79,7 @@ impl State {
         table.set_max_capacity(MOST_RESOURCES);
         Self {
             calls: Calls::default(),
+            under_way: UnderWay::default(),
             limits: StoreLimits::new(scope.limits),
             table,
             wasi,

@@ -1,3 +1,4 @@
+mod blocking;
 mod components;
 mod house;
 mod instances;

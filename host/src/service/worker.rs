@@ -4,11 +4,12 @@ use super::{
     CallContext,
     call::{Answer, Call, Work},
     desk::Callers,
-    exports::InstanceExports,
+    exports::{FunctionKey, InstanceExports},
     http,
     pool::Seat,
     set::Set,
     state::State,
+    tape::NotCarried,
 };
 use crate::{
     engine::CpuBudget,
@@ -27,7 +28,7 @@ use std::{
 use tokio::time::{Duration, Sleep, sleep};
 use wasmtime::{
     AsContextMut, Store,
-    component::{Accessor, Func, TypedFunc, Val},
+    component::{Accessor, TypedFunc},
 };
 
 /// How long a guest may go on after all its calls are answered and their bodies sent.
@@ -233,9 +234,14 @@ async fn begin(accessor: &Accessor<State>, exports: &InstanceExports, seat: &Sea
         },
         Work::Function(key, params) => match seat.pool().exports().position(&key) {
             Some(at) => {
-                function(accessor, exports.functions[at], context, &params).await.map(Answer::Function).map(Ok)?
+                let (function, callee) = exports.functions[at];
+                let answer = callee.call(accessor, function, context, params).await?;
+                answer.map(Answer::Function).map_err(|reason| not_carried(seat, &key, reason))
             }
-            None => Err(absent(seat, format_args!("no function `{}` of `{}`", key.function, key.interface))),
+            None => Err(absent(
+                seat,
+                format_args!("no function `{}` of `{}` with the types of this call", key.function, key.interface),
+            )),
         },
         Work::Event(event, attempt) => match &exports.handler {
             Some(handler) => deliver(accessor, handler, context, &event, attempt).await.map(Answer::Event).map(Ok)?,
@@ -253,23 +259,10 @@ fn absent(seat: &Seat, what: std::fmt::Arguments<'_>) -> Fault {
     Fault::new(FaultKind::Unreachable, format!("service `{}` exports {what}", seat.pool().service()))
 }
 
-async fn function(
-    accessor: &Accessor<State>,
-    (function, results): (Func, usize),
-    context: CallContext,
-    params: &[Val],
-) -> wasmtime::Result<Vec<Val>> {
-    let mut results = vec![Val::Bool(false); results];
-    let (call, task) = accessor.with(|mut access| {
-        let mut store = access.as_context_mut();
-        let call = function.start_call_concurrent(&mut store, params, &mut results)?;
-        let task = call.task();
-        store.data_mut().calls.insert(task, context);
-        wasmtime::error::Ok((call, task))
-    })?;
-    let ended = function.finish_call_concurrent(accessor, call).await;
-    accessor.with(|mut access| access.data_mut().calls.remove(task));
-    ended.map(|()| results)
+/// What a caller gets in place of an answer that can't be carried. The instance is none the worse for it.
+fn not_carried(seat: &Seat, key: &FunctionKey, reason: NotCarried) -> Fault {
+    let (service, FunctionKey { interface, function, .. }) = (seat.pool().service(), key);
+    Fault::new(FaultKind::Trapped, format!("service `{service}` answered `{function}` of `{interface}` with {reason}"))
 }
 
 async fn deliver(

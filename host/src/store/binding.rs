@@ -31,6 +31,9 @@ mod generated {
 use generated::wharf::store::sql;
 pub use sql::{Constraint, Error, Rows, Statement, Value};
 
+/// The interface by which a component declares its schema.
+pub const MIGRATIONS: &str = "wharf:store/migrations@0.1.0";
+
 /// The most transactions that one instance may hold, ended ones that it did not drop included.
 const MAX_TRANSACTIONS: usize = 256;
 
@@ -61,7 +64,7 @@ pub fn add_to_linker<T: Send + 'static>(
     sql::add_to_linker::<T, Sql>(linker, get)
 }
 
-/// The migrations that an instance exports by `wharf:store/migrations`, or `None` when it exports none.
+/// The migrations that an instance exports by [`MIGRATIONS`], or `None` when it exports none.
 ///
 /// # Errors
 /// When the export has another type, or the guest traps.
@@ -69,7 +72,7 @@ pub async fn read_migrations(
     mut store: impl AsContextMut<Data: Send>,
     instance: &Instance,
 ) -> wasmtime::Result<Option<Vec<Migration>>> {
-    let Some(interface) = instance.get_export_index(&mut store, None, "wharf:store/migrations@0.1.0") else {
+    let Some(interface) = instance.get_export_index(&mut store, None, MIGRATIONS) else {
         return Ok(None);
     };
     let Some(function) = instance.get_export_index(&mut store, Some(&interface), "migrations") else {

@@ -85,31 +85,35 @@ pub fn leaf(interface: &str) -> String {
     )
 }
 
-/// A component that exports `add`, `trap` and `async sleep` as `interface`, and hands each on to `next`.
+/// A component that exports `add`, `trap`, `hold` and `async sleep` as `interface`, and hands each on to `next`.
 pub fn relay(interface: &str, next: &str) -> String {
     format!(
         r#"(component
   (import "{next}" (instance $next
     (export "add" (func (param "a" u32) (param "b" u32) (result u32)))
     (export "trap" (func))
+    (export "hold" (func (param "ms" u32)))
     (export "sleep" (func async (param "ms" u32) (result u32)))))
   (core module $memory (memory (export "memory") 1))
   (core instance $memory (instantiate $memory))
   (alias core export $memory "memory" (core memory $mem))
   (core func $add (canon lower (func $next "add")))
   (core func $trap (canon lower (func $next "trap")))
+  (core func $hold (canon lower (func $next "hold")))
   (core func $sleep (canon lower (func $next "sleep") async (memory (core memory $mem))))
   {WAITABLES}
   (core func $return (canon task.return (result u32)))
   (core module $m
     (import "i" "add" (func $add (param i32 i32) (result i32)))
     (import "i" "trap" (func $trap))
+    (import "i" "hold" (func $hold (param i32)))
     (import "i" "sleep" (func $sleep (param i32 i32) (result i32)))
     {WAITABLE_IMPORTS}
     (import "i" "return" (func $return (param i32)))
     (import "i" "memory" (memory 1))
     (func (export "add") (param i32 i32) (result i32) (call $add (local.get 0) (local.get 1)))
     (func (export "trap") (call $trap))
+    (func (export "hold") (param i32) (call $hold (local.get 0)))
     (func (export "sleep") (param i32) (result i32) (local $status i32)
       (local.set $status (call $sleep (local.get 0) (i32.const 16)))
       (if (i32.eq (i32.and (local.get $status) (i32.const 15)) (i32.const 2))
@@ -122,13 +126,15 @@ pub fn relay(interface: &str, next: &str) -> String {
       (call $return (i32.load (i32.const 16)))
       (i32.const 0)))
   (core instance $i (instantiate $m (with "i" (instance
-    (export "add" (func $add)) (export "trap" (func $trap)) (export "sleep" (func $sleep))
+    (export "add" (func $add)) (export "trap" (func $trap)) (export "hold" (func $hold)) (export "sleep" (func $sleep))
     (export "return" (func $return)) (export "memory" (memory $mem)) {WAITABLE_EXPORTS}))))
   (func $add-it (param "a" u32) (param "b" u32) (result u32) (canon lift (core func $i "add")))
   (func $trap-it (canon lift (core func $i "trap")))
+  (func $hold-it (param "ms" u32) (canon lift (core func $i "hold")))
   (func $sleep-it async (param "ms" u32) (result u32)
     (canon lift (core func $i "sleep") async (callback (core func $i "woken"))))
-  (instance $work (export "add" (func $add-it)) (export "trap" (func $trap-it)) (export "sleep" (func $sleep-it)))
+  (instance $work (export "add" (func $add-it)) (export "trap" (func $trap-it)) (export "hold" (func $hold-it))
+    (export "sleep" (func $sleep-it)))
   (export "{interface}" (instance $work)))"#
     )
 }
@@ -160,6 +166,72 @@ pub fn stillborn(interface: &str) -> String {
   (core instance $i (instantiate $m))
   (func $run (canon lift (core func $i "run")))
   (instance $work (export "run" (func $run)))
+  (export "{interface}" (instance $work)))"#
+    )
+}
+
+/// A component that exports `interface`:
+///
+/// - `echo(data: list<u8>) -> list<u8>`;
+/// - `flood(bytes: u32) -> list<u8>`: as many bytes as asked, up to 32 MiB;
+/// - `count() -> u32`: the how-manieth call it is in this instance.
+pub fn bytes_leaf(interface: &str) -> String {
+    format!(
+        r#"(component
+  (core module $m
+    (memory (export "memory") 520)
+    (global $calls (mut i32) (i32.const 0))
+    (func $called (global.set $calls (i32.add (global.get $calls) (i32.const 1))))
+    ;; One list at a time.
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 16))
+    (func $list (export "echo") (param i32 i32) (result i32)
+      (call $called)
+      (i32.store (i32.const 0) (local.get 0))
+      (i32.store (i32.const 4) (local.get 1))
+      (i32.const 0))
+    (func (export "flood") (param i32) (result i32) (call $list (i32.const 16) (local.get 0)))
+    (func (export "count") (result i32) (call $called) (global.get $calls)))
+  (core instance $i (instantiate $m))
+  (func $echo (param "data" (list u8)) (result (list u8))
+    (canon lift (core func $i "echo") (memory (core memory $i "memory")) (realloc (core func $i "realloc"))))
+  (func $flood (param "bytes" u32) (result (list u8)) (canon lift (core func $i "flood") (memory (core memory $i "memory"))))
+  (func $count (result u32) (canon lift (core func $i "count")))
+  (instance $work (export "echo" (func $echo)) (export "flood" (func $flood)) (export "count" (func $count)))
+  (export "{interface}" (instance $work)))"#
+    )
+}
+
+/// A component that exports `echo` and `flood` as `interface`, and hands each on to `next`.
+pub fn bytes_relay(interface: &str, next: &str) -> String {
+    format!(
+        r#"(component
+  (import "{next}" (instance $next
+    (export "echo" (func (param "data" (list u8)) (result (list u8))))
+    (export "flood" (func (param "bytes" u32) (result (list u8))))))
+  (core module $room
+    (memory (export "memory") 1040)
+    (global $next (mut i32) (i32.const 16))
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+      (global.get $next)
+      (global.set $next (i32.add (global.get $next) (local.get 3))))
+    (func (export "free") (param i32) (global.set $next (i32.const 16))))
+  (core instance $room (instantiate $room))
+  (core func $echo (canon lower (func $next "echo") (memory (core memory $room "memory")) (realloc (core func $room "realloc"))))
+  (core func $flood (canon lower (func $next "flood") (memory (core memory $room "memory")) (realloc (core func $room "realloc"))))
+  (core module $m
+    (import "i" "echo" (func $echo (param i32 i32 i32)))
+    (import "i" "flood" (func $flood (param i32 i32)))
+    (func (export "echo") (param i32 i32) (result i32)
+      (call $echo (local.get 0) (local.get 1) (i32.const 0)) (i32.const 0))
+    (func (export "flood") (param i32) (result i32) (call $flood (local.get 0) (i32.const 0)) (i32.const 0)))
+  (core instance $i (instantiate $m (with "i" (instance
+    (export "echo" (func $echo)) (export "flood" (func $flood))))))
+  (func $echo-it (param "data" (list u8)) (result (list u8))
+    (canon lift (core func $i "echo") (memory (core memory $room "memory")) (realloc (core func $room "realloc"))
+      (post-return (core func $room "free"))))
+  (func $flood-it (param "bytes" u32) (result (list u8))
+    (canon lift (core func $i "flood") (memory (core memory $room "memory")) (post-return (core func $room "free"))))
+  (instance $work (export "echo" (func $echo-it)) (export "flood" (func $flood-it)))
   (export "{interface}" (instance $work)))"#
     )
 }

@@ -7,7 +7,7 @@ use crate::{
     policy::{Fault, Policy, RetryPolicy},
     service::{
         CallContext, Edge, Endpoint, FunctionKey, Grants, InstanceSettings, PoolSnapshot, Revision, RevisionError,
-        RevisionInfo, Scope, Service, Shape,
+        RevisionInfo, Scope, Service, Shape, Tape,
     },
     telemetry::TraceContext,
 };
@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
-use wasmtime::component::{Component, Val};
+use wasmtime::component::Component;
 
 /// One for all tests: an engine reserves terabytes of address space, and what one test compiled serves the others.
 static ENGINE: LazyLock<Arc<Engine>> = LazyLock::new(|| {
@@ -34,6 +34,7 @@ pub struct Plan {
     pub wat: String,
     pub calls: &'static [&'static str],
     pub settings: InstanceSettings,
+    pub memory: usize,
 }
 
 pub struct House {
@@ -46,17 +47,13 @@ pub struct House {
 }
 
 pub fn plan(name: &'static str, wat: String, calls: &'static [&'static str]) -> Plan {
-    Plan { name, wat, calls, settings: DEFAULTS }
+    Plan { name, wat, calls, settings: DEFAULTS, memory: 4 << 20 }
 }
 
 pub fn component(wat: &str) -> Component {
     let wasm = wat::parse_str(wat).unwrap_or_else(|error| panic!("{error}"));
     let hash = CodeCache::content_hash(&wasm);
     ENGINE.cache().load(ENGINE.wasmtime(), &wasm, &hash).unwrap_or_else(|error| panic!("{error}"))
-}
-
-pub fn key(interface: &str, function: &str) -> Arc<FunctionKey> {
-    Arc::new(FunctionKey { interface: interface.into(), function: function.into() })
 }
 
 pub fn context() -> CallContext {
@@ -72,6 +69,10 @@ impl Plan {
         let mut settings = self.settings;
         change(&mut settings);
         Self { settings, ..self }
+    }
+
+    pub fn with_memory(self, memory: usize) -> Self {
+        Self { memory, ..self }
     }
 }
 
@@ -109,7 +110,7 @@ impl House {
                 publisher: bus.publisher(plan.name),
                 database: None,
                 config: BTreeMap::new(),
-                limits: Limits { memory: 4 << 20, tables: 10_000 },
+                limits: Limits { memory: plan.memory, tables: 10_000 },
             })
         };
         let grants =
@@ -143,15 +144,26 @@ impl House {
         function: &str,
         params: &[u32],
     ) -> Result<u32, Fault> {
-        let key = key(&format!("t:{service}/work"), function);
-        let params: Vec<_> = params.iter().map(|&value| Val::U32(value)).collect();
-        let results =
-            self.edges[&("test", self.services[service].name().as_ref())].function(&context, &key, params.into());
-        match results.await?.as_slice() {
-            [Val::U32(value)] => Ok(*value),
+        let params: Vec<u8> = params.iter().flat_map(|param| param.to_le_bytes()).collect();
+        let results = self.call_with(context, service, function, params.into()).await?;
+        match results.as_bytes() {
             [] => Ok(0),
-            other => panic!("{other:?}"),
+            value => Ok(u32::from_le_bytes(value.try_into().unwrap())),
         }
+    }
+
+    /// As `call_within`, with any values.
+    pub async fn call_with(
+        &self,
+        context: CallContext,
+        service: &str,
+        function: &str,
+        params: Tape,
+    ) -> Result<Tape, Fault> {
+        let interface = format!("t:{service}/work");
+        let ty = &self.shapes[service].exports[&interface][function];
+        let key = Arc::new(FunctionKey::new(interface, function, ty));
+        self.edges[&("test", self.services[service].name().as_ref())].function(&context, &key, params).await
     }
 
     pub fn instances(&self, service: &str) -> PoolSnapshot {

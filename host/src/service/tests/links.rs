@@ -1,12 +1,12 @@
 //! Typed links between components.
 
 use super::{
-    components::{leaf, relay},
-    house::{House, component, plan, within},
+    components::{bytes_leaf, bytes_relay, leaf, relay},
+    house::{House, component, context, plan, within},
 };
 use crate::{
     policy::FaultKind,
-    service::{Grants, Shape, misfits},
+    service::{Grants, MOST_BYTES, Shape, Tape, misfits},
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -73,6 +73,95 @@ async fn a_fault_without_a_place_in_the_result_fails_the_caller() {
          `fault(fault)` to say so: trapped: service `c` trapped: wasm trap: wasm `unreachable` instruction executed"
     );
     assert_eq!(house.call("a", "add", &[1, 1]).await, Ok(2));
+}
+
+fn bytes_chain() -> Vec<super::house::Plan> {
+    vec![
+        plan("a", bytes_relay("t:a/work", "t:b/work"), &["b"]).with_memory(96 << 20),
+        plan("b", bytes_leaf("t:b/work"), &[]).with_memory(64 << 20),
+    ]
+}
+
+fn list_of(bytes: &[u8]) -> Tape {
+    [&u32::try_from(bytes.len()).unwrap().to_le_bytes(), bytes].concat().into()
+}
+
+#[tokio::test]
+async fn bytes_come_back_as_they_went_up_to_the_limit() {
+    let house = House::new(bytes_chain()).await;
+    for count in [0, 1, 64 << 10, 4 << 20, MOST_BYTES] {
+        let bytes: Vec<u8> = (0..count).map(|n| (n % 251) as u8).collect();
+        let back = house.call_with(context(), "a", "echo", list_of(&bytes)).await.unwrap();
+        assert!(back == list_of(&bytes), "{count} bytes came back as others");
+    }
+    house.quiet().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_is_a_fault_that_leaves_its_instance_alive() {
+    let house = House::new(bytes_chain()).await;
+    assert_eq!(house.call("b", "count", &[]).await, Ok(1));
+    let flood = |bytes: usize| {
+        let bytes = u32::try_from(bytes).unwrap().to_le_bytes();
+        house.call_with(context(), "b", "flood", bytes.to_vec().into())
+    };
+    assert_eq!(flood(MOST_BYTES).await.unwrap().as_bytes().len(), 4 + MOST_BYTES);
+    let fault = flood(MOST_BYTES + 1).await.unwrap_err();
+    assert_eq!(fault.kind(), FaultKind::Trapped);
+    assert_eq!(
+        fault.message(),
+        "service `b` answered `flood` of `t:b/work` with more than a call carries in one direction (16 MiB, 1048576 \
+         values)"
+    );
+    assert_eq!(house.call("b", "count", &[]).await, Ok(4), "in the same instance");
+    let fault =
+        house.call_with(context(), "a", "flood", 17_000_000_u32.to_le_bytes().to_vec().into()).await.unwrap_err();
+    assert!(fault.message().contains("`flood` of `t:b/work` failed on `a -> b`"), "{fault}");
+}
+
+#[tokio::test]
+async fn parameters_that_are_too_large_are_not_sent() {
+    let house = House::new(bytes_chain()).await;
+    // The host's own calls are not bounded.
+    let fault = house.call_with(context(), "a", "echo", list_of(&vec![7; MOST_BYTES + 1])).await.unwrap_err();
+    let expected = "so: denied: `echo` of `t:b/work` was called with more than a call carries in one direction (16 MiB, \
+                    1048576 values)";
+    assert!(fault.message().ends_with(expected), "{fault}");
+    assert_eq!(house.call("b", "count", &[]).await, Ok(1), "nothing came");
+}
+
+/// Whoever does not take what it asked for can't make the host keep any amount of it.
+#[tokio::test]
+async fn what_an_instance_has_on_its_way_is_bounded() {
+    let house = House::new(bytes_chain()).await;
+    let flood = || {
+        let bytes = u32::try_from(MOST_BYTES).unwrap().to_le_bytes();
+        house.call_with(context(), "b", "flood", bytes.to_vec().into())
+    };
+    let mut taken = vec![flood().await.unwrap(), flood().await.unwrap(), flood().await.unwrap()];
+    let fault = flood().await.unwrap_err();
+    assert_eq!(
+        fault.message(),
+        "service `b` answered `flood` of `t:b/work` with more than one instance may have on its way at a time (64 MiB)"
+    );
+    taken.pop();
+    assert!(flood().await.is_ok());
+    assert_eq!(house.call("b", "count", &[]).await, Ok(6), "in the same instance");
+}
+
+/// An old revision may still call while a new one of its callee has taken over.
+#[tokio::test]
+async fn a_callee_that_has_changed_its_types_is_not_called() {
+    let house = House::new(chain()).await;
+    let other = plan("c", offers("t:c/work", r#"(param "n" u32) (result u32)"#).replace("\"f\"", "\"add\""), &[]);
+    house.services["c"].swap(Some(Arc::new(house.revision(&other).unwrap())));
+    let fault = house.call("b", "add", &[1, 2]).await.unwrap_err();
+    assert!(
+        fault
+            .message()
+            .ends_with("unreachable: service `c` exports no function `add` of `t:c/work` with the types of this call"),
+        "{fault}"
+    );
 }
 
 fn misfits_of(services: &[(&str, String, &[&str])]) -> Vec<String> {

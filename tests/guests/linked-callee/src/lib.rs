@@ -13,7 +13,7 @@ mod wit {
         generate_all,
     });
 }
-use wit::exports::probe::shapes::shapes::{Everything, FindError, Guest, Point};
+use wit::exports::probe::shapes::shapes::{Document, Everything, FindError, Guest, Point};
 
 wasip3::http::service::export!(Callee);
 wit::export!(Callee with_types_in wit);
@@ -36,6 +36,24 @@ impl Guest for Callee {
 
     async fn bytes(count: u32) -> Vec<u8> {
         (0..count).map(|n| (n % 251) as u8).collect()
+    }
+
+    async fn mirror(name: String, mut data: Vec<u8>) -> Result<Vec<u8>, FindError> {
+        found(&name).await.ok_or(FindError::Missing)?;
+        data.reverse();
+        if name == "swell" {
+            data.resize(20 << 20, 0);
+        }
+        Ok(data)
+    }
+
+    fn mirror_blocking(mut data: Vec<u8>) -> Vec<u8> {
+        data.reverse();
+        data
+    }
+
+    async fn bind(document: Document) -> Document {
+        document
     }
 
     fn add(a: u32, b: u32) -> u32 {

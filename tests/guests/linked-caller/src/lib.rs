@@ -5,6 +5,9 @@
 //! | `GET /echo` | 200 `same` when one of everything came back as it went |
 //! | `GET /points?count=…` | how many came |
 //! | `GET /sum?count=…`, `GET /bytes?count=…` | the sum of that many bytes, sent or received |
+//! | `GET /mirror?name=…&count=…` | 200 `mirrored` when that many bytes came back reversed, else as `/find` |
+//! | `GET /mirror-blocking?count=…` | the same, by a function that is not async |
+//! | `GET /bind?pages=…&count=…` | 200 `same` when a document of so many pages of so many bytes came back as it went |
 //! | `GET /add?a=…&b=…` | the sum, by a function that is not async |
 //! | `GET /nop?times=…` | how many calls were made, one after the other |
 //! | `GET /find?key=…` | 200 what was found, 404 `missing`, 503 `fault <kind>` |
@@ -22,7 +25,7 @@ mod wit {
         generate_all,
     });
 }
-use wit::probe::shapes::shapes::{self, Color, Everything, FindError, Point, Rights, Shape};
+use wit::probe::shapes::shapes::{self, Color, Document, Everything, FindError, Point, Rights, Shape};
 
 wasip3::http::service::export!(Caller);
 struct Caller;
@@ -39,13 +42,35 @@ impl wasip3::exports::http::handler::Guest for Caller {
                 if received == sent { reply::text(200, "same") } else { reply::text(500, debug(&(sent, received))) }
             }
             "/points" => reply::text(200, shapes::points(number("count")).await.len().to_string()),
-            "/sum" => {
-                let bytes = (0..number("count")).map(|n| (n % 251) as u8).collect();
-                reply::text(200, shapes::sum(bytes).await.to_string())
-            }
+            "/sum" => reply::text(200, shapes::sum(bytes(number("count"))).await.to_string()),
             "/bytes" => {
                 let bytes = shapes::bytes(number("count")).await;
                 reply::text(200, bytes.into_iter().map(u64::from).sum::<u64>().to_string())
+            }
+            "/mirror" => {
+                let sent = bytes(number("count"));
+                match shapes::mirror(text("name"), sent.clone()).await {
+                    Ok(received) => mirrored(&sent, &received),
+                    Err(FindError::Missing) => reply::text(404, "missing"),
+                    Err(FindError::Fault(fault)) => {
+                        reply::text(503, format!("fault {}: {}", debug(&fault.kind), fault.message))
+                    }
+                }
+            }
+            "/mirror-blocking" => {
+                let sent = bytes(number("count"));
+                let received = shapes::mirror_blocking(&sent);
+                mirrored(&sent, &received)
+            }
+            "/bind" => {
+                let page = bytes(number("count"));
+                let sent = Document {
+                    name: "all".to_owned(),
+                    pages: (0..number("pages")).map(|at| (at, page.clone())).collect(),
+                    cover: Some(page.clone()),
+                };
+                let same = shapes::bind(sent.clone()).await == sent;
+                reply::text(if same { 200 } else { 500 }, if same { "same" } else { "other" })
             }
             "/add" => reply::text(200, shapes::add(number("a"), number("b")).to_string()),
             "/nop" => {
@@ -67,6 +92,16 @@ impl wasip3::exports::http::handler::Guest for Caller {
             _ => reply::text(200, "alive"),
         }
     }
+}
+
+/// As many as asked, each its place modulo 251.
+fn bytes(count: u32) -> Vec<u8> {
+    (0..count).map(|n| (n % 251) as u8).collect()
+}
+
+fn mirrored(sent: &[u8], received: &[u8]) -> Result<Response, ErrorCode> {
+    let same = sent.iter().rev().eq(received);
+    reply::text(if same { 200 } else { 500 }, if same { "mirrored" } else { "other" })
 }
 
 fn debug(value: &impl Debug) -> String {

@@ -1,0 +1,5 @@
+//! Tapes beside wasmtime's own dynamic values: both must say the same of every type.
+
+mod hostile;
+mod relay;
+mod types;
