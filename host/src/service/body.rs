@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, SizeHint};
 use std::{
+    collections::VecDeque,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -20,6 +21,12 @@ pub struct Body(Inner);
 enum Inner {
     Complete(Option<Bytes>),
     Stream(UnsyncBoxBody<Bytes, BodyError>),
+}
+
+/// A body of which some frames were taken out already.
+struct Begun {
+    taken: VecDeque<Result<Frame<Bytes>, BodyError>>,
+    rest: Body,
 }
 
 // === impl Body ===
@@ -43,6 +50,11 @@ impl Body {
         B::Error: Into<BodyError>,
     {
         Self(Inner::Stream(body.map_err(Into::into).boxed_unsync()))
+    }
+
+    /// A body of which some frames were taken out already.
+    pub(super) fn begun(taken: VecDeque<Result<Frame<Bytes>, BodyError>>, rest: Self) -> Self {
+        Self::stream(Begun { taken, rest })
     }
 
     /// The whole body, where it is complete already.
@@ -97,5 +109,23 @@ impl hyper::body::Body for Body {
             Inner::Complete(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Inner::Stream(body) => body.size_hint(),
         }
+    }
+}
+
+// === impl Begun ===
+
+impl hyper::body::Body for Begun {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.taken.pop_front() {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.taken.is_empty() && self.rest.is_end_stream()
     }
 }

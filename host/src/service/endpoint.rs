@@ -18,13 +18,7 @@ use hyper::{
     Request, Response,
     body::{Body as _, Frame},
 };
-use std::{
-    collections::VecDeque,
-    future::poll_fn,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{collections::VecDeque, future::poll_fn, pin::Pin, sync::Arc, task::Poll};
 use wasmtime::component::Val;
 
 /// The largest response body that is put together before it is handed on; a larger one streams.
@@ -175,7 +169,7 @@ impl Driving {
         if ended {
             return Response::from_parts(parts, Body::complete(concatenate(taken)));
         }
-        Response::from_parts(parts, Body::stream(Begun { taken, rest: body }))
+        Response::from_parts(parts, Body::begun(taken, body))
     }
 }
 
@@ -197,29 +191,4 @@ fn concatenate(frames: VecDeque<Result<Frame<Bytes>, super::BodyError>>) -> Byte
     all.extend_from_slice(&second);
     chunks.for_each(|chunk| all.extend_from_slice(&chunk));
     all.freeze()
-}
-
-/// A body of which the beginning was taken out already.
-struct Begun {
-    taken: VecDeque<Result<Frame<Bytes>, super::BodyError>>,
-    rest: Body,
-}
-
-impl hyper::body::Body for Begun {
-    type Data = Bytes;
-    type Error = super::BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, super::BodyError>>> {
-        match self.taken.pop_front() {
-            Some(frame) => Poll::Ready(Some(frame)),
-            None => Pin::new(&mut self.rest).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.taken.is_empty() && self.rest.is_end_stream()
-    }
 }
