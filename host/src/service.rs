@@ -18,6 +18,7 @@ mod endpoint;
 mod exports;
 mod http;
 mod link;
+mod messages;
 mod pool;
 mod revision;
 mod scope;

@@ -15,6 +15,7 @@ wit_bindgen::generate!({
         "../../wit/deps/http",
         "../../wit/deps/config",
         "../../wit/wharf/platform",
+        "../../wit/wharf/http",
         "../../wit/wharf/messaging",
         "../../wit/wharf/store",
     ],
@@ -26,6 +27,7 @@ wit_bindgen::generate!({
             import wasi:random/random@0.3.0;
             import wasi:config/store@0.2.0-rc.1;
             import wharf:platform/faults@0.1.0;
+            import wharf:http/messages@0.1.0;
             import wharf:messaging/types@0.1.0;
             import wharf:messaging/publisher@0.1.0;
             import wharf:store/sql@0.1.0;

@@ -8,10 +8,10 @@ use crate::{
         wit_future, wit_stream,
     },
     json,
-    request::read_body,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
+use wit_bindgen::{StreamReader, StreamResult};
 
 /// How much of a reply's body is taken, in bytes.
 pub const REPLY_LIMIT: usize = 1024 * 1024;
@@ -130,9 +130,28 @@ impl Call {
         let (stream, trailers) = types::Response::consume_body(response, result_reader);
         let body = read_body(stream, REPLY_LIMIT)
             .await
-            .map_err(|_| SendError::Unusable(format!("{authority}: the answer exceeds {REPLY_LIMIT} bytes")))?;
+            .ok_or_else(|| SendError::Unusable(format!("{authority}: the answer exceeds {REPLY_LIMIT} bytes")))?;
         trailers.await.map_err(failed)?;
         Ok(Reply { status, body })
+    }
+}
+
+/// Reads a stream to its end, `limit` bytes at most; `None` where there is more.
+async fn read_body(mut stream: StreamReader<u8>, limit: usize) -> Option<Vec<u8>> {
+    let mut body = Vec::with_capacity(2048);
+    loop {
+        if body.len() == body.capacity() {
+            body.reserve(body.len());
+        }
+        let result;
+        (result, body) = stream.read(body).await;
+        if body.len() > limit {
+            return None;
+        }
+        match result {
+            StreamResult::Complete(_) => {}
+            StreamResult::Dropped | StreamResult::Cancelled => return Some(body),
+        }
     }
 }
 

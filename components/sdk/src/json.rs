@@ -15,7 +15,7 @@ pub struct Created<T>(pub T);
 
 impl<T: DeserializeOwned> Extract for Json<T> {
     async fn extract(request: &mut Request) -> Result<Self> {
-        let body = request.take_body(is_delimited).await?;
+        let body = request.body().await?;
         serde_json::from_slice(&body)
             .map(Json)
             .map_err(|error| Error::bad_request(format!("Body is not the JSON expected: {error}")))
@@ -32,12 +32,6 @@ impl<T: Serialize> Respond for Created<T> {
     fn respond(self) -> Response {
         response(201, &self.0)
     }
-}
-
-/// Whether JSON that ends so and parses is all there. Only a number or a bare word could be the beginning of a longer
-/// one.
-fn is_delimited(body: &[u8]) -> bool {
-    matches!(body.trim_ascii_end().last(), Some(b'}' | b']' | b'"'))
 }
 
 fn response<T: Serialize>(status: u16, value: &T) -> Response {

@@ -26,8 +26,8 @@
 //! `static`.
 //!
 //! Where a call to the platform costs more than the work around it, the number of calls is what makes a service
-//! fast. So a request is asked for its method and target, and for nothing else unless the handler is; a response
-//! crosses with its headers in one list and its body in one write.
+//! fast. So a request is asked for its method and target in one, and for nothing else unless the handler is; body and
+//! response cross in one piece each (`wharf:http/messages`).
 
 pub mod bindings;
 pub mod config;

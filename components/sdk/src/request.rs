@@ -1,16 +1,18 @@
 //! The request that a service was sent.
 //!
 //! Every look at a request is a call out of the component. So what every request needs (method and target) is read
-//! once, and headers and body only when they are asked for.
+//! in one, and headers and body only when they are asked for.
 
 use crate::{
     Error, Result,
-    bindings::{wasi::http::types, wit_future},
+    bindings::{
+        wasi::http::types,
+        wharf::http::messages::{self, ReadError},
+    },
 };
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use std::fmt;
-use wit_bindgen::StreamResult;
 
 /// How much of a request's body is taken where the router does not say otherwise, in bytes.
 pub const DEFAULT_BODY_LIMIT: usize = 256 * 1024;
@@ -103,7 +105,8 @@ impl Request {
     }
 
     pub(crate) fn from_host(request: types::Request) -> Self {
-        let (method, head) = match request.get_method() {
+        let messages::Head { method, target } = messages::read_head(&request);
+        let (method, head) = match method {
             types::Method::Get => (Some(Method::Get), false),
             types::Method::Head => (Some(Method::Get), true),
             types::Method::Post => (Some(Method::Post), false),
@@ -112,7 +115,7 @@ impl Request {
             types::Method::Delete => (Some(Method::Delete), false),
             _ => (None, false),
         };
-        let target = request.get_path_with_query().unwrap_or_else(|| "/".to_owned());
+        let target = target.unwrap_or_else(|| "/".to_owned());
         Self::from_parts(method, head, target, Source::Host(request))
     }
 
@@ -146,23 +149,12 @@ impl Request {
     /// # Errors
     /// 413 where it exceeds the router's limit, 400 where the client went away in the middle of it.
     pub async fn body(&mut self) -> Result<Vec<u8>> {
-        self.take_body(|_| false).await
-    }
-
-    /// As [`body`](Self::body), for a format that shows by itself whether it is all there: where `shows_its_end` says
-    /// so of what came, the host is not asked, which saves a tenth of a small request.
-    pub(crate) async fn take_body(&mut self, shows_its_end: impl FnOnce(&[u8]) -> bool) -> Result<Vec<u8>> {
         match std::mem::replace(&mut self.source, Source::Taken) {
-            Source::Host(request) => {
-                let (result, result_reader) = wit_future::new(|| Ok(()));
-                drop(result);
-                let (stream, trailers) = types::Request::consume_body(request, result_reader);
-                let body = read_body(stream, self.body_limit).await?;
-                if !shows_its_end(&body) && trailers.await.is_err() {
-                    return Err(Error::bad_request("The body ended before its end"));
-                }
-                Ok(body)
-            }
+            Source::Host(request) => match messages::read_body(request, self.body_limit as u64).await {
+                Ok(body) => Ok(body),
+                Err(ReadError::TooLarge) => Err(Error::too_large(self.body_limit)),
+                Err(ReadError::Broken) => Err(Error::bad_request("The body ended before its end")),
+            },
             Source::Memory(body) if body.len() > self.body_limit => Err(Error::too_large(self.body_limit)),
             Source::Memory(body) => Ok(body),
             Source::Taken => Ok(Vec::new()),
@@ -182,25 +174,6 @@ impl Request {
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request").field("method", &self.method).field("target", &self.target).finish_non_exhaustive()
-    }
-}
-
-/// Reads a stream to its end, `limit` bytes at most.
-pub(crate) async fn read_body(mut stream: wit_bindgen::StreamReader<u8>, limit: usize) -> Result<Vec<u8>> {
-    let mut body = Vec::with_capacity(2048);
-    loop {
-        if body.len() == body.capacity() {
-            body.reserve(body.len());
-        }
-        let result;
-        (result, body) = stream.read(body).await;
-        if body.len() > limit {
-            return Err(Error::too_large(limit));
-        }
-        match result {
-            StreamResult::Complete(_) => {}
-            StreamResult::Dropped | StreamResult::Cancelled => return Ok(body),
-        }
     }
 }
 

@@ -2,12 +2,12 @@
 
 use crate::{
     Error,
-    bindings::{wasi::http::types, wit_future, wit_stream},
+    bindings::{wasi::http::types, wharf::http::messages},
 };
 
 /// A response whose body is complete.
 ///
-/// It crosses to the host in as few steps as can be: all headers in one list, the whole body in one write.
+/// It crosses to the host in one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     status: u16,
@@ -31,9 +31,7 @@ impl Response {
 
     /// A response with a body of this media type.
     pub fn new(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
-        // Room for content-length, which `send` adds.
-        let mut headers = Vec::with_capacity(2);
-        headers.push(("content-type".to_owned(), content_type.as_bytes().to_vec()));
+        let headers = vec![("content-type".to_owned(), content_type.as_bytes().to_vec())];
         Self { status, headers, body: body.into() }
     }
 
@@ -64,34 +62,13 @@ impl Response {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| &value[..])
     }
 
-    /// Hands the response to the host. The body follows in a task that outlives the handler.
-    pub(crate) fn send(mut self, head: bool) -> Result<types::Response, types::ErrorCode> {
-        let bodiless = head || self.body.is_empty();
-        if !head && !matches!(self.status, 100..200 | 204 | 304) {
-            self.headers.push(("content-length".to_owned(), self.body.len().to_string().into_bytes()));
+    /// Hands the response to the host.
+    pub(crate) fn send(self, head: bool) -> Result<types::Response, types::ErrorCode> {
+        let Self { status, headers, mut body } = self;
+        if head {
+            body.clear();
         }
-        let internal = |what: &str| types::ErrorCode::InternalError(Some(what.to_owned()));
-        let headers = types::Fields::from_list(&self.headers).map_err(|_| internal("a header is not a valid one"))?;
-        let (trailers, trailers_reader) = wit_future::new(|| Ok(None));
-        let (response, _sent) = if bodiless {
-            // Dropped, it writes what it was made with: that there are none.
-            drop(trailers);
-            types::Response::new(headers, None, trailers_reader)
-        } else {
-            let (mut writer, reader) = wit_stream::new();
-            let body = self.body;
-            wit_bindgen::spawn_local(async move {
-                // What is left unwritten was not wanted: the client went away. So are trailers then.
-                let _unwanted = writer.write_all(body).await;
-                drop(writer);
-                let _unwanted = trailers.write(Ok(None)).await;
-            });
-            types::Response::new(headers, Some(reader), trailers_reader)
-        };
-        if self.status != 200 {
-            response.set_status_code(self.status).map_err(|()| internal("the status is not a valid one"))?;
-        }
-        Ok(response)
+        messages::make_response(status, &headers, &body).map_err(|reason| types::ErrorCode::InternalError(Some(reason)))
     }
 }
 

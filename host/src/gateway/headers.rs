@@ -93,6 +93,8 @@ pub(super) fn trace_of(headers: &HeaderMap) -> TraceContext {
 /// Sets what the upstream is told: hop-by-hop headers go, the forwarding headers say what was seen here.
 pub(super) fn for_upstream(headers: &mut HeaderMap, peer: &HeaderValue, trace: &TraceContext) {
     remove_hop_by_hop(headers);
+    // Four headers come; the map would grow, and sort itself anew, once for nearly each.
+    headers.reserve(4);
     // Answered by this connection as soon as the body is read.
     headers.remove(header::EXPECT);
     headers.remove(header::FORWARDED);

@@ -70,6 +70,11 @@ impl Body {
         Self(Inner::Stream(body.map_err(Into::into).boxed_unsync()))
     }
 
+    /// A body of which some frames were taken out already.
+    pub(super) fn begun(taken: VecDeque<Result<Frame<Bytes>, BodyError>>, rest: Self) -> Self {
+        Self::stream(Begun { taken, rest })
+    }
+
     /// The whole body, where it is complete already.
     pub fn as_complete(&self) -> Option<&[u8]> {
         match &self.0 {

@@ -15,7 +15,7 @@
 
 use super::set::Set;
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::poll_fn,
     pin::{Pin, pin},
     task::{Context, Poll},
@@ -28,6 +28,8 @@ pub(super) type Drive = Pin<Box<dyn Future<Output = ()> + Send>>;
 thread_local! {
     /// Drives handed out by what is being polled on this thread; `None` while no set of drives is being polled.
     static HANDED_OUT: RefCell<Option<Vec<Drive>>> = const { RefCell::new(None) };
+    /// What is being polled on this thread is polled by a task of its own.
+    static DETACHED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Drives that one task polls.
@@ -49,6 +51,12 @@ pub(super) fn hand_out(drive: Drive) -> Result<(), Drive> {
         }
         None => Err(drive),
     })
+}
+
+/// Whether the drive that is being polled goes on in a task of its own. Else somebody polls it who waits for an answer,
+/// and not for ever: there no drive needs a timer against being forgotten.
+pub(super) fn is_detached() -> bool {
+    DETACHED.get()
 }
 
 fn take_handed_out() -> Option<Drive> {
@@ -73,10 +81,12 @@ impl Drives {
     }
 
     /// Goes on in a task of its own with what is not finished.
-    pub fn detach(self) {
+    pub fn detach(mut self) {
         if self.is_empty() {
             return;
         }
+        // Each is to see that it is detached now.
+        self.running.wake_all();
         // Outside of a runtime, at the very end of the process, there is nobody left to go on for.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(Detached(self));
@@ -127,6 +137,14 @@ impl Future for Detached {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        struct Reset;
+        impl Drop for Reset {
+            fn drop(&mut self) {
+                DETACHED.set(false);
+            }
+        }
+        DETACHED.set(true);
+        let _reset = Reset;
         self.0.poll(cx)
     }
 }

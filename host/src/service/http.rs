@@ -14,6 +14,8 @@ use hyper::{
     body::{Frame, SizeHint},
 };
 use std::{
+    collections::VecDeque,
+    future::poll_fn,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -82,13 +84,32 @@ async fn handle_p3(
     let ended = function.finish_call_concurrent(accessor, call).await;
     accessor.with(|mut access| access.data_mut().calls.remove(task));
     let (answer,) = ended?;
-    match answer {
+    let response = match answer {
         Ok(response) => accessor.with(|mut access| {
             let response = access.data_mut().table.delete(response)?;
-            let response = response.into_http_with_getter(&mut access, sent, State::http)?;
-            Ok(Ok(response.map(|body| from_wasi(body, desk))))
-        }),
-        Err(code) => Ok(Err(handler_error(&code))),
+            response.into_http_with_getter(&mut access, sent, State::http)
+        })?,
+        Err(code) => return Ok(Err(handler_error(&code))),
+    };
+    let (parts, body) = response.into_parts();
+    Ok(Ok(Response::from_parts(parts, at_once(body, desk).await)))
+}
+
+/// A body from wasmtime's side, complete where it is there already: one that the guest did not write itself, such as
+/// those of `wharf:http/messages`.
+async fn at_once(mut body: WasiBody, desk: &Arc<Desk>) -> Body {
+    use hyper::body::Body as _;
+    if body.is_end_stream() {
+        return Body::empty();
+    }
+    let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx))).await;
+    match first {
+        Poll::Pending => from_wasi(body, desk),
+        Poll::Ready(None) => Body::empty(),
+        Poll::Ready(Some(Ok(frame))) if body.is_end_stream() && frame.is_data() => {
+            Body::complete(frame.into_data().unwrap_or_default())
+        }
+        Poll::Ready(Some(frame)) => Body::begun(VecDeque::from([frame.map_err(Into::into)]), from_wasi(body, desk)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a store holds beside its instance: the service's side of every capability.
 
-use super::{CallContext, scope::Scope, tape::UnderWay};
+use super::{CallContext, messages, scope::Scope, tape::UnderWay};
 use crate::{
     engine::StoreLimits,
     events::Publisher,
@@ -100,6 +100,7 @@ impl State {
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
         crate::outbound::add_to_linker(&mut linker)?;
+        messages::add_to_linker(&mut linker)?;
         wasmtime_wasi_config::add_to_linker(&mut linker, |state| WasiConfig::new(&state.config))?;
         crate::store::add_to_linker(&mut linker, |state| SqlView { ctx: &mut state.sql, table: &mut state.table })?;
         crate::events::binding::add_to_linker(&mut linker, State::publisher, |store| Some(current_call(store)))?;

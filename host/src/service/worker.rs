@@ -4,6 +4,7 @@ use super::{
     CallContext,
     call::{Answer, Call, Work},
     desk::Callers,
+    driver::is_detached,
     exports::{FunctionKey, InstanceExports},
     http,
     pool::Seat,
@@ -132,6 +133,8 @@ async fn run(seat: &Seat, worker: &mut Worker) -> End {
         match desk.poll_callers(cx) {
             Callers::Wait => (linger, unread) = (None, None),
             Callers::GaveUp => return Poll::Ready(None),
+            // Whoever still polls for an answer of his own soon lets go: no timer, and no lock of the runtime for one.
+            Callers::Read | Callers::Answered if !is_detached() => (linger, unread) = (None, None),
             Callers::Read => {
                 linger = None;
                 if frames != desk.frames() {
@@ -190,7 +193,7 @@ async fn calls(
         polled.store(true, Ordering::Relaxed);
         loop {
             let mut trap = None;
-            let _ = under_way.poll(cx, |ended: wasmtime::Result<()>| trap = trap.take().or(ended.err()), || None);
+            let _ = under_way.poll_within(cx, |ended: wasmtime::Result<()>| trap = trap.take().or(ended.err()));
             if let Some(trap) = trap {
                 return Poll::Ready(Err(trap));
             }

@@ -130,3 +130,51 @@ async fn no_wake_up_is_lost() {
         assert_eq!(sum, 6);
     }
 }
+
+#[test]
+fn within_another_set_a_lone_member_wakes_the_task_itself_and_more_of_them_as_ever() {
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(wakes.clone());
+    let woken = || wakes.0.load(Ordering::SeqCst);
+    let mut cx = Context::from_waker(&waker);
+    let mut ended = Vec::new();
+    let mut set: Set<Task> = Set::default();
+    let (first, wait_first) = oneshot::channel();
+    let (second, wait_second) = oneshot::channel();
+    set.push(async { wait_first.await.unwrap() }.boxed());
+    assert!(set.poll_within(&mut cx, |output| ended.push(output)).is_pending());
+    set.push(async { wait_second.await.unwrap() }.boxed());
+    assert!(set.poll_within(&mut cx, |output| ended.push(output)).is_pending());
+    assert_eq!(woken(), 0);
+    // The first was polled before there was another one, and is woken all the same.
+    first.send(1).unwrap();
+    assert_eq!(woken(), 1);
+    assert!(set.poll_within(&mut cx, |output| ended.push(output)).is_pending());
+    // Alone again.
+    assert!(set.poll_within(&mut cx, |output| ended.push(output)).is_pending());
+    second.send(2).unwrap();
+    assert_eq!(woken(), 2);
+    assert!(set.poll_within(&mut cx, |output| ended.push(output)).is_ready());
+    assert_eq!(ended, [1, 2]);
+    assert!(set.is_empty());
+}
+
+#[test]
+fn who_wakes_all_has_all_polled() {
+    let polls = Arc::new(AtomicUsize::new(0));
+    let mut set: Set<Task> = Set::default();
+    for _ in 0..2 {
+        let counted = polls.clone();
+        set.push(
+            poll_fn(move |_| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                Poll::Pending
+            })
+            .boxed(),
+        );
+    }
+    assert!(poll(&mut set, Waker::noop()).0.is_pending());
+    set.wake_all();
+    assert!(poll(&mut set, Waker::noop()).0.is_pending());
+    assert_eq!(polls.load(Ordering::SeqCst), 4);
+}
