@@ -7,11 +7,11 @@
 //!
 //! # Why not wasmtime's dynamic values
 //!
-//! A `Val` has 40 bytes, whatever it is, and names for fields and cases. A byte in a list costs 40 bytes and some 40 ns
-//! to lower and to lift each, and the fuel for copying ends at 800 KiB. Types known to the compiler would be as quick as a tape, but they
-//! can't cover what people write: the error in `result<list<u8>, error>` is of a type that only the components know. On
-//! a tape `list<u8>` and lists of other numbers are copied as they lie in memory, wherever they are in a type, and
-//! nothing is allocated for records, variants and strings either.
+//! A `Val` has 40 bytes, whatever it is, and names for fields and cases. A byte in a list costs 40 bytes, some 40 ns to
+//! lower and as much to lift, and the fuel for copying ends at 800 KiB. Types known to the compiler would be as quick as a
+//! tape, but they can't cover what people write: the error in `result<list<u8>, error>` is of a type that only the
+//! components know. On a tape `list<u8>` and lists of other numbers are copied as they lie in memory, wherever they are in
+//! a type, and nothing is allocated for records, variants and (in UTF-8) strings either.
 //!
 //! Measured: an echo that the host asks for over an edge, so each value is lowered once and lifted once (bench `call`,
 //! group `lists`, with `CARGO_PROFILE_DEV_OPT_LEVEL=2` and `--profile dev`; the estimates of two rounds, taken in turn on a
