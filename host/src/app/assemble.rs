@@ -10,7 +10,7 @@ use crate::{
     gateway::{Aggregate, BindError, Gateway, GatewayConfig, Part, Route, RouteError, Routes, Upstream},
     manifest::{self, EVENTS, GATEWAY, Manifest, ManifestErrors},
     outbound::{External, HttpClient, Outbound},
-    policy::{BreakerPolicy, BulkheadPolicy, Fault, InvalidPolicy, Policy, RetryPolicy},
+    policy::{Deadline, Fault},
     rollout::{DeployError, Loaded, Member, Rollout},
     service::{Body, CallContext, Edge, Endpoint, Grants, InstanceSettings, Misfit, Scope, Service, misfits},
     store::{Database, OpenError, Settings},
@@ -52,9 +52,6 @@ pub enum StartError {
     /// The routes don't hold together.
     #[error(transparent)]
     Routes(#[from] RouteError),
-    /// A policy can't work.
-    #[error(transparent)]
-    Policy(#[from] InvalidPolicy),
 }
 
 /// Where the admin API of this manifest's host listens.
@@ -104,7 +101,7 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
     for edge in manifest.edges() {
         // Those that end at an origin outside are made with the service's grants, below.
         let Some(service) = services.get(&edge.callee) else { continue };
-        let policy = policy(&manifest, &edge.caller, &edge.callee)?;
+        let policy = manifest.edge_policy(&edge.caller, &edge.callee).clone();
         let endpoint = Endpoint::Service(service.clone());
         let built = Edge::new(edge.caller.as_str(), &edge.callee, policy, endpoint);
         edges.insert((edge.caller, edge.callee), built);
@@ -116,7 +113,7 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
     let client = HttpClient::new();
     let mut members = BTreeMap::new();
     for (name, service) in &manifest.services {
-        let outbound = outbound(&manifest, name, service, &client)?;
+        let outbound = outbound(&manifest, name, service, &client);
         all.extend(outbound.edges().cloned());
         let neighbours = service.calls.iter().filter_map(|callee| {
             let edge = edges.get(&(name.clone(), callee.value.clone()))?;
@@ -207,14 +204,6 @@ fn grants(manifest: &Manifest) -> BTreeMap<String, Grants> {
     grants.collect()
 }
 
-fn policy(manifest: &Manifest, caller: &str, callee: &str) -> Result<Policy, InvalidPolicy> {
-    let from = manifest.edge_policy(caller, callee);
-    let retry = RetryPolicy::try_new(from.retry.attempts, from.retry.backoff, from.retry.max_backoff)?;
-    let breaker = from.breaker.map(|it| BreakerPolicy::try_new(it.failures, it.open, it.half_open)).transpose()?;
-    let bulkhead = from.bulkhead.map(|it| BulkheadPolicy::try_new(it.concurrent, it.queue));
-    Policy::try_new(from.deadline, retry, breaker, bulkhead.transpose()?)
-}
-
 fn limits(service: &manifest::Service) -> Limits {
     let memory = usize::try_from(service.limits.memory).unwrap_or(usize::MAX);
     Limits { memory, tables: service.limits.tables }
@@ -240,19 +229,14 @@ fn configuration(manifest: &Manifest, service: &manifest::Service) -> Result<BTr
     Ok(all)
 }
 
-fn outbound(
-    manifest: &Manifest,
-    name: &str,
-    service: &manifest::Service,
-    client: &HttpClient,
-) -> Result<Outbound, StartError> {
+fn outbound(manifest: &Manifest, name: &str, service: &manifest::Service, client: &HttpClient) -> Outbound {
     let mut outbound = Outbound::default();
     for origin in &service.outbound {
         let (text, uri) = (origin.to_string(), origin.to_uri());
         let endpoint = Endpoint::External(Box::new(External::new(uri.clone(), client.clone())));
-        outbound.allow(&uri, Edge::new(name, &text, policy(manifest, name, &text)?, endpoint));
+        outbound.allow(&uri, Edge::new(name, &text, manifest.edge_policy(name, &text).clone(), endpoint));
     }
-    Ok(outbound)
+    outbound
 }
 
 fn bus_config(manifest: &Manifest) -> Result<BusConfig, StartError> {
@@ -358,7 +342,7 @@ impl Subscriber for OverEdge {
     fn deliver(&self, event: Arc<Event>, attempt: u32) -> BoxFuture<'_, Result<Verdict, Fault>> {
         Box::pin(async move {
             let trace = event.traceparent.map_or_else(TraceContext::root, |trace| trace.child());
-            let deadline = Instant::now() + self.0.deadline();
+            let deadline = Deadline { at: Instant::now() + self.0.deadline(), of: self.0.name().clone() };
             let context = CallContext { caller: EVENTS.into(), deadline, trace };
             self.0.event(&context, &event, attempt).await
         })

@@ -81,8 +81,8 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
 }
 
 fn breaker(breaker: &BreakerSnapshot) -> String {
-    match (&breaker.state, &breaker.last_trip) {
-        (BreakerState::Closed, _) | (_, None) => breaker.state.to_string(),
+    match (breaker.state, &breaker.last_trip) {
+        (BreakerState::Closed | BreakerState::Disabled, _) | (_, None) => breaker.state.to_string(),
         (state, Some(reason)) => format!("{state} ({reason})"),
     }
 }

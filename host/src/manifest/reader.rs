@@ -131,11 +131,6 @@ impl<'a> Document<'a> {
 // === impl Table ===
 
 impl<'a> Table<'a> {
-    /// The table's dotted key.
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-
     /// Whether it has no entry where it should have some.
     pub fn is_empty(&self) -> bool {
         !self.broken && self.entries.is_none_or(|entries| entries.is_empty())
@@ -154,6 +149,26 @@ impl<'a> Table<'a> {
     /// Reports an error about the table.
     pub fn report(&self, message: impl Into<String>) {
         self.doc.report(self.place, self.key.clone(), message);
+    }
+
+    /// Reports an error about `field`, of which the first or the last part is one of its keys; about the table, if neither
+    /// is.
+    pub fn report_field(&self, field: &str, message: impl Into<String>) {
+        let (first, last) = (field.split('.').next(), field.rsplit('.').next());
+        let own = |part: Option<&str>| self.known.iter().copied().find(|known| Some(*known) == part);
+        let (name, key) = match (own(last), own(first)) {
+            (Some(name), _) => (Some(name), join_key(&self.key, name)),
+            (None, Some(name)) => (Some(name), format!("{}.{field}", self.key)),
+            (None, None) => (None, self.key.clone()),
+        };
+        let written = name.and_then(|name| self.entries?.get_key_value(name));
+        let place = written.map(|(_, value)| self.doc.place(value.span().start)).or(self.place);
+        self.doc.report(place, key, message);
+    }
+
+    /// Whether something was found wrong in it.
+    pub fn has_errors(&self) -> bool {
+        self.doc.has_errors_under(&self.key)
     }
 
     /// Takes a key.
@@ -296,6 +311,11 @@ impl<'a> Value<'a> {
     /// The boolean if this is one; reports nothing.
     pub fn as_boolean(&self) -> Option<bool> {
         self.value.as_bool()
+    }
+
+    /// Whether this is a whole number.
+    pub fn is_integer(&self) -> bool {
+        self.value.is_integer()
     }
 
     /// `true` or `false`.

@@ -1,10 +1,12 @@
 //! Routes in the making: what each by itself must hold, gathered by pattern.
 
-use super::{Aggregate, AggregatePart, AggregateRoute, Node, Part, Route, RouteError, ServiceRoute, Target};
+use super::{
+    Aggregate, AggregatePart, AggregateRoute, Node, Part, Route, RouteDeadline, RouteError, ServiceRoute, Target,
+};
 use crate::gateway::{aggregate, template::Template};
 use http::{HeaderValue, Method};
 use matchit::InsertError;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 /// matchit's refusal, in words for whoever wrote the pattern.
 pub(super) fn insert_error(path: String, error: InsertError) -> RouteError {
@@ -56,7 +58,7 @@ impl Drafts {
             upstream: route.upstream,
             strip,
             max_body_bytes: route.max_body_bytes,
-            deadline: route.deadline,
+            deadline: deadline(route.deadline, format_args!("the route {}", route.path)),
         });
         if route.methods.is_empty() {
             if draft.any.replace(Target::Service(service)).is_some() {
@@ -88,7 +90,8 @@ impl Drafts {
                 template: part.path.clone(),
                 error,
             })?;
-            let Part { name, service, upstream, path: _, deadline, optional } = part;
+            let Part { name, service, upstream, path: _, deadline: limit, optional } = part;
+            let deadline = deadline(limit, format_args!("the part {name} of {}", aggregate.path));
             parts.push(AggregatePart { name, service, upstream, template, deadline, optional });
         }
         let draft = self.draft(&aggregate.path)?;
@@ -117,6 +120,10 @@ impl Draft {
         let allow = HeaderValue::from_str(&allowed.join(", ")).unwrap_or(HeaderValue::from_static("OPTIONS"));
         Node { by_method: self.by_method, any: self.any, allow }
     }
+}
+
+fn deadline(limit: Option<Duration>, of: fmt::Arguments<'_>) -> Option<RouteDeadline> {
+    limit.map(|limit| RouteDeadline { limit, of: of.to_string().into() })
 }
 
 /// How many bytes of a matching path `prefix` takes away.
