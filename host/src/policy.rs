@@ -27,6 +27,7 @@ mod budget;
 mod bulkhead;
 mod deadline;
 mod failure;
+mod fallback;
 mod fault;
 mod guard;
 mod hold;
@@ -47,6 +48,7 @@ pub use self::{
     bulkhead::BulkheadPolicy,
     deadline::Deadline,
     failure::{Failure, FailureParams, FailurePolicy, Outcome},
+    fallback::{FallbackParams, FallbackPolicy, FixedAnswer, StaleCache, StaleParams},
     fault::{Fault, FaultKind, Result},
     guard::{Answer, Attempt, Guard, GuardSnapshot},
     hold::HoldTime,
@@ -76,6 +78,8 @@ pub struct PolicyParams {
     pub breaker: Option<BreakerPolicy>,
     /// How many calls may be under way; `None`: any number.
     pub bulkhead: Option<BulkheadPolicy>,
+    /// What the caller gets in place of a failure.
+    pub fallback: FallbackPolicy,
     /// What is done to attempts on purpose; `None`: nothing.
     pub inject: Option<InjectPolicy>,
 }
@@ -120,6 +124,7 @@ impl Default for PolicyParams {
             retry: RetryPolicy::default(),
             breaker: Some(BreakerPolicy::default()),
             bulkhead: Some(BulkheadPolicy::default()),
+            fallback: FallbackPolicy::default(),
             inject: None,
         }
     }

@@ -15,6 +15,7 @@ mod driver;
 mod edge;
 mod endpoint;
 mod exports;
+mod fallback;
 mod http;
 mod link;
 mod pool;

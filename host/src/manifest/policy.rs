@@ -15,8 +15,9 @@ use super::{
     values::{LONGEST, SHORTEST},
 };
 use crate::policy::{
-    BreakerMode, BreakerParams, BreakerPolicy, BudgetPolicy, BulkheadPolicy, FailureParams, FailurePolicy, FaultKind,
-    InjectPolicy, InvalidPolicy, Policy, PolicyParams, RetryParams, RetryPolicy, StatusSet, WindowSize, bounds,
+    BreakerMode, BreakerParams, BreakerPolicy, BudgetPolicy, BulkheadPolicy, FailureParams, FailurePolicy,
+    FallbackParams, FallbackPolicy, FaultKind, FixedAnswer, InjectPolicy, InvalidPolicy, Policy, PolicyParams,
+    RetryParams, RetryPolicy, StaleParams, StatusSet, WindowSize, bounds,
 };
 
 /// The caller of every call that comes in by HTTP from outside.
@@ -104,6 +105,10 @@ fn read_policy(mut table: Table<'_>, base: &Policy) -> Policy {
         bulkhead: switchable(&mut table, "bulkhead", base_params.bulkhead.clone(), |t| {
             read_bulkhead(t, base_params.bulkhead.clone().unwrap_or_default())
         }),
+        fallback: switchable(&mut table, "fallback", Some(base_params.fallback.clone()), |t| {
+            read_fallback(t, &base_params.fallback)
+        })
+        .unwrap_or_default(),
         inject: switchable(&mut table, "inject", base_params.inject.map(Some), |t| read_inject(t, base_params.inject))
             .flatten(),
     };
@@ -247,6 +252,44 @@ fn read_bulkhead(mut table: Table<'_>, base: BulkheadPolicy) -> BulkheadPolicy {
     let policy = or_refused(&table, BulkheadPolicy::try_new(concurrent, queue), || base);
     table.finish();
     policy
+}
+
+fn read_fallback(mut table: Table<'_>, base: &FallbackPolicy) -> FallbackPolicy {
+    let from = base.params();
+    let params = FallbackParams {
+        stale: switchable(&mut table, "stale", from.stale.clone(), |t| {
+            read_stale(t, from.stale.clone().unwrap_or_default())
+        }),
+        fixed: switchable(&mut table, "fixed", from.fixed.clone(), |t| {
+            read_fixed(t, from.fixed.clone().unwrap_or_default())
+        }),
+    };
+    let policy = or_refused(&table, FallbackPolicy::try_new(params), || base.clone());
+    table.finish();
+    policy
+}
+
+fn read_stale(mut table: Table<'_>, base: StaleParams) -> StaleParams {
+    let params = StaleParams {
+        max_age: table.or("max-age", base.max_age, duration),
+        entries: table.or("entries", base.entries, |v| v.integer(bounds::STALE_ENTRIES)),
+        size: table.or("size", base.size, |v| v.size(bounds::STALE_SIZE)),
+        functions: table.or("functions", base.functions, |v| {
+            Some(v.strings("function name")?.into_iter().map(|name| name.value).collect())
+        }),
+    };
+    table.finish();
+    params
+}
+
+fn read_fixed(mut table: Table<'_>, base: FixedAnswer) -> FixedAnswer {
+    let answer = FixedAnswer {
+        status: table.or("status", base.status, |v| u16::try_from(v.integer(bounds::ANSWER_STATUS)?).ok()),
+        content_type: table.or("content-type", base.content_type, Value::string),
+        body: table.or("body", base.body, Value::string),
+    };
+    table.finish();
+    answer
 }
 
 fn read_inject(mut table: Table<'_>, base: Option<InjectPolicy>) -> Option<InjectPolicy> {

@@ -151,17 +151,13 @@ impl<'a> Table<'a> {
         self.doc.report(self.place, self.key.clone(), message);
     }
 
-    /// Reports an error about `field`, of which the first or the last part is one of its keys; about the table, if neither
-    /// is.
+    /// Reports an error about `field`: about the first of its parts that is one of the table's keys, or about the table if
+    /// none is.
     pub fn report_field(&self, field: &str, message: impl Into<String>) {
-        let (first, last) = (field.split('.').next(), field.rsplit('.').next());
-        let own = |part: Option<&str>| self.known.iter().copied().find(|known| Some(*known) == part);
-        let (name, key) = match (own(last), own(first)) {
-            (Some(name), _) => (Some(name), join_key(&self.key, name)),
-            (None, Some(name)) => (Some(name), format!("{}.{field}", self.key)),
-            (None, None) => (None, self.key.clone()),
-        };
-        let written = name.and_then(|name| self.entries?.get_key_value(name));
+        let parts: Vec<&str> = field.split('.').collect();
+        let own = parts.iter().position(|part| self.known.contains(part));
+        let key = own.map_or_else(|| self.key.clone(), |at| format!("{}.{}", self.key, parts[at..].join(".")));
+        let written = own.and_then(|at| self.entries?.get_key_value(parts[at]));
         let place = written.map(|(_, value)| self.doc.place(value.span().start)).or(self.place);
         self.doc.report(place, key, message);
     }

@@ -23,3 +23,9 @@ pub const HALF_OPEN: RangeInclusive<u32> = 1..=1_000;
 pub const CONCURRENT: RangeInclusive<u32> = 1..=1_000_000;
 /// Calls that wait before a bulkhead; 0 is no waiting.
 pub const QUEUE: RangeInclusive<u32> = 0..=1_000_000;
+/// Answers that an edge remembers for stale ones.
+pub const STALE_ENTRIES: RangeInclusive<u32> = 1..=1_000_000;
+/// Bytes that they may take.
+pub const STALE_SIZE: RangeInclusive<u64> = 1_024..=1 << 30;
+/// The status of a fixed answer.
+pub const ANSWER_STATUS: RangeInclusive<u32> = 200..=599;

@@ -90,6 +90,10 @@ pub struct GuardSnapshot {
     pub refused_retries: u64,
     /// Calls that ended without any attempt: the breaker was open, the bulkhead full, or the time over.
     pub rejected: u64,
+    /// Stale answers that callers got in place of failures.
+    pub stale_answers: u64,
+    /// Fixed answers that callers got in place of failures.
+    pub fixed_answers: u64,
     /// What is done to attempts on purpose, if anything.
     pub inject: Option<String>,
     /// Attempts that it was done to.
@@ -160,6 +164,11 @@ impl Guard {
         &self.policy
     }
 
+    /// Counts an answer that a caller got in place of a failure: a stale one, or a fixed one.
+    pub fn count_fallback(&self, is_stale: bool) {
+        self.totals.count_fallback(is_stale);
+    }
+
     /// Does to the breaker what an operator says. `None` if the edge has none.
     pub fn command(&self, command: BreakerCommand) -> Option<()> {
         self.breaker.as_ref().map(|breaker| breaker.command(command))
@@ -218,6 +227,8 @@ impl Guard {
             budget: self.budget.as_ref().map(|budget| budget.snapshot()),
             refused_retries: self.totals.refused_retries(),
             rejected: self.totals.rejected(),
+            stale_answers: self.totals.stale_answers(),
+            fixed_answers: self.totals.fixed_answers(),
             inject: self.policy.params().inject.map(|inject| inject.to_string()),
             injected: self.totals.injected(),
         }

@@ -17,6 +17,8 @@ pub(super) struct Totals {
     rejected: AtomicU64,
     failed_answers: AtomicU64,
     injected: AtomicU64,
+    stale_answers: AtomicU64,
+    fixed_answers: AtomicU64,
     faults: [AtomicU64; FaultKind::ALL.len()],
 }
 
@@ -57,6 +59,11 @@ impl Totals {
         self.injected.fetch_add(1, Relaxed);
     }
 
+    pub(super) fn count_fallback(&self, is_stale: bool) {
+        let counter = if is_stale { &self.stale_answers } else { &self.fixed_answers };
+        counter.fetch_add(1, Relaxed);
+    }
+
     pub(super) fn count_rejected(&self) {
         self.rejected.fetch_add(1, Relaxed);
     }
@@ -84,6 +91,14 @@ impl Totals {
 
     pub(super) fn injected(&self) -> u64 {
         self.injected.load(Relaxed)
+    }
+
+    pub(super) fn stale_answers(&self) -> u64 {
+        self.stale_answers.load(Relaxed)
+    }
+
+    pub(super) fn fixed_answers(&self) -> u64 {
+        self.fixed_answers.load(Relaxed)
     }
 
     pub(super) fn rejected(&self) -> u64 {

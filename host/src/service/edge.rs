@@ -1,6 +1,11 @@
 //! Edges: who calls whom, under which policy.
 
-use super::{Body, CallContext, endpoint::Service, exports::FunctionKey};
+use super::{
+    Body, CallContext,
+    endpoint::Service,
+    exports::FunctionKey,
+    fallback::{self, Remembered},
+};
 use crate::{
     events::{Event, Verdict},
     outbound::External,
@@ -17,6 +22,7 @@ pub struct Edge {
     caller: Arc<str>,
     guard: ArcSwap<Guard>,
     endpoint: Endpoint,
+    remembered: Remembered,
 }
 
 /// Where calls on an edge end up. A caller can't tell which it is.
@@ -35,7 +41,7 @@ impl Edge {
         let caller = caller.into();
         let name: Arc<str> = format!("{caller} -> {callee}").into();
         let guard = ArcSwap::from_pointee(Guard::new(name.clone(), policy));
-        Arc::new(Self { name, caller, guard, endpoint })
+        Arc::new(Self { name, caller, guard, endpoint, remembered: Remembered::default() })
     }
 
     /// `caller -> callee`, the name that the manifest uses.
@@ -62,9 +68,16 @@ impl Edge {
     /// Sends an HTTP request. It is tried again after faults that come before anything was begun; after others, and after
     /// answers whose status the policy names, only where its method is safe (RFC 9110, 9.2.1) or its route is marked
     /// [`Idempotent`]. A body that streams can't be sent twice, so such a request is tried once.
+    ///
+    /// # Errors
+    ///
+    /// What the policy found no answer and no fallback for.
     pub async fn http(&self, context: &CallContext, request: Request<Body>) -> Result<Response<Body>, Fault> {
         let guard = self.guard.load();
         let idempotent = request.method().is_safe() || request.extensions().get::<Idempotent>().is_some();
+        let stale = guard.policy().params().fallback.params().stale.as_ref();
+        let key = stale.and_then(|_| fallback::key_of_request(&request));
+        let remembers = key.is_some();
         let mut again = Replay::of(request, guard.policy().params().retry.params().attempts);
         let repeat = match (again.complete.is_some(), idempotent) {
             (false, _) => Repeat::Never,
@@ -82,14 +95,52 @@ impl Edge {
                     Endpoint::Service(service) => service.http(context, request).await?,
                     Endpoint::External(external) => external.http(&context, request).await?,
                 };
+                let response = if remembers { fallback::complete(response).await? } else { response };
                 let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
                 Ok(Answer { value: response, status: Some(status), retry_after })
             }
         };
-        guard.run(&context.deadline, repeat, attempt).await
+        let result = guard.run(&context.deadline, repeat, attempt).await;
+        if let (Ok(response), Some(stale), Some(key)) = (&result, stale, &key) {
+            self.remembered.put_response(stale, key.clone(), response);
+        }
+        self.or_fallback(&guard, key, result)
+    }
+
+    /// A failure, or what the policy gives in its place.
+    fn or_fallback(
+        &self,
+        guard: &Guard,
+        key: Option<String>,
+        result: Result<Response<Body>, Fault>,
+    ) -> Result<Response<Body>, Fault> {
+        let policy = guard.policy().params();
+        let fallback = policy.fallback.params();
+        let failure = match &result {
+            Err(fault) if has_fallback(fault) => fault.kind().to_string(),
+            Ok(response) if policy.failure.of_status(response.status().as_u16()).is_some() => {
+                format!("status-{}", response.status().as_u16())
+            }
+            _ => return result,
+        };
+        if let (Some(stale), Some(key)) = (&fallback.stale, key)
+            && let Some((answer, age)) = self.remembered.response(stale, &key, &failure)
+        {
+            tracing::debug!(edge = &*self.name, failure, ?age, "a stale answer in place of a failure");
+            guard.count_fallback(true);
+            return Ok(answer);
+        }
+        let Some(fixed) = &fallback.fixed else { return result };
+        tracing::debug!(edge = &*self.name, failure, "the fixed answer in place of a failure");
+        guard.count_fallback(false);
+        Ok(fallback::fixed(fixed))
     }
 
     /// Calls a typed function.
+    ///
+    /// # Errors
+    ///
+    /// What the policy found no answer and no fallback for.
     pub async fn function(
         &self,
         context: &CallContext,
@@ -99,6 +150,8 @@ impl Edge {
         let guard = self.guard.load();
         let idempotent = guard.policy().params().retry.is_idempotent(&key.interface, &key.function);
         let repeat = if idempotent { Repeat::Always } else { Repeat::IfNothingBegun };
+        let stale = guard.policy().params().fallback.remembers(&key.interface, &key.function);
+        let stale = stale.and_then(|stale| Some((stale, fallback::key_of_call(key, &params)?)));
         let attempt = |attempt: Attempt| {
             let context = self.context(context, attempt);
             let (key, params) = (key.clone(), params.clone());
@@ -111,7 +164,21 @@ impl Edge {
                 }
             }
         };
-        guard.run(&context.deadline, repeat, attempt).await
+        let result = guard.run(&context.deadline, repeat, attempt).await;
+        let Some((stale, call)) = stale else { return result };
+        match result {
+            Ok(results) => {
+                self.remembered.put_results(stale, call, &results);
+                Ok(results)
+            }
+            Err(fault) if has_fallback(&fault) => {
+                let Some((results, age)) = self.remembered.results(stale, &call) else { return Err(fault) };
+                tracing::debug!(edge = &*self.name, %fault, ?age, "stale results in place of a fault");
+                guard.count_fallback(true);
+                Ok(results)
+            }
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Delivers an event, once: delivering again is its subscription's business.
@@ -140,6 +207,12 @@ impl Edge {
     pub fn snapshot(&self) -> GuardSnapshot {
         self.guard.load().snapshot()
     }
+}
+
+/// Whether a fault is one that the callee is to blame for, or its breaker: what the caller may not do, and what it gave up,
+/// has no other answer.
+fn has_fallback(fault: &Fault) -> bool {
+    fault.kind().counts_as_failure() || fault.kind() == FaultKind::CircuitOpen
 }
 
 /// Marks a request that may be made twice though its method is not safe: an extension of the request.

@@ -840,7 +840,7 @@ async fn status_reads_it_as_json() {
         "in_flight": 0, "queued": 0, "calls": 4,
         "faults": { "trapped": 3, "circuit-open": 1 },
         "failed_answers": 0, "retries": 0, "budget": { "calls": 4, "retries": 0, "left": 100 }, "refused_retries": 0,
-        "rejected": 1, "inject": null, "injected": 0,
+        "rejected": 1, "stale_answers": 0, "fixed_answers": 0, "inject": null, "injected": 0,
     });
     assert_eq!(json, expected);
     assert_eq!(serde_json::from_value::<GuardSnapshot>(json).unwrap(), guard.snapshot());
