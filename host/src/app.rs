@@ -4,6 +4,7 @@
 
 mod admin;
 mod assemble;
+mod lock;
 mod status;
 mod watch;
 
@@ -16,6 +17,7 @@ use crate::{
     telemetry::AccessLog,
 };
 use admin::Admin;
+use lock::DataLock;
 use std::{net::SocketAddr, sync::Arc};
 use tokio::time::{Duration, Instant};
 
@@ -28,6 +30,8 @@ pub struct App {
     databases: Vec<Database>,
     address: SocketAddr,
     started: Instant,
+    /// Let go when all the rest is.
+    _lock: DataLock,
 }
 
 /// An application with everything bound and loaded, about to serve.

@@ -12,11 +12,13 @@
 mod cargo;
 mod environment;
 mod job;
+mod programs;
 #[cfg(test)]
 mod testing;
 mod toolchain;
 
 pub use job::{BuildError, BuildJob, BuiltComponent, build_components};
+pub use programs::Programs;
 pub use toolchain::{Toolchain, ToolchainError, user_cache_dir};
 
 /// Rust's name for what the components are compiled for.

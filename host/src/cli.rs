@@ -5,11 +5,13 @@ mod build;
 mod check;
 mod client;
 mod deploy;
+mod interrupt;
 mod status;
 mod up;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use interrupt::Interrupted;
 use std::{
     io::{IsTerminal, Write},
     path::{Path, PathBuf},
@@ -31,6 +33,7 @@ Exit codes:
   0  it worked
   1  it did not; the message says why and where
   2  the command line is wrong
+  130, 143  Ctrl-C or SIGTERM came while it built or checked
 
 Environment:
   WHARF_LOG   what to log, for example `info`, `warn,wharf=debug` (default `info`)
@@ -65,7 +68,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let mark = if colours() { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
             eprintln!("{mark} {}", explained(&error));
-            ExitCode::FAILURE
+            error.downcast_ref().map_or(ExitCode::FAILURE, |by: &Interrupted| by.exit_code().into())
         }
     }
 }

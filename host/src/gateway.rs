@@ -19,7 +19,8 @@
 //!
 //! Left out on purpose: upgrades (WebSocket), CONNECT, compression, caching, rewriting of bodies.
 //!
-//! The gateway knows neither wasmtime nor manifest nor policies: they are behind [`Upstream`].
+//! The gateway knows neither wasmtime nor policies: they are behind [`Upstream`]. Of the manifest it knows the paths, which
+//! are read there and nowhere else.
 
 mod aggregate;
 mod answer;
@@ -43,7 +44,6 @@ mod tests;
 pub use config::{ConfigError, GatewayConfig};
 pub use listener::{BindError, Drained, Gateway};
 pub use routes::{Aggregate, Part, Route, RouteError, Routes, RoutesBuilder, SharedRoutes};
-pub use template::TemplateError;
 
 use crate::{
     policy::Fault,

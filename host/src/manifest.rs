@@ -33,10 +33,13 @@ mod tests;
 mod validate;
 mod values;
 
+pub(crate) use reader::did_you_mean;
+
 pub use error::{ManifestError, ManifestErrors, Place, Placed};
 pub use events::{Bus, RedisUrl, Topic};
 pub use gateway::{Admin, Aggregate, Gateway, Methods, Part, Route};
 pub use origin::{Origin, Scheme};
+pub use path::{InvalidPath, PathPattern, PathTemplate};
 pub use policy::{EVENTS, Edge, GATEWAY, Policies};
 pub use secret::{Secret, SecretError, SecretRef};
 pub use services::{Component, Instances, Limits, Service, Source};
@@ -165,8 +168,13 @@ impl Manifest {
     /// An error that turned up later with something written in the manifest, in the form of those found by
     /// [`load`](Self::load): a missing file, a port in use.
     pub fn error_at<T>(&self, at: &Placed<T>, message: impl Display) -> ManifestErrors {
-        let error = ManifestError { place: at.place, key: at.key.clone(), message: message.to_string() };
-        ManifestErrors::new(&self.path, vec![error])
+        self.errors_at([at.with(message.to_string())])
+    }
+
+    /// Several of them: messages, each with its place. There must be at least one.
+    pub fn errors_at(&self, messages: impl IntoIterator<Item = Placed<String>>) -> ManifestErrors {
+        let error = |it: Placed<String>| ManifestError { place: it.place, key: it.key, message: it.value };
+        ManifestErrors::new(&self.path, messages.into_iter().map(error).collect())
     }
 }
 

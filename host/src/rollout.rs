@@ -10,6 +10,7 @@
 
 use crate::{
     engine::{CacheError, CodeCache, Engine},
+    manifest::did_you_mean,
     service::{
         Grants, InstanceSettings, Misfit, Revision, RevisionError, RevisionInfo, Scope, Service, Shape, misfits,
     },
@@ -55,12 +56,37 @@ pub struct Loaded {
     origin: String,
 }
 
+/// What a deploy that succeeded has done.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Deployment {
+    /// The revision that runs.
+    #[serde(flatten)]
+    pub revision: RevisionInfo,
+    /// How it came to.
+    pub outcome: Outcome,
+}
+
+/// How a deployed component came to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It took the place of another.
+    Deployed,
+    /// It is the very component that ran already, so nothing was done.
+    Unchanged,
+}
+
 /// Why a component did not become a revision.
 #[derive(Debug, thiserror::Error)]
 pub enum DeployError {
     /// The manifest has no such service.
-    #[error("there is no service `{0}`")]
-    UnknownService(String),
+    #[error("there is no service `{service}`{meant}")]
+    UnknownService {
+        /// The name that was given.
+        service: String,
+        /// The name that was meant, in words; empty where none is near.
+        meant: String,
+    },
     /// It is no component, or can't be compiled.
     #[error("{origin} can't be loaded: {source}")]
     Load {
@@ -88,12 +114,20 @@ pub enum DeployError {
         /// What is wrong.
         source: MigrateError,
     },
+    /// It belongs to another service.
+    #[error("service `{service}`: this is the component of service `{owner}`: its {source}")]
+    Swapped {
+        /// The service that it was meant for.
+        service: String,
+        /// The one that runs it.
+        owner: String,
+        /// How it shows.
+        source: Box<MigrateError>,
+    },
 }
 
 fn listed(misfits: &[Misfit]) -> String {
-    let lines: Vec<_> =
-        misfits.iter().map(|misfit| format!("service `{}` {}", misfit.service, misfit.message)).collect();
-    lines.join("\n")
+    misfits.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// What a guest does before it gets calls has a limit of its own: there is no caller with a deadline.
@@ -190,12 +224,12 @@ impl Rollout {
         Ok(())
     }
 
-    /// Replaces the revision of one service by `wasm`, while requests run.
+    /// Replaces the revision of one service by `wasm`, while requests run. What runs already is left as it is.
     ///
     /// # Errors
     ///
     /// Why it was refused; then the old revision goes on.
-    pub async fn deploy(&self, service: &str, wasm: Vec<u8>, origin: String) -> Result<RevisionInfo, DeployError> {
+    pub async fn deploy(&self, service: &str, wasm: Vec<u8>, origin: String) -> Result<Deployment, DeployError> {
         let member = self.member(service)?;
         let loaded = Loaded::new(&self.engine, wasm, origin).await?;
         let mut shapes = self.shapes.lock().await;
@@ -203,7 +237,7 @@ impl Rollout {
         if let Some(before) = before
             && before.hash == loaded.hash
         {
-            return Ok(before);
+            return Ok(Deployment { revision: before, outcome: Outcome::Unchanged });
         }
         let mut after = shapes.clone();
         after.insert(service.to_string(), Arc::new(loaded.shape()));
@@ -211,12 +245,13 @@ impl Rollout {
         if !found.is_empty() {
             return Err(DeployError::Misfit(found));
         }
-        let revision = self.prepare(member, loaded, &after).await?;
+        let hash = loaded.hash.clone();
+        let revision = self.prepare(member, loaded, &after).await.map_err(|error| self.explained(error, &hash))?;
         let info = revision.info().clone();
         member.service.swap(Some(Arc::new(revision)));
         *shapes = after;
         tracing::info!(service, revision = info.number, hash = &info.hash[..12], origin = info.origin, "deployed");
-        Ok(info)
+        Ok(Deployment { revision: info, outcome: Outcome::Deployed })
     }
 
     /// Ends all services: calls that come from now on find them `unreachable`, those in flight end as they would.
@@ -227,7 +262,24 @@ impl Rollout {
     }
 
     fn member(&self, service: &str) -> Result<&Member, DeployError> {
-        self.members.get(service).ok_or_else(|| DeployError::UnknownService(service.to_string()))
+        self.members.get(service).ok_or_else(|| {
+            let meant = did_you_mean(service, self.members.keys().map(String::as_str));
+            DeployError::UnknownService { service: service.to_string(), meant }
+        })
+    }
+
+    /// A component whose migrations are strange to the database is mostly one that was deployed on the wrong service.
+    fn explained(&self, error: DeployError, hash: &str) -> DeployError {
+        let runs = |member: &Member| member.service.revision().is_some_and(|revision| revision.info().hash == hash);
+        match error {
+            DeployError::Migrate { service, source: source @ MigrateError::Foreign { .. } } => {
+                match self.members.iter().find(|(_, member)| runs(member)) {
+                    Some((owner, _)) => DeployError::Swapped { service, owner: owner.clone(), source: source.into() },
+                    None => DeployError::Migrate { service, source },
+                }
+            }
+            other => other,
+        }
     }
 
     /// Everything that comes before the swap.

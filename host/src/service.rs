@@ -26,6 +26,7 @@ mod shape;
 mod state;
 mod worker;
 
+pub(crate) use body::{Gathered, Gathering};
 pub(crate) use http::into_wasi;
 pub(crate) use state::current_call;
 pub use {
@@ -37,7 +38,7 @@ pub use {
     pool::{InstanceSettings, PoolSnapshot},
     revision::{Revision, RevisionError, RevisionInfo},
     scope::Scope,
-    shape::{Grants, Misfit, Shape, misfits},
+    shape::{Concern, Grants, Misfit, Shape, misfits},
     state::State,
 };
 

@@ -8,7 +8,10 @@ use std::{
     process::{ExitStatus, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
-use tokio::{process::Command, time::timeout};
+use tokio::{
+    process::{Child, Command},
+    time::timeout,
+};
 
 /// A folder with a manifest, `wharf.toml`, and the components that it names. It goes when the test ends.
 #[derive(Debug)]
@@ -130,6 +133,13 @@ impl App {
             Ok(output) => output.expect("wharf can be run").into(),
             Err(_) => panic!("`wharf {}` did not end within {PATIENCE:?}", args.join(" ")),
         }
+    }
+
+    /// Starts `wharf` with these arguments in the application's folder. Killed when it is dropped.
+    pub fn spawn(&self, args: &[&str]) -> Child {
+        let mut command = self.command(args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.spawn().expect("wharf can be run")
     }
 
     /// `wharf` with these arguments, in the application's folder.

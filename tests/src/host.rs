@@ -1,7 +1,7 @@
 //! A running host.
 
 use crate::{
-    Answer, App, Done, Failed, PATIENCE,
+    Answer, App, Done, Failed, Load, PATIENCE,
     client::{self, Body, Connection},
     eventually,
 };
@@ -18,6 +18,13 @@ use tokio::{
     sync::watch,
     time::timeout,
 };
+
+/// Sends a process a signal, such as `TERM`.
+pub fn send_signal(pid: u32, signal: &str) {
+    let kill = format!("kill -{signal} {pid}");
+    let done = std::process::Command::new("sh").args(["-c", &kill]).status().expect("there is a shell");
+    assert!(done.success(), "{kill}: {done}");
+}
 
 /// `wharf up`, ready to serve. Killed when it is dropped.
 pub struct Host {
@@ -89,6 +96,11 @@ impl Host {
     /// A connection of its own.
     pub async fn connect(&self) -> Connection {
         Connection::open(self.address).await.unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
+    }
+
+    /// Begins to `GET` a path again and again from this many connections.
+    pub fn load(&self, path: &str, connections: usize) -> Load {
+        Load::start(self.address, path, connections)
     }
 
     /// Sends a request over a connection of its own.
@@ -169,9 +181,7 @@ impl Host {
 
     /// Sends it a signal, such as `TERM`.
     pub fn signal(&self, signal: &str) {
-        let kill = format!("kill -{signal} {}", self.pid());
-        let done = std::process::Command::new("sh").args(["-c", &kill]).status().expect("there is a shell");
-        assert!(done.success(), "{kill}: {done}");
+        send_signal(self.pid(), signal);
     }
 
     /// Waits for its end.

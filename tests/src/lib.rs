@@ -14,13 +14,15 @@ mod host;
 mod load;
 mod origin;
 mod redis;
+mod scene;
 mod wait;
 
 pub use app::{App, Done};
 pub use build::{component, patched, wharf};
 pub use client::{Answer, Body, Connection, Failed, request};
-pub use host::Host;
+pub use host::{Host, send_signal};
 pub use load::{Load, Report};
 pub use origin::Origin;
 pub use redis::{Redis, Session};
+pub use scene::{Asking, HELLO, caller, held};
 pub use wait::{PATIENCE, eventually, within};

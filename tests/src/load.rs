@@ -31,7 +31,7 @@ pub struct Report {
 
 impl Load {
     /// Begins to `GET` a path from this many connections.
-    pub fn start(address: SocketAddr, path: &str, connections: usize) -> Self {
+    pub(crate) fn start(address: SocketAddr, path: &str, connections: usize) -> Self {
         let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let mut workers = JoinSet::new();
         for _ in 0..connections {
@@ -45,8 +45,14 @@ impl Load {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Lets each connection end the request that it is at, and says how all went.
-    pub async fn stop(self) -> Report {
+    /// Lets each connection end the request that it is at, and says how all went: each was answered with 200.
+    pub async fn all_served(self) -> Report {
+        let report = self.stop().await;
+        report.assert_all_served();
+        report
+    }
+
+    async fn stop(self) -> Report {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Report::default();
         for report in self.workers.join_all().await {
@@ -85,9 +91,7 @@ async fn ask(connection: &mut Option<Connection>, address: SocketAddr, path: &st
 // === impl Report ===
 
 impl Report {
-    /// That each request was answered with 200.
-    #[track_caller]
-    pub fn assert_all_served(&self) {
+    fn assert_all_served(&self) {
         assert!(
             self.failures.is_empty(),
             "{} of {}: {:?}",

@@ -27,20 +27,7 @@ impl Redis {
     /// When there is no `redis-server` on this machine: without it nothing of what Redis is for is tested.
     pub async fn start() -> Self {
         let port = free_port();
-        let mut command = Command::new("redis-server");
-        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        command.args(["--dir", &std::env::temp_dir().display().to_string()]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-        let child = command.spawn().unwrap_or_else(|error| {
-            panic!("`redis-server` can't be run: {error}; install it (Debian: apt-get install redis-server)")
-        });
-        let redis = Self { child, port };
-        eventually("Redis answers", async || {
-            let mut session = Session::open(redis.port).await?;
-            session.command(&["PING"]).await.map(drop)
-        })
-        .await;
-        redis
+        Self { child: run(port).await, port }
     }
 
     /// Its URL.
@@ -53,10 +40,31 @@ impl Redis {
         Session::open(self.port).await.unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Ends it.
-    pub async fn stop(mut self) {
+    /// Ends it. What it held is gone.
+    pub async fn stop(&mut self) {
         self.child.kill().await.expect("it is our child");
     }
+
+    /// Starts it again where it was.
+    pub async fn start_again(&mut self) {
+        self.child = run(self.port).await;
+    }
+}
+
+async fn run(port: u16) -> Child {
+    let mut command = Command::new("redis-server");
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+    command.args(["--dir", &std::env::temp_dir().display().to_string()]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let child = command.spawn().unwrap_or_else(|error| {
+        panic!("`redis-server` can't be run: {error}; install it (Debian: apt-get install redis-server)")
+    });
+    eventually("Redis answers", async || {
+        let mut session = Session::open(port).await?;
+        session.command(&["PING"]).await.map(drop)
+    })
+    .await;
+    child
 }
 
 // === impl Session ===

@@ -1,15 +1,7 @@
 //! What can't work is said before anything runs: one clear error that names the place, exit code 1, nothing left behind.
 
 use std::net::TcpListener;
-use wharf_tests::{App, Done};
-
-const HELLO: &str = r#"
-[services.hello]
-component = "<hello-p3>"
-[[gateway.routes]]
-path = "/{*rest}"
-service = "hello"
-"#;
+use wharf_tests::{App, Done, HELLO, component};
 
 /// Runs `wharf up` to its end, which is a failure that says all of `parts`, and leaves neither port nor socket behind.
 async fn fails(app: &App, parts: &[&str]) -> Done {
@@ -89,8 +81,25 @@ async fn a_component_that_is_not_there() {
 
 #[tokio::test]
 async fn sources_that_are_not_there() {
+    // A machine without a toolchain for components makes one first, and takes minutes.
+    component("hello-p3");
     let app = App::new(&HELLO.replace("component = \"<hello-p3>\"", "source = \"nowhere\""));
-    fails(&app, &["service `hello`", "nowhere"]).await;
+    let place = line(&app, "nowhere");
+    fails(&app, &[&place, "services.hello.source: service `hello`", "nowhere can't be read"]).await;
+    let done = app.wharf(&["check"]).await;
+    assert_eq!(done.code(), Some(1), "{done:?}");
+    assert!(done.stderr.contains(&place) && done.stderr.contains("services.hello.source"), "{done:?}");
+}
+
+#[tokio::test]
+async fn a_build_command_that_fails_or_makes_nothing() {
+    component("hello-p3");
+    for (command, key) in [("exit 3", "build"), ("true", "artifact")] {
+        let source = format!("source = \".\"\nbuild = \"{command}\"\nartifact = \"none.wasm\"");
+        let app = App::new(&HELLO.replace("component = \"<hello-p3>\"", &source));
+        let place = line(&app, &format!("{key} = "));
+        fails(&app, &[&format!("{place}: services.hello.{key}: service `hello`")]).await;
+    }
 }
 
 #[tokio::test]
@@ -112,10 +121,11 @@ async fn an_import_that_nobody_offers() {
         "[services.caller]\ncomponent = \"<linked-caller>\"\n[[gateway.routes]]\npath = \"/\"\nservice = \"caller\"\n",
     );
     let expected = "service `caller` imports `probe:shapes/shapes@0.1.0`, which neither the host nor any service of the manifest offers";
-    fails(&app, &[expected]).await;
+    let expected = format!("{}: services.caller.component: {expected}", line(&app, "linked-caller"));
+    fails(&app, &[&expected]).await;
     let done = app.wharf(&["check"]).await;
     assert_eq!(done.code(), Some(1), "{done:?}");
-    assert!(done.stderr.contains(expected), "{done:?}");
+    assert!(done.stderr.contains(&expected), "{done:?}");
 }
 
 #[tokio::test]
@@ -127,7 +137,8 @@ async fn an_import_of_the_hosts_own_that_it_does_not_have() {
         (import "wharf:platform/time-travel@0.1.0" (instance (export "back" (func)))))"#;
     let app = App::new("[services.wanting]\ncomponent = \"wanting.wasm\"\n");
     app.file("wanting.wasm", wat::parse_str(wanting).expect("it is a component"));
-    fails(&app, &["service `wanting`", "wharf:platform/time-travel@0.1.0"]).await;
+    let place = format!("{}: services.wanting.component: service `wanting`", line(&app, "wanting.wasm"));
+    fails(&app, &[&place, "wharf:platform/time-travel@0.1.0"]).await;
 }
 
 #[tokio::test]
@@ -144,14 +155,35 @@ component = "<linked-callee>"
 "#,
     );
     let expected = "service `caller` imports `probe:shapes/shapes@0.1.0`, and `one` and `other` all export it";
-    fails(&app, &[expected, "services.caller.calls"]).await;
+    let place = format!("{}: services.caller.calls", line(&app, "calls = "));
+    fails(&app, &[&place, expected, "leave one of them in `services.caller.calls`"]).await;
 }
 
 #[tokio::test]
 async fn a_route_to_a_service_without_http() {
     let app = App::new(&HELLO.replace("<hello-p3>", "silent.wasm"));
     app.file("silent.wasm", wat::parse_str("(component)").expect("it is a component"));
-    fails(&app, &["service `hello` is called by HTTP", "wasi:http/handler@0.3.0"]).await;
+    let place = format!("{}: services.hello.component: ", line(&app, "silent.wasm"));
+    fails(&app, &[&place, "service `hello` is called by HTTP", "wasi:http/handler@0.3.0"]).await;
+}
+
+#[tokio::test]
+async fn all_that_does_not_fit_is_told_at_once() {
+    let app = App::new(&format!(
+        "{}subscribes = [\"told\"]\n[topics.told]\n[services.caller]\ncomponent = \"<linked-caller>\"\n",
+        HELLO.split("[[").next().unwrap_or_default()
+    ));
+    let expected = [
+        format!("{}: services.hello.subscribes: service `hello` subscribes", line(&app, "subscribes")),
+        format!("{}: services.caller.component: service `caller` imports", line(&app, "linked-caller")),
+    ];
+    let parts: Vec<_> = expected.iter().map(String::as_str).collect();
+    fails(&app, &parts).await;
+    let done = app.wharf(&["check"]).await;
+    assert_eq!(done.code(), Some(1), "{done:?}");
+    for part in parts {
+        assert!(done.stderr.contains(part), "no {part:?} in: {}", done.stderr);
+    }
 }
 
 #[tokio::test]

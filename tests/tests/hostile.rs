@@ -1,8 +1,7 @@
 //! Guests that trap, loop or take all memory: they are stopped and named, and their neighbours go on.
 
 use std::time::Duration;
-use tokio::task::JoinSet;
-use wharf_tests::{Answer, App, Connection, Host, Load};
+use wharf_tests::App;
 
 const APP: &str = r#"
 [services.hello]
@@ -58,16 +57,6 @@ breaker = false
 deadline = "500ms"
 "#;
 
-/// Asks for a path many times at once.
-async fn at_once(host: &Host, path: &str, times: usize) -> Vec<Answer> {
-    let mut asks = JoinSet::new();
-    for _ in 0..times {
-        let (address, path) = (host.address(), path.to_owned());
-        asks.spawn(async move { Connection::open(address).await?.get(&path).await });
-    }
-    asks.join_all().await.into_iter().map(|answer| answer.expect("every request is answered")).collect()
-}
-
 #[tokio::test]
 async fn a_component_that_knows_nothing_of_wharf_is_served() {
     let app = App::new(APP);
@@ -79,7 +68,7 @@ async fn a_component_that_knows_nothing_of_wharf_is_served() {
         let service = host.service(&app, &path[1..]).await;
         assert!(service["http"].as_str().is_some_and(|http| http.starts_with(version)), "{service}");
     }
-    for answer in at_once(&host, "/old", 50).await {
+    for answer in host.at_once("/old", 50).await {
         answer.assert_text(200, "Hello, world!");
     }
     host.stop().await;
@@ -89,7 +78,7 @@ async fn a_component_that_knows_nothing_of_wharf_is_served() {
 async fn a_trap_ends_its_own_call_and_nothing_else() {
     let app = App::new(APP);
     let host = app.start().await;
-    let neighbours = Load::start(host.address(), "/hello", 2);
+    let neighbours = host.load("/hello", 2);
     for _ in 0..5 {
         let problem = host.get("/trap/trap").await.assert_fault(502, "trapped");
         assert!(
@@ -98,11 +87,11 @@ async fn a_trap_ends_its_own_call_and_nothing_else() {
         );
         host.get("/trap/alive").await.assert_text(200, "alive");
     }
-    for answer in at_once(&host, "/trap/trap", 60).await {
+    for answer in host.at_once("/trap/trap", 60).await {
         answer.assert_fault(502, "trapped");
     }
     host.get("/trap/alive").await.assert_text(200, "alive");
-    neighbours.stop().await.assert_all_served();
+    neighbours.all_served().await;
     let edge = host.edge(&app, "gateway -> trap").await;
     assert_eq!(edge["faults"]["trapped"], 65, "{edge}");
     host.stop().await;
@@ -132,19 +121,17 @@ async fn a_loop_is_ended_by_its_cpu_limit_or_by_its_callers_deadline() {
 async fn loops_do_not_slow_their_neighbours_beyond_their_share() {
     let app = App::new(APP);
     let host = app.start().await;
-    let calm = Load::start(host.address(), "/hello", 2);
+    let calm = host.load("/hello", 2);
     wharf_tests::eventually("500 answers", async || if calm.count() >= 500 { Ok(()) } else { Err(calm.count()) }).await;
-    let calm = calm.stop().await;
-    calm.assert_all_served();
+    let calm = calm.all_served().await;
 
-    let neighbours = Load::start(host.address(), "/hello", 2);
+    let neighbours = host.load("/hello", 2);
     for _ in 0..2 {
-        for answer in at_once(&host, "/spin/spin", 6).await {
+        for answer in host.at_once("/spin/spin", 6).await {
             answer.assert_fault(502, "trapped");
         }
     }
-    let beside = neighbours.stop().await;
-    beside.assert_all_served();
+    let beside = neighbours.all_served().await;
     // Every thread of the host is held by a loop most of the time, and each loop yields every few milliseconds: a
     // neighbour's call waits for a few of those turns. Without them it would wait for whole loops.
     assert!(beside.answers.len() >= 50, "only {} neighbours' calls were served", beside.answers.len());
@@ -159,17 +146,17 @@ async fn memory_is_limited_and_the_limit_is_named() {
     let app = App::new(APP);
     let host = app.start().await;
     host.get("/hog/take?mib=4").await.assert_text(200, "4 MiB");
-    let neighbours = Load::start(host.address(), "/hello", 2);
+    let neighbours = host.load("/hello", 2);
     for _ in 0..3 {
         let problem = host.get("/hog/hog").await.assert_fault(502, "trapped");
         assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("limits.memory")), "{problem}");
         host.get("/hog/alive").await.assert_text(200, "alive");
     }
-    for answer in at_once(&host, "/hog/hog", 30).await {
+    for answer in host.at_once("/hog/hog", 30).await {
         answer.assert_fault(502, "trapped");
     }
     host.get("/hog/take?mib=4").await.assert_text(200, "4 MiB");
-    neighbours.stop().await.assert_all_served();
+    neighbours.all_served().await;
     host.stop().await;
 }
 
@@ -177,10 +164,10 @@ async fn memory_is_limited_and_the_limit_is_named() {
 async fn all_of_them_at_once() {
     let app = App::new(APP);
     let host = app.start().await;
-    let neighbours = [Load::start(host.address(), "/hello", 1), Load::start(host.address(), "/old", 1)];
+    let neighbours = [host.load("/hello", 1), host.load("/old", 1)];
     let hostile = async |path: &'static str, status| {
         for _ in 0..2 {
-            for answer in at_once(&host, path, 6).await {
+            for answer in host.at_once(path, 6).await {
                 assert_eq!(answer.status, status, "{path}: {answer:?}");
             }
         }
@@ -192,7 +179,7 @@ async fn all_of_them_at_once() {
         hostile("/hog/hog", 502)
     );
     for neighbour in neighbours {
-        neighbour.stop().await.assert_all_served();
+        neighbour.all_served().await;
     }
     for path in ["/trap/alive", "/spin/alive", "/hog/alive", "/spin-on/alive"] {
         host.get(path).await.assert_text(200, "alive");

@@ -1,40 +1,26 @@
 //! How a host comes and goes: by SIGTERM, by SIGKILL, and beside another one.
 
 use serde_json::json;
-use std::{net::SocketAddr, os::unix::fs::PermissionsExt, time::Duration};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, time::Duration};
 use tokio::net::TcpStream;
-use wharf_tests::{App, Connection, Origin, eventually, request};
+use wharf_tests::{App, Connection, Done, HELLO, Origin, caller, component, eventually, request, send_signal, within};
 
-fn held(origin: &Origin, more: &str) -> App {
-    App::new(&format!(
-        r#"
-[gateway]
-listen = "127.0.0.1:0"
-{more}
-[services.caller]
-component = "<caller>"
-outbound = ["http://{}"]
-[[gateway.routes]]
-path = "/{{*rest}}"
-service = "caller"
-[policy.defaults]
-deadline = "1m"
-"#,
-        origin.address()
-    ))
+/// What takes long is held by `origin`, and nothing else ends it.
+fn long(origin: &Origin, gateway: &str) -> App {
+    let caller = caller(origin, "[policy.defaults]\ndeadline = \"1m\"");
+    App::new(&format!("[gateway]\nlisten = \"127.0.0.1:0\"\n{gateway}\n{caller}"))
 }
 
 #[tokio::test]
 async fn what_is_in_flight_is_finished_and_nothing_new_is_taken() {
     for signal in ["TERM", "INT"] {
         let origin = Origin::start().await;
-        let app = held(&origin, "");
+        let app = long(&origin, "");
         let mut host = app.start().await;
-        let (address, path) = (host.address(), format!("/outbound?origin={}&path=/held", origin.address()));
-        let slow = tokio::spawn(async move { Connection::open(address).await?.get(&path).await });
+        let address = host.address();
         let mut idle = host.connect().await;
         idle.get("/alive").await.expect("it is answered").assert_text(200, "alive");
-        eventually("the origin is asked", async || if origin.asked() == 1 { Ok(()) } else { Err(()) }).await;
+        let slow = host.hold(&origin).await;
 
         host.signal(signal);
         eventually("nobody is let in", async || match TcpStream::connect(address).await {
@@ -42,9 +28,9 @@ async fn what_is_in_flight_is_finished_and_nothing_new_is_taken() {
             Err(_) => Ok(()),
         })
         .await;
-        assert!(!slow.is_finished());
+        assert!(slow.is_under_way());
         origin.let_go();
-        slow.await.expect("it does not panic").expect("it is answered").assert_text(200, "outside");
+        slow.answer().await.assert_text(200, "outside");
         assert!(host.ended().await.success());
         assert!(host.log().contains("every request was answered"), "{}", host.log());
         assert!(!app.data().join("admin.sock").exists(), "the socket is left behind");
@@ -54,15 +40,13 @@ async fn what_is_in_flight_is_finished_and_nothing_new_is_taken() {
 #[tokio::test]
 async fn what_takes_longer_than_the_grace_is_cut_off() {
     let origin = Origin::start().await;
-    let app = held(&origin, "shutdown-grace = \"200ms\"");
+    let app = long(&origin, "shutdown-grace = \"200ms\"");
     let mut host = app.start().await;
-    let (address, path) = (host.address(), format!("/outbound?origin={}&path=/held", origin.address()));
-    let slow = tokio::spawn(async move { Connection::open(address).await?.get(&path).await });
-    eventually("the origin is asked", async || if origin.asked() == 1 { Ok(()) } else { Err(()) }).await;
+    let slow = host.hold(&origin).await;
     host.signal("TERM");
     assert!(host.ended().await.success());
     assert!(host.log().contains("1 requests took longer"), "{}", host.log());
-    let answer = slow.await.expect("it does not panic");
+    let answer = slow.try_answer().await;
     assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status >= 500));
 }
 
@@ -130,13 +114,65 @@ async fn a_second_host_with_the_same_data_is_refused_and_the_first_goes_on() {
     host.stop().await;
 }
 
-const HELLO: &str = r#"
-[services.hello]
-component = "<hello-p3>"
-[[gateway.routes]]
-path = "/{*rest}"
-service = "hello"
-"#;
+#[tokio::test]
+async fn a_build_ends_with_the_command_that_began_it() {
+    // A machine without a toolchain for components makes one first, and takes minutes.
+    component("hello-p3");
+    for (command, signal, code) in
+        [("up", "TERM", 143), ("up", "INT", 130), ("build", "TERM", 143), ("check", "INT", 130)]
+    {
+        let app = App::new(
+            r#"
+[services.slow]
+source = "slow"
+build = "sleep 1000 & echo $! >started; wait"
+artifact = "slow.wasm"
+"#,
+        );
+        fs::create_dir(app.folder().join("slow")).expect("the application's folder can be written to");
+        let wharf = app.spawn(&[command]);
+        let compiler: u32 = eventually("the build is under way", async || {
+            let started = fs::read_to_string(app.folder().join("slow/started")).unwrap_or_default();
+            started.trim_end().parse().map_err(|_| started)
+        })
+        .await;
+        send_signal(wharf.id().expect("it runs"), signal);
+        let done = within("the end of wharf", wharf.wait_with_output()).await;
+        let done = Done::from(done.expect("it is our child"));
+        assert_eq!(done.code(), Some(code), "{command} {signal}: {done:?}");
+        assert!(done.stderr.contains("error: stopped by "), "{command} {signal}: {done:?}");
+        eventually("what the build has started has ended", async || {
+            let state = fs::read_to_string(format!("/proc/{compiler}/stat")).unwrap_or_default();
+            // One that nobody has reaped has ended all the same.
+            if state.is_empty() || state.contains(") Z ") { Ok(()) } else { Err(state) }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_data_folder_has_one_host_wherever_their_admin_apis_are() {
+    let app = App::new("");
+    let admin =
+        |name: &str| format!("[app]\nname = \"test\"\ndata = \"data\"\n[admin]\nsocket = \"{name}.sock\"\n{HELLO}");
+    app.write(&admin("first"));
+    let mut host = app.start().await;
+    app.write(&admin("second"));
+    let second = app.wharf(&["up"]).await;
+    assert_eq!(second.code(), Some(1), "{second:?}");
+    let expected = format!(
+        "wharf.toml:5: app.data: another host runs with the data folder data (process {}): stop it, or give this one a \
+         folder of its own",
+        host.pid()
+    );
+    assert!(second.stderr.contains(&expected), "no {expected:?} in: {}", second.stderr);
+    host.get("/hello").await.assert_text(200, "Hello, world!");
+
+    // A host that is killed has no time to let go, and needs none.
+    host.signal("KILL");
+    host.ended().await;
+    app.start().await.stop().await;
+}
 
 #[tokio::test]
 async fn the_admin_socket_is_for_its_own_user_alone() {

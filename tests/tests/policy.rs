@@ -1,8 +1,7 @@
 //! Policies on edges, as a client meets them: breaker, bulkhead, queue, deadline, retry.
 
 use serde_json::json;
-use tokio::task::JoinSet;
-use wharf_tests::{Answer, App, Connection, Host, Origin, eventually};
+use wharf_tests::{Answer, App, Asking, Host, Origin, caller, eventually, held};
 
 /// `trap` behind a breaker.
 const BREAKER: &str = r#"
@@ -80,36 +79,15 @@ async fn the_breaker_closes_when_a_call_goes_well_again() {
     host.stop().await;
 }
 
-/// A guest that waits for a server of the test, so that calls stay under way for as long as the test wants.
-fn held(origin: &Origin, more: &str) -> String {
-    format!(
-        r#"
-[services.caller]
-component = "<caller>"
-outbound = ["http://{origin}"]
-{more}
-
-[[gateway.routes]]
-path = "/{{*rest}}"
-service = "caller"
-"#,
-        origin = origin.address(),
-    )
-}
-
 /// Asks for `/held` this many times, each when the one before is under way, and comes back when the first `begun` of them
 /// have come to the origin and the others wait.
 ///
 /// One after the other, because an instance takes a second call only when the first one waits for something: of a burst
 /// more would stand in the queue for a moment than fit there.
-async fn hold(host: &Host, app: &App, origin: &Origin, times: usize, begun: usize) -> JoinSet<Answer> {
-    let mut asks = JoinSet::new();
+async fn hold(host: &Host, app: &App, origin: &Origin, times: usize, begun: usize) -> Vec<Asking> {
+    let mut asks = Vec::new();
     for number in 1..=times {
-        let (address, path) = (host.address(), format!("/outbound?origin={}&path=/held", origin.address()));
-        asks.spawn(async move {
-            let mut connection = Connection::open(address).await.expect("it listens");
-            connection.get(&path).await.expect("every request is answered")
-        });
+        asks.push(host.ask(&held(origin)));
         eventually("a call is under way", async || {
             let edge = host.edge(app, "gateway -> caller").await;
             let count = |name: &str| edge[name].as_u64().unwrap_or_default() as usize;
@@ -143,7 +121,7 @@ retry = { attempts = 1 }
 breaker = false
 bulkhead = { concurrent = 2, queue = 3 }
 "#;
-    let app = App::new(&held(&origin, policy));
+    let app = App::new(&caller(&origin, policy));
     let host = app.start().await;
     let asks = hold(&host, &app, &origin, 5, 2).await;
     for _ in 0..3 {
@@ -154,8 +132,8 @@ bulkhead = { concurrent = 2, queue = 3 }
     }
     assert_eq!(origin.asked(), 2, "those that wait are not begun");
     origin.let_go();
-    for answer in asks.join_all().await {
-        answer.assert_text(200, "outside");
+    for ask in asks {
+        ask.answer().await.assert_text(200, "outside");
     }
     host.get("/alive").await.assert_text(200, "alive");
     host.stop().await;
@@ -172,7 +150,7 @@ deadline = "1m"
 retry = { attempts = 1 }
 breaker = false
 "#;
-    let app = App::new(&held(&origin, policy));
+    let app = App::new(&caller(&origin, policy));
     let host = app.start().await;
     let asks = hold(&host, &app, &origin, 5, 4).await;
     eventually("the fifth is in the queue", async || {
@@ -188,8 +166,8 @@ breaker = false
         assert!(answer.header("retry-after").is_some(), "{answer:?}");
     }
     origin.let_go();
-    for answer in asks.join_all().await {
-        answer.assert_text(200, "outside");
+    for ask in asks {
+        ask.answer().await.assert_text(200, "outside");
     }
     host.get("/alive").await.assert_text(200, "alive");
     host.stop().await;
@@ -202,10 +180,9 @@ async fn a_call_ends_at_its_deadline() {
 [policy.edges."gateway -> caller"]
 deadline = "300ms"
 "#;
-    let app = App::new(&held(&origin, policy));
+    let app = App::new(&caller(&origin, policy));
     let host = app.start().await;
-    let path = format!("/outbound?origin={}&path=/held", origin.address());
-    assert_out_of_time(&host.get(&path).await);
+    assert_out_of_time(&host.get(&held(&origin)).await);
     host.get("/alive").await.assert_text(200, "alive");
     // Neither is what nobody waits for kept.
     eventually("nothing is in flight", async || {
@@ -231,10 +208,9 @@ deadline = "1m"
 "#,
         origin.address()
     );
-    let app = App::new(&held(&origin, &more));
+    let app = App::new(&caller(&origin, &more));
     let host = app.start().await;
-    let path = format!("/outbound?origin={}&path=/held", origin.address());
-    assert_out_of_time(&host.get(&path).await);
+    assert_out_of_time(&host.get(&held(&origin)).await);
     eventually("the call to the origin is over", async || {
         let edge = host.edge(&app, &format!("caller -> http://{}", origin.address())).await;
         if edge["in_flight"] == 0 { Ok(()) } else { Err(edge.to_string()) }
@@ -264,5 +240,59 @@ breaker = false
     assert_eq!(host.edge(&app, "gateway -> trap").await["retries"], 0);
     host.get("/trap").await.assert_fault(502, "trapped");
     assert_eq!(host.edge(&app, "gateway -> trap").await["retries"], 2);
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_guest_asks_for_is_tried_again_like_anything_else() {
+    // Nobody listens there, so nothing is ever begun, and trying again is safe whatever is asked for.
+    let gone = Origin::start().await;
+    let address = gone.address();
+    drop(gone);
+    let app = App::new(&format!(
+        r#"
+[services.new]
+component = "<caller>"
+calls = ["trap"]
+outbound = ["http://{address}"]
+[[gateway.routes]]
+path = "/new/{{*rest}}"
+service = "new"
+strip-prefix = "/new"
+
+[services.old]
+component = "<fetch-p2>"
+calls = ["trap"]
+[[gateway.routes]]
+path = "/old"
+service = "old"
+
+[services.trap]
+component = "<trap>"
+
+[policy.defaults]
+retry = {{ attempts = 3, backoff = "1ms", max-backoff = "5ms" }}
+breaker = false
+[policy.edges."gateway -> new"]
+retry = {{ attempts = 1 }}
+[policy.edges."gateway -> old"]
+retry = {{ attempts = 1 }}
+"#
+    ));
+    let host = app.start().await;
+    let long = "x".repeat(4000);
+    for (path, edge, retries) in [
+        ("/new/neighbour?name=trap&path=/trap".to_owned(), "new -> trap".to_owned(), 2),
+        // The instance may have had its effect before it trapped.
+        ("/new/neighbour?name=trap&path=/trap&body=x".to_owned(), "new -> trap".to_owned(), 2),
+        ("/old?origin=trap.internal&path=/trap".to_owned(), "old -> trap".to_owned(), 2),
+        (format!("/new/outbound?origin={address}&path=/"), format!("new -> http://{address}"), 2),
+        (format!("/new/outbound?origin={address}&path=/&body=x"), format!("new -> http://{address}"), 4),
+        (format!("/new/outbound?origin={address}&path=/&body={long}"), format!("new -> http://{address}"), 6),
+    ] {
+        assert_eq!(host.get(&path).await.status, 502, "{edge}");
+        let edge = host.edge(&app, &edge).await;
+        assert_eq!(edge["retries"], retries, "{}: {edge}", &path[..path.len().min(100)]);
+    }
     host.stop().await;
 }

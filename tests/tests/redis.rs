@@ -115,10 +115,61 @@ async fn services_hear_what_programs_of_the_seed_publish() {
     host.stop().await;
 }
 
+/// Waits until `wharf status` says of the connection to Redis that it is in this state.
+async fn connection_is(host: &Host, app: &App, state: &str) {
+    eventually(&format!("Redis is {state}"), async || {
+        let events = host.status(app).await["events"].clone();
+        if events["connection"]["state"] == state { Ok(()) } else { Err(events) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn services_go_on_without_redis_and_events_come_again_when_it_does() {
+    for bus in ["redis-streams", "redis-pubsub"] {
+        let mut redis = Redis::start().await;
+        let events = format!("[events]\nbus = \"{bus}\"\nredis = \"{}\"\n", redis.url());
+        // Publishing waits for Redis for some seconds before it gives up.
+        let app = App::shop(&format!("{events}[policy.edges.\"gateway -> user\"]\ndeadline = \"1m\"\n"));
+        let host = app.start().await;
+        let before = register(&host, "before@example.com").await;
+        notified(&host, &before, 1).await;
+
+        redis.stop().await;
+        connection_is(&host, &app, "disconnected").await;
+        assert_eq!(host.get(&format!("/api/users/{before}")).await.status, 200, "{bus}");
+        // What was saved is saved; that its event is lost is written down.
+        let meanwhile = register(&host, "meanwhile@example.com").await;
+        assert_eq!(host.get(&format!("/api/users/{meanwhile}")).await.status, 200, "{bus}");
+        host.logged(&format!("about {meanwhile} was not published")).await;
+        let events = host.status(&app).await["events"].clone();
+        assert_eq!((&events["published"], &events["refused"]), (&json!(1), &json!(1)), "{bus}: {events}");
+
+        redis.start_again().await;
+        connection_is(&host, &app, "connected").await;
+        // It came back empty. Where nobody keeps events for those that are not there yet, the first may pass unheard.
+        let mut users = Vec::new();
+        eventually("an event arrives again", async || {
+            users.push(register(&host, &format!("after-{}@example.com", users.len())).await);
+            for user in &users {
+                let told = host.get(&format!("/api/notifications?userId={user}")).await.json();
+                if told.as_array().is_some_and(|told| told.len() == 1) {
+                    return Ok(());
+                }
+            }
+            Err(host.status(&app).await["events"].clone())
+        })
+        .await;
+        let last = register(&host, "last@example.com").await;
+        notified(&host, &last, 1).await;
+        host.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn no_redis_is_one_clear_error() {
     for bus in ["redis-streams", "redis-pubsub"] {
-        let redis = Redis::start().await;
+        let mut redis = Redis::start().await;
         let app = shop(&redis, bus);
         let url = redis.url();
         redis.stop().await;

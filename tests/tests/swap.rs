@@ -1,15 +1,7 @@
 //! Hot loading: a service is replaced while requests run, and none of them fails.
 
 use std::{collections::BTreeSet, fs};
-use wharf_tests::{App, Connection, Host, Load, Origin, eventually, patched};
-
-const HELLO: &str = r#"
-[services.hello]
-component = "<hello-p3>"
-[[gateway.routes]]
-path = "/{*rest}"
-service = "hello"
-"#;
+use wharf_tests::{App, HELLO, Host, Origin, caller, eventually, patched};
 
 /// The build of `hello-p3` that says this instead of "Hello, world!".
 fn saying(text: &str) -> Vec<u8> {
@@ -39,7 +31,7 @@ async fn no_request_fails_while_its_service_is_replaced_again_and_again() {
         app.file(file, saying(text));
     }
     let host = app.start().await;
-    let load = Load::start(host.address(), "/hello", 8);
+    let load = host.load("/hello", 8);
     const SWAPS: usize = 24;
     const REQUESTS: usize = 12_000;
     for swap in 0..SWAPS {
@@ -64,8 +56,7 @@ async fn no_request_fails_while_its_service_is_replaced_again_and_again() {
         host.get("/hello").await.assert_text(200, texts[swap % 2]);
     }
     eventually("requests", async || if load.count() >= REQUESTS { Ok(()) } else { Err(load.count()) }).await;
-    let report = load.stop().await;
-    report.assert_all_served();
+    let report = load.all_served().await;
     assert!(report.answers.len() >= REQUESTS);
     let seen: BTreeSet<_> = report.answers.iter().map(|(answer, _)| answer.text()).collect();
     let all = BTreeSet::from(["Hello, world!", texts[0], texts[1]]);
@@ -75,11 +66,34 @@ async fn no_request_fails_while_its_service_is_replaced_again_and_again() {
 }
 
 #[tokio::test]
+async fn what_runs_already_is_not_deployed_again() {
+    let app = App::new(HELLO);
+    app.file("same.wasm", fs::read(app.component("hello-p3")).expect("it is there"));
+    app.file("new.wasm", saying("Hello, again!"));
+    let host = app.start().await;
+    let loaded = host.service(&app, "hello").await["revision"].clone();
+    for (file, number, said) in [
+        ("same.wasm", 1, "Unchanged hello: revision 1"),
+        ("new.wasm", 2, "Deployed hello: revision 2"),
+        ("new.wasm", 2, "Unchanged hello: revision 2"),
+    ] {
+        let done = host.wharf(&app, &["deploy", "hello", file]).await;
+        assert_eq!(done.code(), Some(0), "{done:?}");
+        assert!(done.stderr.contains(said), "{done:?}");
+        let now = host.service(&app, "hello").await["revision"].clone();
+        assert_eq!((now["number"] == number, now == loaded), (true, number == 1), "{now}");
+    }
+    let done = host.wharf(&app, &["deploy", "hello", "new.wasm", "--json"]).await;
+    assert_eq!((&done.json()["outcome"], &done.json()["number"]), (&"unchanged".into(), &2.into()), "{done:?}");
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn a_file_written_in_place_is_deployed_once_it_is_whole() {
     use std::io::Write as _;
     let app = App::new(HELLO);
     let host = app.start().await;
-    let load = Load::start(host.address(), "/hello", 2);
+    let load = host.load("/hello", 2);
     let wasm = saying("Hello, again!");
     let mut file = fs::File::create(app.component("hello-p3")).expect("it can be written");
     for piece in wasm.chunks(wasm.len() / 3 + 1) {
@@ -92,7 +106,7 @@ async fn a_file_written_in_place_is_deployed_once_it_is_whole() {
         if answer.text() == "Hello, again!" { Ok(()) } else { Err(answer) }
     })
     .await;
-    load.stop().await.assert_all_served();
+    load.all_served().await;
     host.stop().await;
 }
 
@@ -127,31 +141,17 @@ service = "other"
 #[tokio::test]
 async fn a_request_in_flight_ends_on_the_revision_that_it_began_on() {
     let origin = Origin::start().await;
-    let app = App::new(&format!(
-        r#"
-[services.caller]
-component = "<caller>"
-outbound = ["http://{}"]
-[[gateway.routes]]
-path = "/{{*rest}}"
-service = "caller"
-[policy.defaults]
-deadline = "1m"
-"#,
-        origin.address()
-    ));
+    let app = App::new(&caller(&origin, "[policy.defaults]\ndeadline = \"1m\""));
     let host = app.start().await;
-    let (address, path) = (host.address(), format!("/outbound?origin={}&path=/held", origin.address()));
-    let slow = tokio::spawn(async move { Connection::open(address).await?.get(&path).await });
-    eventually("the origin is asked", async || if origin.asked() == 1 { Ok(()) } else { Err(()) }).await;
+    let slow = host.hold(&origin).await;
 
     app.file("hello.wasm", saying("Hello, new 1!"));
     deploy(&host, &app, "caller", "hello.wasm").await;
     host.get("/hello").await.assert_text(200, "Hello, new 1!");
-    assert!(!slow.is_finished());
+    assert!(slow.is_under_way());
     // Only the old revision can pass on what the origin says.
     origin.let_go();
-    slow.await.expect("it does not panic").expect("it is answered").assert_text(200, "outside");
+    slow.answer().await.assert_text(200, "outside");
     host.stop().await;
 }
 
@@ -171,7 +171,7 @@ component = "<linked-callee>"
 "#,
     );
     let host = app.start().await;
-    let load = Load::start(host.address(), "/find?key=pen", 2);
+    let load = host.load("/find?key=pen", 2);
     let mut broken = fs::read(wharf_tests::component("linked-callee")).expect("it was built");
     broken.truncate(broken.len() / 2);
     app.file("half.wasm", &broken);
@@ -191,7 +191,8 @@ component = "<linked-callee>"
         ("callee", "callee-less.wasm", "service `caller` imports `probe:shapes/shapes@0.1.0`"),
         ("caller", "handlerless.wasm", "service `caller` is called by HTTP"),
         ("caller", "trapping.wasm", "service `caller`: its first instance failed"),
-        ("nobody", "handlerless.wasm", "there is no service `nobody`"),
+        ("nobody", "handlerless.wasm", "there is no service `nobody`\n"),
+        ("calle", "handlerless.wasm", "there is no service `calle` (did you mean `callee`?)"),
     ] {
         let said = refused(&host, &app, service, file).await;
         assert!(said.contains(reason), "{service} {file}: {said}");
@@ -209,12 +210,29 @@ component = "<linked-callee>"
         assert_eq!(host.service(&app, service).await["revision"]["number"], 1);
     }
     host.get("/echo").await.assert_text(200, "same");
-    load.stop().await.assert_all_served();
+    load.all_served().await;
 
     // Nor did a refused one leave anything behind that keeps a good one out.
     app.file("good.wasm", patched("linked-callee", "found ", "FOUND "));
     deploy(&host, &app, "callee", "good.wasm").await;
     host.get("/find?key=pen").await.assert_text(200, "FOUND pen");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn the_component_of_another_service_is_refused_for_what_it_is() {
+    let app = App::shop("");
+    let host = app.start().await;
+    let path = |service: &str| app.component(service).display().to_string();
+    // What others need comes first, and is told even where the database would object too.
+    let said = refused(&host, &app, "user", &path("product")).await;
+    assert!(said.contains("service `order` imports `shop:users/users"), "{said}");
+    // Nobody imports anything of `order`.
+    let said = refused(&host, &app, "order", &path("user")).await;
+    assert!(said.contains("this is the component of service `user`"), "{said}");
+    assert!(said.contains("`create users`") && said.contains("`create orders`"), "{said}");
+    assert!(!said.contains("was changed after"), "{said}");
+    assert_eq!(host.service(&app, "order").await["revision"]["number"], 1);
     host.stop().await;
 }
 

@@ -6,7 +6,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/status` | [`Status`](super::Status) |
-//! | `POST /v1/services/{service}/revisions` with the component as its body | the revision that now runs |
+//! | `POST /v1/services/{service}/revisions` with the component as its body | the revision that now runs: [`Deployment`](crate::rollout::Deployment) |
 
 use super::App;
 use crate::{rollout::DeployError, service::Body};
@@ -222,8 +222,8 @@ async fn deploy(app: &App, service: &str, request: Request<Incoming>) -> Respons
         Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("the component did not arrive whole: {error}")),
     };
     match app.rollout().deploy(service, wasm.to_vec(), origin).await {
-        Ok(info) => json(StatusCode::OK, &info),
-        Err(error @ DeployError::UnknownService(_)) => problem(StatusCode::NOT_FOUND, &error.to_string()),
+        Ok(deployment) => json(StatusCode::OK, &deployment),
+        Err(error @ DeployError::UnknownService { .. }) => problem(StatusCode::NOT_FOUND, &error.to_string()),
         Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     App, Ready,
     admin::{Admin, AdminAddress, AdminError, Token},
+    lock::DataLock,
 };
 use crate::{
     engine::{Engine, Limits},
@@ -12,7 +13,7 @@ use crate::{
     outbound::{External, HttpClient, Outbound},
     policy::{Deadline, Fault},
     rollout::{DeployError, Loaded, Member, Rollout},
-    service::{Body, CallContext, Edge, Endpoint, Grants, InstanceSettings, Misfit, Scope, Service, misfits},
+    service::{Body, CallContext, Concern, Edge, Endpoint, Grants, InstanceSettings, Misfit, Scope, Service, misfits},
     store::{Database, OpenError, Settings},
     telemetry::{AccessLog, TraceContext},
 };
@@ -73,12 +74,43 @@ pub fn admin_address(manifest: &Manifest) -> Result<AdminAddress, ManifestErrors
 ///
 /// # Errors
 ///
-/// When a component can't be read or compiled. What does not fit is the answer.
-pub async fn check(manifest: &Manifest, components: &Components) -> Result<Vec<Misfit>, StartError> {
+/// When a component can't be read or compiled, and everything that does not fit, at its lines in the manifest.
+pub async fn check(manifest: &Manifest, components: &Components) -> Result<(), StartError> {
     let engine = engine(manifest)?;
     let loaded = load(&engine, manifest, components).await?;
     let shapes = loaded.into_iter().map(|(name, loaded)| (name, Arc::new(loaded.shape()))).collect();
-    Ok(misfits(&shapes, &grants(manifest)))
+    let found = misfits(&shapes, &grants(manifest));
+    if found.is_empty() { Ok(()) } else { Err(misfits_at(manifest, &found).into()) }
+}
+
+/// Misfits, each at the line that says otherwise.
+fn misfits_at(manifest: &Manifest, found: &[Misfit]) -> ManifestErrors {
+    let place = |misfit: &Misfit| {
+        let service = manifest.services.get(&misfit.service)?;
+        let list = match misfit.concern {
+            Concern::Component => None,
+            Concern::Calls => service.calls.first(),
+            Concern::Subscribes => service.subscribes.first(),
+        };
+        // A list that is not there has no line, but the component has.
+        Some(list.map_or_else(|| service.component.place().with(()), |entry| entry.with(())))
+    };
+    manifest.errors_at(found.iter().filter_map(|misfit| Some(place(misfit)?.with(misfit.to_string()))))
+}
+
+/// The error at the line of the component that it is about.
+fn deploy_error_at(manifest: &Manifest, error: DeployError) -> StartError {
+    let service = match &error {
+        DeployError::Misfit(found) => return misfits_at(manifest, found).into(),
+        DeployError::Revision { service, .. }
+        | DeployError::Migrate { service, .. }
+        | DeployError::Swapped { service, .. } => manifest.services.get(service),
+        DeployError::UnknownService { .. } | DeployError::Load { .. } => None,
+    };
+    match service {
+        Some(service) => manifest.error_at(service.component.place(), error).into(),
+        None => error.into(),
+    }
 }
 
 pub(super) async fn start(manifest: Manifest, components: Components, log: AccessLog) -> Result<Ready, StartError> {
@@ -86,6 +118,7 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
     std::fs::create_dir_all(&data.value)
         .map_err(|error| manifest.error_at(data, format!("the folder {} can't be made: {error}", data.display())))?;
     // First what tells whether another host runs here already: nothing of it must be touched.
+    let lock = DataLock::take(&data.value).map_err(|error| manifest.error_at(data, error))?;
     let admin = Admin::bind(&admin_address(&manifest)?).await?;
     let config = gateway_config(&manifest);
     let listener = Gateway::bind(config, Routes::builder().build()?)
@@ -131,7 +164,7 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
         members.insert(name.clone(), Member::new(services[name].clone(), scope, instances(service)));
     }
     let rollout = Rollout::new(engine, members, grants(&manifest));
-    rollout.start(loaded).await?;
+    rollout.start(loaded).await.map_err(|error| deploy_error_at(&manifest, error))?;
 
     listener.routes().replace(routes(&manifest, &edges)?);
     all.sort_by(|a, b| a.name().cmp(b.name()));
@@ -143,6 +176,7 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
         databases: databases.into_values().collect(),
         address,
         started: Instant::now(),
+        _lock: lock,
     });
     Ok(Ready { app, gateway: listener.with_access_log(log), admin, components })
 }
@@ -185,7 +219,7 @@ fn read(manifest: &Manifest, name: &str, path: &Path) -> Result<Vec<u8>, StartEr
         let message = format!("the component {} can't be read: {error}", path.display());
         match manifest.services.get(name) {
             Some(service) => manifest.error_at(service.component.place(), message).into(),
-            None => StartError::Deploy(DeployError::UnknownService(name.to_string())),
+            None => StartError::Deploy(DeployError::UnknownService { service: name.to_string(), meant: String::new() }),
         }
     })
 }

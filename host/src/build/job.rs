@@ -39,7 +39,7 @@ pub struct BuiltComponent {
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// The folder of a service's sources can't be read.
-    #[error("service `{service}`: source {}: {source}", dir.display())]
+    #[error("service `{service}`: the source folder {} can't be read: {source}", dir.display())]
     NoSource {
         /// The service.
         service: String,
@@ -123,7 +123,8 @@ pub enum BuildError {
 
 /// Builds what is out of date of `jobs`, and returns the components in the order of the jobs.
 ///
-/// What the builds write goes to standard error as it comes. Blocks the thread.
+/// What the builds write goes to standard error as it comes. Blocks the thread; the [`Programs`](super::Programs) that
+/// the toolchain was discovered with end it early, as a build that failed.
 ///
 /// # Errors
 /// When a build fails. The other crates of the same workspace are built nevertheless; jobs of other workspaces and
@@ -236,10 +237,10 @@ impl Workspace {
             cargo.args(["-p", &package.id]);
         }
         cargo.current_dir(&self.metadata.workspace_root).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = cargo.spawn().map_err(spawn)?;
+        let mut program = toolchain.programs().spawn(&mut cargo).map_err(spawn)?;
 
         let mut paths = BTreeMap::new();
-        if let Some(stdout) = child.stdout.take() {
+        if let Some(stdout) = program.child.stdout.take() {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 // A line that is no message was printed by a compiler plug-in: not ours to judge.
                 let Ok(Message::CompilerArtifact(artifact)) = serde_json::from_str(&line) else { continue };
@@ -249,7 +250,7 @@ impl Workspace {
                 }
             }
         }
-        let status = child.wait().map_err(spawn)?;
+        let status = program.wait().map_err(spawn)?;
         if !status.success() {
             let unbuilt = self.jobs.iter().filter(|(index, _)| !paths.contains_key(index));
             let unbuilt: Vec<_> = unbuilt.map(|(index, _)| jobs[*index].service.clone()).collect();
@@ -281,8 +282,8 @@ fn ask_metadata(toolchain: &Toolchain, job: &BuildJob, dir: &Path) -> Result<Met
     let services = || vec![job.service.clone()];
     let command = "cargo metadata --no-deps --format-version 1".to_owned();
     let mut cargo = toolchain.command("cargo");
-    cargo.args(command.split(' ').skip(1)).current_dir(dir).stdin(Stdio::null()).stderr(Stdio::inherit());
-    match cargo.output() {
+    cargo.args(command.split(' ').skip(1)).current_dir(dir).stderr(Stdio::inherit());
+    match toolchain.programs().output(&mut cargo) {
         Err(source) => Err(BuildError::Spawn { services: services(), command, source }),
         Ok(output) if !output.status.success() => {
             Err(BuildError::Failed { services: services(), command, dir: job.dir.clone(), status: output.status })
@@ -302,7 +303,8 @@ fn run_command(toolchain: &Toolchain, job: &BuildJob) -> Result<(), BuildError> 
     let run = |mut shell: Command| {
         // Standard output belongs to the one who called Wharf.
         let stderr = io::stderr().as_fd().try_clone_to_owned()?;
-        shell.args(["-c", command]).current_dir(&job.dir).stdin(Stdio::null()).stdout(stderr).status()
+        shell.args(["-c", command]).current_dir(&job.dir).stdin(Stdio::null()).stdout(stderr);
+        toolchain.programs().spawn(&mut shell)?.wait()
     };
     match run(toolchain.command("sh")) {
         Err(source) => Err(BuildError::Spawn { services: services(), command: command.clone(), source }),

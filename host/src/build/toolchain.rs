@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{TARGET, environment::Environment};
+use super::{TARGET, environment::Environment, programs::Programs};
 
 /// Makes a toolchain from Debian's packages; says how in its own head.
 const DEBIAN_SYSROOT: &str = include_str!("debian-sysroot.sh");
@@ -21,6 +21,7 @@ const RUSTFLAGS: &str = "CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS";
 #[derive(Clone, Debug)]
 pub struct Toolchain {
     environment: Environment,
+    programs: Programs,
     origin: Origin,
 }
 
@@ -90,31 +91,39 @@ impl Toolchain {
     /// Debian's packages in `cache` when the target is missing. That takes minutes the first time, and `progress` is
     /// told line by line what is being done; it is told nothing when there is nothing to do.
     ///
-    /// Blocks the thread.
+    /// Blocks the thread. What it runs, and later the builds by this toolchain, are among `programs`.
     ///
     /// # Errors
     /// When there is no Rust, or no way to the target; the error says what to do.
-    pub fn discover(project: &Path, cache: &Path, progress: &mut dyn FnMut(&str)) -> Result<Self, ToolchainError> {
-        Self::discover_in(Environment::of_process(), project, cache, progress)
+    pub fn discover(
+        project: &Path,
+        cache: &Path,
+        programs: &Programs,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Self, ToolchainError> {
+        Self::discover_in(Environment::of_process(), project, cache, programs, progress)
     }
 
     fn discover_in(
         environment: Environment,
         project: &Path,
         cache: &Path,
+        programs: &Programs,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Self, ToolchainError> {
-        let rustc = Rustc::ask(&environment, project)?;
+        let rustc = Rustc::ask(&environment, project, programs)?;
         if rustc.target_libdir.is_dir() {
-            return Ok(Self { environment, origin: Origin::Installed });
+            return Ok(Self { environment, programs: programs.clone(), origin: Origin::Installed });
         }
-        Self::from_debian(environment, &rustc, cache, progress).map_err(|cause| ToolchainError::NoTarget { cause })
+        Self::from_debian(environment, &rustc, cache, programs, progress)
+            .map_err(|cause| ToolchainError::NoTarget { cause })
     }
 
     fn from_debian(
         mut environment: Environment,
         rustc: &Rustc,
         cache: &Path,
+        programs: &Programs,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Self, String> {
         let linkers = rustc.sysroot.join("lib/rustlib").join(&rustc.host).join("bin");
@@ -135,7 +144,7 @@ impl Toolchain {
         // By its path: rustup's `cargo` would choose a toolchain for the folder that the script builds in.
         let cargo = rustc.sysroot.join("bin/cargo");
         let cargo = if cargo.is_file() { cargo } else { PathBuf::from("cargo") };
-        let folder = run_debian_script(&environment, cache, &cargo, progress)?;
+        let folder = run_debian_script(&environment, cache, &cargo, programs, progress)?;
         let flags = format!("--sysroot {}/root/usr -Clink-arg=--wasm-ld-path={}", folder.display(), wasm_ld.display());
         let flags = match environment.get(RUSTFLAGS) {
             Some(users) => [users, flags.as_ref()].join(" ".as_ref()),
@@ -144,13 +153,18 @@ impl Toolchain {
         environment.set(RUSTC, folder.join("bin/rustc"));
         environment.set(LINKER, linker);
         environment.set(RUSTFLAGS, flags);
-        Ok(Self { environment, origin: Origin::Debian(folder) })
+        Ok(Self { environment, programs: programs.clone(), origin: Origin::Debian(folder) })
     }
 
     /// A toolchain of whatever programs the environment offers.
     #[cfg(test)]
     pub(super) fn installed(environment: Environment) -> Self {
-        Self { environment, origin: Origin::Installed }
+        Self { environment, programs: Programs::default(), origin: Origin::Installed }
+    }
+
+    /// What runs by this toolchain.
+    pub(super) fn programs(&self) -> &Programs {
+        &self.programs
     }
 
     /// The folder of the toolchain made from Debian's packages, `None` where Rust's own target is used.
@@ -183,10 +197,12 @@ impl Rustc {
     const QUESTIONS: [&str; 8] =
         ["--print", "sysroot", "--print", "host-tuple", "--print", "target-libdir", "--target", TARGET];
 
-    fn ask(environment: &Environment, project: &Path) -> Result<Self, ToolchainError> {
+    fn ask(environment: &Environment, project: &Path, programs: &Programs) -> Result<Self, ToolchainError> {
         let program = environment.get(RUSTC).unwrap_or("rustc".as_ref()).to_owned();
-        let output = environment.command(&program).args(Self::QUESTIONS).current_dir(project).output();
-        let output = output
+        let mut rustc = environment.command(&program);
+        rustc.args(Self::QUESTIONS).current_dir(project).stderr(Stdio::piped());
+        let output = programs
+            .output(&mut rustc)
             .map_err(|source| ToolchainError::NoRust { program: program.to_string_lossy().into_owned(), source })?;
         let answers = String::from_utf8_lossy(&output.stdout);
         match answers.lines().collect::<Vec<_>>()[..] {
@@ -206,21 +222,17 @@ fn run_debian_script(
     environment: &Environment,
     cache: &Path,
     cargo: &Path,
+    programs: &Programs,
     progress: &mut dyn FnMut(&str),
 ) -> Result<PathBuf, String> {
-    let mut child = environment
-        .command("sh")
-        .args(["-c", DEBIAN_SYSROOT, "debian-sysroot"])
-        .args([cache, cargo])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("`sh` can't be run: {error}"))?;
+    let mut shell = environment.command("sh");
+    shell.args(["-c", DEBIAN_SYSROOT, "debian-sysroot"]).args([cache, cargo]);
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut program = programs.spawn(&mut shell).map_err(|error| format!("`sh` can't be run: {error}"))?;
 
     // One after the other is safe: the script writes a single line to standard output.
     let mut cause = None;
-    if let Some(stderr) = child.stderr.take() {
+    if let Some(stderr) = program.child.stderr.take() {
         for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line);
             match line.strip_prefix("error: ") {
@@ -230,10 +242,10 @@ fn run_debian_script(
         }
     }
     let mut folder = String::new();
-    if let Some(mut stdout) = child.stdout.take() {
+    if let Some(mut stdout) = program.child.stdout.take() {
         stdout.read_to_string(&mut folder).map_err(|error| format!("no answer from the script: {error}"))?;
     }
-    let status = child.wait().map_err(|error| format!("the script was lost: {error}"))?;
+    let status = program.wait().map_err(|error| format!("the script was lost: {error}"))?;
     match folder.trim_end() {
         folder if status.success() && !folder.is_empty() => Ok(PathBuf::from(folder)),
         _ => Err(cause.unwrap_or_else(|| format!("the script that unpacks them ended with {status}"))),

@@ -1,23 +1,27 @@
 //! `wharf build`.
 
-use super::say;
-use std::path::PathBuf;
+use super::{interrupt::Signals, runtime, say};
+use anyhow::Context;
+use std::{path::PathBuf, thread};
+use tokio::sync::oneshot;
 use wharf::{
     app::Components,
-    build::{BuildJob, Toolchain, build_components, user_cache_dir},
-    manifest::{Component, Manifest},
+    build::{BuildError, BuildJob, BuiltComponent, Programs, Toolchain, build_components, user_cache_dir},
+    manifest::{Component, Manifest, Placed, Source},
 };
 
 /// Builds all components that have a source, and says where each is.
 pub fn run(manifest: &Manifest) -> anyhow::Result<()> {
-    for (service, path) in components(manifest, true)? {
+    let runtime = runtime()?;
+    for (service, path) in runtime.block_on(async { components(manifest, &mut Signals::new()?).await })? {
         say("Built", format_args!("{service} ({})", path.display()));
     }
     Ok(())
 }
 
-/// The component of each service. With `build`, those that have a source are brought up to date first.
-pub fn components(manifest: &Manifest, build: bool) -> anyhow::Result<Components> {
+/// The component of each service; those that have a source are brought up to date first. A signal ends the build, with
+/// all that it has started.
+pub async fn components(manifest: &Manifest, signals: &mut Signals) -> anyhow::Result<Components> {
     let mut components = Components::new();
     let mut jobs = Vec::new();
     for (name, service) in &manifest.services {
@@ -38,12 +42,58 @@ pub fn components(manifest: &Manifest, build: bool) -> anyhow::Result<Components
     }
     let folder = manifest.path.parent().map(PathBuf::from).filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or_else(|| PathBuf::from("."));
-    let toolchain = Toolchain::discover(&folder, &user_cache_dir()?, &mut |line| say("Toolchain", line))?;
-    if build {
-        let names: Vec<_> = jobs.iter().map(|job| job.service.as_str()).collect();
-        say("Building", format_args!("{}, where something changed", names.join(", ")));
-    }
-    let built = if build { build_components(&toolchain, &jobs)? } else { Vec::new() };
+    let programs = Programs::default();
+    let (sender, building) = oneshot::channel();
+    let of_build = programs.clone();
+    thread::Builder::new()
+        // The receiver is gone when a signal came.
+        .spawn(move || drop(sender.send(build(folder, &of_build, &jobs))))
+        .context("the operating system gives no thread for the build")?;
+    let built = tokio::select! {
+        built = building => built.context("the build panicked")?.map_err(|error| at_its_line(manifest, error))?,
+        signal = signals.next() => {
+            programs.end();
+            return Err(signal.into());
+        }
+    };
     components.extend(built.into_iter().map(|built| (built.service, built.path)));
     Ok(components)
+}
+
+fn build(folder: PathBuf, programs: &Programs, jobs: &[BuildJob]) -> anyhow::Result<Vec<BuiltComponent>> {
+    let progress = &mut |line: &str| say("Toolchain", line);
+    let toolchain = Toolchain::discover(&folder, &user_cache_dir()?, programs, progress)?;
+    let names: Vec<_> = jobs.iter().map(|job| job.service.as_str()).collect();
+    say("Building", format_args!("{}, where something changed", names.join(", ")));
+    Ok(build_components(&toolchain, jobs)?)
+}
+
+/// The error at the line of the manifest that it is about, where there is one.
+fn at_its_line(manifest: &Manifest, error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref().and_then(|error| place(manifest, error)) {
+        Some(place) => manifest.error_at(&place, error).into(),
+        None => error,
+    }
+}
+
+fn place(manifest: &Manifest, error: &BuildError) -> Option<Placed<()>> {
+    let source = |service: &str| match &manifest.services.get(service)?.component {
+        Component::Source(source) => Some(source),
+        Component::File(_) => None,
+    };
+    let command = |source: &Source| source.build.as_ref().map(|command| command.with(()));
+    match error {
+        BuildError::NoSource { service, .. }
+        | BuildError::NotACrate { service, .. }
+        | BuildError::NoComponent { service, .. } => Some(source(service)?.folder.with(())),
+        BuildError::NoArtifact { service, .. } => {
+            let source = source(service)?;
+            Some(source.artifact.as_ref().unwrap_or(&source.folder).with(()))
+        }
+        // What is wrong with a crate, cargo says at the line of its source.
+        BuildError::Spawn { services, .. } | BuildError::Failed { services, .. } => {
+            services.iter().find_map(|service| command(source(service)?))
+        }
+        BuildError::Answer { .. } => None,
+    }
 }

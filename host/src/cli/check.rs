@@ -1,7 +1,6 @@
 //! `wharf check`.
 
-use super::{build, runtime, say};
-use anyhow::bail;
+use super::{build, interrupt::Signals, runtime, say};
 use wharf::manifest::Manifest;
 
 #[derive(clap::Args)]
@@ -16,12 +15,20 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     if args.manifest_only {
         return Ok(());
     }
-    let components = build::components(manifest, true)?;
-    let found = runtime()?.block_on(wharf::app::check(manifest, &components))?;
-    if !found.is_empty() {
-        let lines: Vec<_> = found.iter().map(|it| format!("service `{}` {}", it.service, it.message)).collect();
-        bail!("{}", lines.join("\n"));
-    }
-    say("Checked", format_args!("{} components: they fit", components.len()));
+    let runtime = runtime()?;
+    let checked = runtime.block_on(components_of(manifest));
+    // What is being compiled when a signal comes is of no use to anybody.
+    runtime.shutdown_background();
+    say("Checked", format_args!("{} components: they fit", checked?));
     Ok(())
+}
+
+/// Builds and checks the components; how many there are.
+async fn components_of(manifest: &Manifest) -> anyhow::Result<usize> {
+    let mut signals = Signals::new()?;
+    let components = build::components(manifest, &mut signals).await?;
+    tokio::select! {
+        fit = wharf::app::check(manifest, &components) => Ok(fit.map(|()| components.len())?),
+        signal = signals.next() => Err(signal.into()),
+    }
 }

@@ -3,7 +3,10 @@
 use super::{client, print, runtime, say};
 use anyhow::{Context, anyhow};
 use std::path::PathBuf;
-use wharf::{manifest::Manifest, service::RevisionInfo};
+use wharf::{
+    manifest::Manifest,
+    rollout::{Deployment, Outcome},
+};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -11,7 +14,7 @@ pub struct Args {
     service: String,
     /// The new component, a .wasm file.
     file: PathBuf,
-    /// Print the new revision as JSON.
+    /// Print the revision that runs as JSON.
     #[arg(long)]
     json: bool,
 }
@@ -21,13 +24,20 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     let wasm = std::fs::read(file).with_context(|| format!("the component {} can't be read", file.display()))?;
     let path = format!("/v1/services/{service}/revisions");
     let origin = file.display().to_string();
-    let revision: RevisionInfo = runtime()?
+    let deployment: Deployment = runtime()?
         .block_on(client::ask(manifest, "POST", &path, Some(&origin), wasm.into()))
-        .map_err(|error| anyhow!("{origin} was not deployed, and `{service}` goes on as it was: {error}"))?;
+        .map_err(|error| anyhow!("{origin} was not deployed, and what runs goes on as it was: {error}"))?;
     if *json {
-        return print(serde_json::to_string(&revision)?);
+        return print(serde_json::to_string(&deployment)?);
     }
+    let Deployment { revision, outcome } = deployment;
     let hash: String = revision.hash.chars().take(12).collect();
-    say("Deployed", format_args!("{service}: revision {} ({hash}) serves", revision.number));
+    let revision = format!("revision {} ({hash})", revision.number);
+    match outcome {
+        Outcome::Deployed => say("Deployed", format_args!("{service}: {revision} serves")),
+        Outcome::Unchanged => {
+            say("Unchanged", format_args!("{service}: {revision} is this very component; nothing was done"))
+        }
+    }
     Ok(())
 }

@@ -1,11 +1,10 @@
 //! `wharf up`.
 
-use super::{LogFormat, build, log, runtime, say};
+use super::{LogFormat, build, interrupt::Signals, log, runtime, say};
 use anyhow::Context;
 use std::path::PathBuf;
-use tokio::signal::unix::{SignalKind, signal};
 use wharf::{
-    app::{App, Components, Status},
+    app::{App, Status},
     manifest::Manifest,
     telemetry::{AccessFormat, AccessLog},
 };
@@ -24,25 +23,20 @@ pub struct Args {
 }
 
 pub fn run(manifest: Manifest, args: &Args) -> anyhow::Result<()> {
-    let components = build::components(&manifest, true)?;
-    log(args.log_format);
-    let access_log = access_log(args)?;
-    runtime()?.block_on(serve(manifest, components, access_log, !args.no_watch))
+    runtime()?.block_on(serve(manifest, args))
 }
 
-async fn serve(manifest: Manifest, components: Components, log: AccessLog, watch: bool) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let ready = App::start(manifest, components, log).await?;
+async fn serve(manifest: Manifest, args: &Args) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let components = build::components(&manifest, &mut signals).await?;
+    log(args.log_format);
+    let ready = App::start(manifest, components, access_log(args)?).await?;
     announce(ready.app());
     let shutdown = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        signals.next().await;
         say("Stopping", "what is in flight finishes first");
     };
-    let ended = ready.serve(shutdown, watch).await;
+    let ended = ready.serve(shutdown, !args.no_watch).await;
     match ended.cut {
         0 => say("Stopped", "every request was answered"),
         cut => {

@@ -10,6 +10,7 @@ use super::{
     headers,
     problem::Problem,
     routes::{AggregatePart, AggregateRoute},
+    template::fill,
 };
 use crate::{
     policy::{Fault, FaultKind},
@@ -39,8 +40,8 @@ enum PartError {
 
 /// What to ask the parts for, from what the aggregate's pattern captured.
 pub(super) fn targets(route: &AggregateRoute, params: &Params<'_, '_>) -> Result<Vec<PathAndQuery>, Problem> {
-    let fill = |part: &AggregatePart| part.template.fill(|name| params.get(name));
-    let filled: Result<Vec<_>, _> = route.parts.iter().map(fill).collect();
+    let target = |part: &AggregatePart| fill(&part.template, |name| params.get(name));
+    let filled: Result<Vec<_>, _> = route.parts.iter().map(target).collect();
     filled.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the path names nothing that could be asked for"))
 }
 

@@ -5,13 +5,15 @@
 //! with one. (Two tables, because matchit itself refuses `/users/{*rest}` beside `/users/{id}/dashboard`, and just that
 //! is how an aggregate stands in front of a service.) A pattern that matches but does not take the method is a 405, not
 //! a reason to look further: otherwise adding a method to one route would change where another one leads.
+//!
+//! What a `{name}` or a `{*rest}` captures is never empty: `/files/{*rest}` matches neither `/files` nor `/files/`. That
+//! is matchit's rule, and axum's, so nobody who knows them is surprised; and what a pattern leads to does not depend on
+//! whether somebody has written a slash.
 
 mod draft;
 
-use super::{
-    Upstream,
-    template::{Template, TemplateError},
-};
+use super::Upstream;
+use crate::manifest::{PathPattern, PathTemplate};
 use arc_swap::ArcSwap;
 use draft::{Drafts, insert_error};
 use http::{HeaderValue, Method};
@@ -22,7 +24,7 @@ use std::{fmt, sync::Arc, time::Duration};
 #[derive(Clone)]
 pub struct Route {
     /// The pattern of the path.
-    pub path: String,
+    pub path: PathPattern,
     /// The methods that it takes; none given means all. `GET` brings `HEAD` with it.
     pub methods: Vec<Method>,
     /// The name of the service, for the access log.
@@ -41,7 +43,7 @@ pub struct Route {
 #[derive(Clone, Debug)]
 pub struct Aggregate {
     /// The pattern of the path.
-    pub path: String,
+    pub path: PathPattern,
     /// What the answer consists of, in this order.
     pub parts: Vec<Part>,
 }
@@ -56,7 +58,7 @@ pub struct Part {
     /// Whom to call.
     pub upstream: Arc<dyn Upstream>,
     /// The request's path and query, with `{name}` for what the aggregate's pattern captures.
-    pub path: String,
+    pub path: PathTemplate,
     /// How long fetching it may take, body included; without one, only the policy behind the upstream decides.
     pub deadline: Option<Duration>,
     /// Whether the answer is worth something without it.
@@ -66,13 +68,13 @@ pub struct Part {
 /// Routes that cannot all be served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
-    /// The pattern is none.
+    /// The pattern can't be matched with.
     #[error("route {path:?}: {reason}")]
     InvalidPath {
         /// The pattern.
         path: String,
         /// What is wrong with it.
-        reason: &'static str,
+        reason: String,
     },
     /// Two patterns match the same paths, and nothing says which is meant.
     #[error(
@@ -102,17 +104,17 @@ pub enum RouteError {
         /// The prefix.
         prefix: String,
     },
-    /// A part's path cannot be used.
-    #[error("aggregate {path:?}, part {part:?}: the path {template:?} {error}")]
-    Template {
+    /// A part's path has a hole that nothing fills.
+    #[error(
+        "aggregate {path:?}, part {part:?}: its path uses {{{param}}}, which the aggregate's path does not capture"
+    )]
+    UnknownParam {
         /// The aggregate's pattern.
         path: String,
         /// The part's name.
         part: String,
-        /// The part's path.
-        template: String,
-        /// What is wrong with it.
-        error: TemplateError,
+        /// The parameter.
+        param: String,
     },
     /// The parts' names don't make an answer.
     #[error("aggregate {path:?}: {reason}")]
@@ -182,7 +184,7 @@ pub(super) struct AggregatePart {
     pub(super) name: String,
     pub(super) service: Arc<str>,
     pub(super) upstream: Arc<dyn Upstream>,
-    pub(super) template: Template,
+    pub(super) template: PathTemplate,
     pub(super) deadline: Option<RouteDeadline>,
     pub(super) optional: bool,
 }
@@ -227,7 +229,7 @@ impl RoutesBuilder {
         let mut routes = Routes { exact: Router::new(), rest: Router::new() };
         for draft in drafts.0 {
             let path = draft.pattern.to_string();
-            let router = if path.contains("{*") { &mut routes.rest } else { &mut routes.exact };
+            let router = if draft.has_rest { &mut routes.rest } else { &mut routes.exact };
             router.insert(path.clone(), draft.finish()).map_err(|error| insert_error(path, error))?;
         }
         Ok(routes)

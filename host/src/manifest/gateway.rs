@@ -11,7 +11,7 @@ use http::Method;
 
 use super::{
     error::Placed,
-    path::{path_params, template_params, wrong_prefix},
+    path::{PathPattern, PathTemplate},
     reader::{Document, Table, Value, did_you_mean, quoted},
     secret::SecretRef,
     values::{LONGEST, SHORTEST},
@@ -45,8 +45,10 @@ pub struct Gateway {
 /// Requests that go to a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The path in matchit's syntax: `/users/{id}`, `/files/{*rest}`.
-    pub path: Placed<String>,
+    /// The path in matchit's syntax: `/users/{id}`, `/files/{*rest}`. As there, and in axum, neither of the two matches
+    /// what is empty: `/files/{*rest}` takes `/files/a` and `/files/a/b`, but not `/files` and not `/files/`, which are
+    /// paths of their own.
+    pub path: Placed<PathPattern>,
     /// The methods that it takes.
     pub methods: Methods,
     /// The service; it exists.
@@ -72,7 +74,7 @@ pub enum Methods {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Aggregate {
     /// The path in matchit's syntax.
-    pub path: Placed<String>,
+    pub path: Placed<PathPattern>,
     /// The parts by their name in the answer; at least one.
     pub parts: BTreeMap<String, Part>,
 }
@@ -83,7 +85,7 @@ pub struct Part {
     /// The service; it exists.
     pub service: Placed<String>,
     /// The path and query to ask for; every `{name}` in it is a parameter of the aggregate's path.
-    pub path: Placed<String>,
+    pub path: Placed<PathTemplate>,
     /// A deadline of the part's own, in place of the edge's.
     pub deadline: Option<Duration>,
     /// Whether the answer goes out without it if it cannot be had.
@@ -141,11 +143,11 @@ fn deadline(table: &mut Table<'_>) -> Option<Duration> {
 }
 
 /// A path that requests are matched with.
-fn route_path(table: &mut Table<'_>) -> Option<(Placed<String>, Vec<String>)> {
+fn route_path(table: &mut Table<'_>) -> Option<Placed<PathPattern>> {
     table.required("path", "a path such as \"/users/{id}\"", |value| {
         let path = value.string()?;
-        match path_params(&path) {
-            Ok(params) => Some((value.placed(path), params)),
+        match path.parse() {
+            Ok(pattern) => Some(value.placed(pattern)),
             Err(wrong) => {
                 let expected = "expected a path such as \"/users/{id}\" or \"/files/{*rest}\"";
                 value.report(format!("{expected}, found {}: {wrong}", quoted(&path)))
@@ -169,16 +171,16 @@ impl Route {
         let strip_prefix = table.optional("strip-prefix", |v| Some(v.placed(v.string()?)));
         let max_body_bytes = table.or("max-body-bytes", max_body_bytes, |v| v.size(1..=MAX_BODY));
         let deadline = deadline(&mut table);
-        let stand_in = table.placed(String::new());
+        let stand_in = table.placed(PathPattern::default());
         table.finish();
         if let Some(prefix) = &strip_prefix
-            && let Some((path, _)) = &path
-            && let Some(wrong) = wrong_prefix(prefix, path)
+            && let Some(path) = &path
+            && let Err(wrong) = path.strip(prefix)
         {
             doc.report_at(prefix, format!("{wrong}, found {}", quoted(prefix)));
         }
         let strip_prefix = strip_prefix.map(|prefix| prefix.value);
-        let path = path.map_or(stand_in, |(path, _)| path);
+        let path = path.unwrap_or(stand_in);
         Some(Self { path, methods, service: service?, strip_prefix, max_body_bytes, deadline })
     }
 }
@@ -234,7 +236,7 @@ impl Methods {
 impl Aggregate {
     fn read(mut table: Table<'_>, doc: &Document<'_>) -> Self {
         let path = route_path(&mut table);
-        let params = path.as_ref().map(|(_, params)| params.as_slice());
+        let params = path.as_ref().map(|path| path.params());
         let mut parts = BTreeMap::new();
         let mut count = 0;
         for (name, value) in table.table("parts").entries() {
@@ -249,7 +251,7 @@ impl Aggregate {
         if count == 0 {
             table.report("expected at least one part, as in [gateway.aggregates.parts.user]");
         }
-        let path = path.map_or_else(|| table.placed(String::new()), |(path, _)| path);
+        let path = path.unwrap_or_else(|| table.placed(PathPattern::default()));
         table.finish();
         Self { path, parts }
     }
@@ -263,24 +265,27 @@ impl Part {
         let service = service(&mut table);
         let path = table.required("path", "a path such as \"/users/{id}\"", |value| {
             let text = value.string()?;
-            match template_params(&text) {
-                Ok(used) => check_params(value, used, params?),
+            match text.parse::<PathTemplate>() {
+                Ok(template) => {
+                    check_params(value, &template, params?);
+                    Some(value.placed(template))
+                }
                 Err(wrong) => {
                     let expected = "expected a path such as \"/users/{id}\" or \"/orders?userId={id}\"";
-                    return value.report(format!("{expected}, found {}: {wrong}", quoted(&text)));
+                    value.report(format!("{expected}, found {}: {wrong}", quoted(&text)))
                 }
             }
-            Some(value.placed(text))
         });
         let deadline = deadline(&mut table);
         let optional = table.or("optional", false, Value::boolean);
-        let path = path.unwrap_or_else(|| table.placed(String::new()));
+        let path = path.unwrap_or_else(|| table.placed(PathTemplate::default()));
         table.finish();
         Some(Self { service: service?, path, deadline, optional })
     }
 }
 
-fn check_params(value: &Value<'_>, used: BTreeSet<&str>, known: &[String]) {
+fn check_params(value: &Value<'_>, template: &PathTemplate, known: &[String]) {
+    let used: BTreeSet<_> = template.params().collect();
     for name in used.into_iter().filter(|name| !known.iter().any(|known| known == name)) {
         let meant = did_you_mean(name, known.iter().map(String::as_str));
         value.report::<()>(format!("the aggregate's path has no parameter {}{meant}", quoted(name)));

@@ -61,7 +61,7 @@ fn visible(c: char) -> String {
 }
 
 /// " (did you mean `x`?)" if a known name is nearly `name`, else nothing.
-pub(super) fn did_you_mean<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> String {
+pub(crate) fn did_you_mean<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> String {
     // The distance takes the product of both lengths, and nobody means a name that is longer than any may be.
     let short = |name: &str| name.len() <= 256;
     let tolerance = (name.chars().count() / 3).max(1);

@@ -6,6 +6,7 @@ use super::{
     Manifest,
     error::Placed,
     gateway::{Admin, Methods},
+    path::PathPattern,
     policy::{EVENTS, Edge, GATEWAY},
     reader::{Document, did_you_mean, quoted},
     services::Service,
@@ -76,12 +77,12 @@ fn check_routes(manifest: &Manifest, doc: &Document<'_>) {
     let routes = gateway.routes.iter().map(|route| (&route.path, &route.methods));
     let mut all: Vec<_> = routes.chain(gateway.aggregates.iter().map(|aggregate| (&aggregate.path, &get))).collect();
     // What is empty stands in for a path that could not be read.
-    all.retain(|(path, _)| !path.is_empty());
+    all.retain(|(path, _)| !path.as_str().is_empty());
     // In the order of the lines, so that it is the later of two that conflicts with the earlier.
     all.sort_by_key(|(path, _)| path.place);
 
     let (mut exact, mut rest) = (matchit::Router::new(), matchit::Router::new());
-    let mut known: BTreeMap<&str, Vec<(&Placed<String>, &Methods)>> = BTreeMap::new();
+    let mut known: BTreeMap<&str, Vec<(&Placed<PathPattern>, &Methods)>> = BTreeMap::new();
     for (path, methods) in all {
         let same = known.entry(path.as_str()).or_default();
         if let Some((other, method)) = same.iter().find_map(|(other, theirs)| Some((other, theirs.overlap(methods)?))) {
@@ -89,16 +90,18 @@ fn check_routes(manifest: &Manifest, doc: &Document<'_>) {
         }
         let first = same.is_empty();
         same.push((path, methods));
-        let router = if path.contains("{*") { &mut rest } else { &mut exact };
+        let router = if path.has_rest() { &mut rest } else { &mut exact };
         if first && let Err(error) = router.insert(path.as_str(), ()) {
             let message = match error {
                 matchit::InsertError::Conflict { with } => {
                     let other = known.get(with.as_str()).and_then(|same| same.first());
                     let on = other.map_or_else(String::new, |(other, _)| format!(", on line {}", line(other)));
-                    let (path, with) = (quoted(path), quoted(&with));
+                    let (path, with) = (quoted(path.as_str()), quoted(&with));
                     format!("{path} matches the same requests as {with}{on}; give the parameters the same names")
                 }
-                other => format!("expected a path that can be matched, found {}: {other}", quoted(path)),
+                other => {
+                    format!("expected a path that can be matched, found {}: {other}", quoted(path.as_str()))
+                }
             };
             doc.report_at(path, message);
         }

@@ -2,7 +2,7 @@
 
 use crate::{
     policy::{Deadline, Fault, FaultKind},
-    service::{Body, CallContext, Edge, Scope, into_wasi},
+    service::{Body, CallContext, Edge, Gathered, Gathering, Scope, into_wasi},
     telemetry::TraceContext,
 };
 use hyper::{
@@ -11,7 +11,9 @@ use hyper::{
 };
 use std::{
     collections::HashMap,
+    future::poll_fn,
     sync::{Arc, LazyLock},
+    task::Poll,
 };
 use tokio::time::{Duration, Instant};
 use wasmtime_wasi_http::{
@@ -23,6 +25,9 @@ const INTERNAL: &str = ".internal";
 
 /// How long a request may take that is made on nobody's behalf.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often in a row a guest may have nothing of its request's body ready before the body streams.
+const IDLE_TURNS: u32 = 4;
 
 static FORBIDDEN: LazyLock<ForbiddenHeaderFilter> =
     LazyLock::new(|| Arc::new(|name: &HeaderName| DEFAULT_FORBIDDEN_HEADERS.contains(name)));
@@ -126,7 +131,8 @@ impl WasiHttpHooks for Hooks {
         Box::new(async move {
             let sent = match edge {
                 Ok(edge) => {
-                    let mut request = request.map(from_wasi);
+                    let (head, body) = request.into_parts();
+                    let mut request = Request::from_parts(head, from_wasi(body).await);
                     if let Ok(trace) = HeaderValue::try_from(context.trace.to_string()) {
                         request.headers_mut().insert("traceparent", trace);
                     }
@@ -145,8 +151,33 @@ impl WasiHttpHooks for Hooks {
     }
 }
 
-fn from_wasi(body: WasiBody) -> Body {
-    if hyper::body::Body::is_end_stream(&body) { Body::empty() } else { Body::stream(body) }
+/// The body of a request: complete where the guest has it ready, so that the request can be sent again.
+///
+/// A guest of `wasi:http` 0.3 writes a body beside its call, even one without a single byte: it ends with a future of
+/// trailers. So a look at it as it comes tells nothing. But a guest that has everything needs only to be let on to hand it
+/// over, and that is a turn or two of its store. One that still has to wait for something itself, perhaps for the very
+/// answer to this request, brings nothing however often it is let on, and so must not be waited for: its body streams.
+async fn from_wasi(body: WasiBody) -> Body {
+    if hyper::body::Body::is_end_stream(&body) {
+        return Body::empty();
+    }
+    let mut gathering = Gathering::new(Body::stream(body));
+    let mut idle = 0;
+    poll_fn(|cx| {
+        idle = match gathering.poll(cx) {
+            Gathered::All | Gathered::Enough => return Poll::Ready(()),
+            Gathered::More => 0,
+            Gathered::Nothing => idle + 1,
+        };
+        if idle > IDLE_TURNS {
+            return Poll::Ready(());
+        }
+        // The guest's turn.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+    gathering.into_body()
 }
 
 /// How `wasi:http` says it.
@@ -164,6 +195,70 @@ fn error_of(fault: Fault) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+    use futures::{StreamExt, channel::mpsc};
+    use http_body_util::{BodyExt, StreamBody};
+    use hyper::body::Frame;
+
+    type Frames = mpsc::UnboundedSender<Result<Frame<Bytes>, Error>>;
+
+    /// A body that ends when its frames are dropped.
+    fn body() -> (Frames, WasiBody) {
+        let (frames, body) = mpsc::unbounded();
+        (frames, StreamBody::new(body.boxed()).boxed_unsync())
+    }
+
+    fn data(text: &'static str) -> Result<Frame<Bytes>, Error> {
+        Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+    }
+
+    /// Runs beside the one that waits for a body, a piece of it each turn.
+    async fn turns(frames: Frames, pieces: &[&'static str], idle: u32) {
+        for piece in pieces {
+            for _ in 0..idle {
+                tokio::task::yield_now().await;
+            }
+            frames.unbounded_send(data(piece)).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_the_guest_has_ready_is_complete() {
+        for (pieces, whole) in [(&[][..], ""), (&["one"], "one"), (&["one", " and ", "two"], "one and two")] {
+            for idle in 0..3 {
+                let (frames, body) = body();
+                let (body, ()) = tokio::join!(from_wasi(body), turns(frames, pieces, idle));
+                assert_eq!(body.to_complete().as_deref(), Some(whole.as_bytes()), "{idle}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_has_to_be_waited_for_streams_from_its_beginning() {
+        let (frames, body) = body();
+        frames.unbounded_send(data("one")).unwrap();
+        let body = from_wasi(body).await;
+        assert!(body.as_complete().is_none());
+        frames.unbounded_send(data(" and two")).unwrap();
+        drop(frames);
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "one and two");
+    }
+
+    #[tokio::test]
+    async fn a_large_body_streams() {
+        let (frames, body) = body();
+        const LARGE: &str = match std::str::from_utf8(&[b'x'; 40_000]) {
+            Ok(text) => text,
+            Err(_) => "",
+        };
+        for _ in 0..3 {
+            frames.unbounded_send(data(LARGE)).unwrap();
+        }
+        drop(frames);
+        let body = from_wasi(body).await;
+        assert!(body.as_complete().is_none());
+        assert_eq!(body.collect().await.unwrap().to_bytes().len(), 120_000);
+    }
 
     #[test]
     fn an_origin_is_scheme_host_and_port_whatever_the_path() {

@@ -2,6 +2,7 @@
 
 use super::{
     Body, CallContext,
+    body::{Gathered, Gathering},
     call::{Answer, Call, Receiver, Work},
     driver::{Drives, hand_out},
     exports::FunctionKey,
@@ -13,22 +14,9 @@ use crate::{
     policy::{Fault, FaultKind},
 };
 use arc_swap::ArcSwapOption;
-use bytes::{Bytes, BytesMut};
-use hyper::{
-    Request, Response,
-    body::{Body as _, Frame},
-};
-use std::{
-    collections::VecDeque,
-    future::poll_fn,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use hyper::{Request, Response};
+use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll};
 use wasmtime::component::Val;
-
-/// The largest response body that is put together before it is handed on; a larger one streams.
-const COMPLETE_BODY: usize = 64 << 10;
 
 /// A service in this process: a name, and the revision that calls go to now.
 pub struct Service {
@@ -144,38 +132,25 @@ impl Driving {
         if response.body().as_complete().is_some() || self.drives.is_empty() {
             return response;
         }
-        let (parts, mut body) = response.into_parts();
-        let mut taken = VecDeque::new();
-        let mut size = 0;
+        let (parts, body) = response.into_parts();
+        let mut gathering = Gathering::new(body);
         // All that comes without waiting: a body that has to be waited for is one that streams.
-        let ended = poll_fn(|cx| {
+        poll_fn(|cx| {
             loop {
                 // The guest goes on when there is room, and perhaps only waits for the end of the body to be taken.
                 let _ = self.drives.poll(cx);
-                let mut any = false;
-                while let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(cx) {
-                    let Some(frame) = frame else {
+                match gathering.poll(cx) {
+                    Gathered::More => {}
+                    Gathered::Nothing | Gathered::Enough => return Poll::Ready(()),
+                    Gathered::All => {
                         let _ = self.drives.poll(cx);
-                        return Poll::Ready(true);
-                    };
-                    let data = frame.as_ref().ok().and_then(Frame::data_ref).map(Bytes::len);
-                    taken.push_back(frame);
-                    size += data.unwrap_or(0);
-                    if data.is_none() || size > COMPLETE_BODY {
-                        return Poll::Ready(false);
+                        return Poll::Ready(());
                     }
-                    any = true;
-                }
-                if !any {
-                    return Poll::Ready(false);
                 }
             }
         })
         .await;
-        if ended {
-            return Response::from_parts(parts, Body::complete(concatenate(taken)));
-        }
-        Response::from_parts(parts, Body::stream(Begun { taken, rest: body }))
+        Response::from_parts(parts, gathering.into_body())
     }
 }
 
@@ -185,41 +160,5 @@ impl Drop for Driving {
     fn drop(&mut self) {
         self.answer.close();
         std::mem::take(&mut self.drives).detach();
-    }
-}
-
-fn concatenate(frames: VecDeque<Result<Frame<Bytes>, super::BodyError>>) -> Bytes {
-    let mut chunks = frames.into_iter().filter_map(|frame| frame.ok()?.into_data().ok());
-    let Some(first) = chunks.next() else { return Bytes::new() };
-    let Some(second) = chunks.next() else { return first };
-    let mut all = BytesMut::with_capacity(first.len() + second.len());
-    all.extend_from_slice(&first);
-    all.extend_from_slice(&second);
-    chunks.for_each(|chunk| all.extend_from_slice(&chunk));
-    all.freeze()
-}
-
-/// A body of which the beginning was taken out already.
-struct Begun {
-    taken: VecDeque<Result<Frame<Bytes>, super::BodyError>>,
-    rest: Body,
-}
-
-impl hyper::body::Body for Begun {
-    type Data = Bytes;
-    type Error = super::BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, super::BodyError>>> {
-        match self.taken.pop_front() {
-            Some(frame) => Poll::Ready(Some(frame)),
-            None => Pin::new(&mut self.rest).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.taken.is_empty() && self.rest.is_end_stream()
     }
 }

@@ -77,7 +77,8 @@ impl Revision {
         let mut linker = State::linker(engine.wasmtime()).map_err(wrong)?;
         let shape = Shape::of(component);
         for (interface, functions) in shape.neighbours() {
-            let callee = provider(&scope.name, interface, grants, shapes).map_err(RevisionError::Link)?;
+            let callee = provider(&scope.name, interface, grants, shapes);
+            let callee = callee.map_err(|(_, message)| RevisionError::Link(message))?;
             let edge = scope.edges.get(callee).ok_or_else(|| {
                 RevisionError::Link(format!("`services.{}.calls` does not name `{callee}`", scope.name))
             })?;

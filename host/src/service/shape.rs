@@ -31,8 +31,21 @@ pub struct Shape {
 pub struct Misfit {
     /// The service that can't run as it is.
     pub service: String,
+    /// The part of its manifest that says otherwise.
+    pub concern: Concern,
     /// What is wrong, what was expected, and what to do.
     pub message: String,
+}
+
+/// What of a service's manifest does not agree with the components.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concern {
+    /// Which component it has.
+    Component,
+    /// Whom it may call.
+    Calls,
+    /// What is delivered to it.
+    Subscribes,
 }
 
 /// What a manifest grants a service, as far as components must agree with it.
@@ -46,6 +59,14 @@ pub struct Grants {
     pub subscribes: bool,
     /// Whether HTTP requests come to it: by a route, an aggregate, or a neighbour that may call it.
     pub routed: bool,
+}
+
+// === impl Misfit ===
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "service `{}` {}", self.service, self.message)
+    }
 }
 
 // === impl Shape ===
@@ -113,7 +134,7 @@ pub fn provider<'a>(
     interface: &str,
     grants: &Grants,
     shapes: &'a BTreeMap<String, Arc<Shape>>,
-) -> Result<&'a str, String> {
+) -> Result<&'a str, (Concern, String)> {
     let all: Vec<&str> = shapes
         .iter()
         .filter(|(name, shape)| *name != service && shape.exports.contains_key(interface))
@@ -123,17 +144,24 @@ pub fn provider<'a>(
     match (granted.as_slice(), all.as_slice()) {
         ([one], _) => Ok(one),
         ([], []) => {
-            Err(format!("imports `{interface}`, which neither the host nor any service of the manifest offers"))
+            let nobody = "which neither the host nor any service of the manifest offers";
+            Err((Concern::Component, format!("imports `{interface}`, {nobody}")))
         }
-        ([], all) => Err(format!(
-            "imports `{interface}`, which {} exports, but `services.{service}.calls` does not name {}",
-            listed(all),
-            if all.len() == 1 { "it" } else { "one of them" }
-        )),
-        (several, _) => Err(format!(
-            "imports `{interface}`, and {} all export it: leave one of them in `services.{service}.calls`",
-            listed(several)
-        )),
+        ([], all) => {
+            let which = if all.len() == 1 { "it" } else { "one of them" };
+            let message = format!(
+                "imports `{interface}`, which {} exports, but `services.{service}.calls` does not name {which}",
+                listed(all)
+            );
+            Err((Concern::Calls, message))
+        }
+        (several, _) => {
+            let message = format!(
+                "imports `{interface}`, and {} all export it: leave one of them in `services.{service}.calls`",
+                listed(several)
+            );
+            Err((Concern::Calls, message))
+        }
     }
 }
 
@@ -147,30 +175,33 @@ pub fn misfits(shapes: &BTreeMap<String, Arc<Shape>>, grants: &BTreeMap<String, 
     let none = Grants::default();
     for (service, shape) in shapes {
         let grants = grants.get(service).unwrap_or(&none);
-        let mut say = |message: String| found.push(Misfit { service: service.clone(), message });
+        let mut say =
+            |concern: Concern, message: String| found.push(Misfit { service: service.clone(), concern, message });
         if grants.routed && shape.http.is_none() {
-            say("is called by HTTP, but its component exports neither `wasi:http/handler@0.3.0` nor \
-                 `wasi:http/incoming-handler@0.2.x`"
-                .into());
+            let neither = "neither `wasi:http/handler@0.3.0` nor `wasi:http/incoming-handler@0.2.x`";
+            say(Concern::Component, format!("is called by HTTP, but its component exports {neither}"));
         }
         if grants.subscribes && !shape.handles_events() {
-            say(format!("subscribes to topics, but its component does not export `{MESSAGE_HANDLER}`"));
+            let message = format!("subscribes to topics, but its component does not export `{MESSAGE_HANDLER}`");
+            say(Concern::Subscribes, message);
         }
         let wants_sql = shape.imports.keys().any(|name| name.starts_with("wharf:store/sql@"));
         if wants_sql && !grants.database {
-            say(format!(
+            let message = format!(
                 "imports `wharf:store/sql`: grant it a database with `database = true` in [services.{service}]"
-            ));
+            );
+            say(Concern::Component, message);
         }
         if shape.has_migrations() && !grants.database {
-            say(format!("has migrations but no database: set `database = true` in [services.{service}]"));
+            let message = format!("has migrations but no database: set `database = true` in [services.{service}]");
+            say(Concern::Component, message);
         }
         for (interface, functions) in shape.neighbours() {
             match provider(service, interface, grants, shapes) {
-                Err(message) => say(message),
+                Err((concern, message)) => say(concern, message),
                 Ok(callee) => {
                     for message in mismatches(interface, functions, callee, &shapes[callee].exports[interface]) {
-                        say(message);
+                        say(Concern::Component, message);
                     }
                 }
             }

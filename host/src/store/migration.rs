@@ -93,6 +93,22 @@ pub enum MigrateError {
         /// When it had been applied (UTC).
         applied_at: String,
     },
+    /// The database was made by migrations of other names and other SQL.
+    #[error(
+        "migration {version} is `{name}`, but the one that was applied to this database on {applied_at} is `{applied}`; \
+         deploy the component that the database belongs to, or, if it is the same one with its migrations rewritten, \
+         put them back as they were"
+    )]
+    Foreign {
+        /// Its version.
+        version: u32,
+        /// Its name.
+        name: String,
+        /// The name of the one that was applied.
+        applied: String,
+        /// When that was (UTC).
+        applied_at: String,
+    },
     /// A statement failed; the whole migration was undone.
     #[error("migration {version} (`{name}`) failed at its statement {statement}: {}", words(.source_error))]
     Failed {
@@ -131,14 +147,19 @@ pub(super) fn apply(session: &Session, migrations: &[Migration], settings: &Sett
     let recorded = |error: rusqlite::Error| MigrateError::Record(session.explain(&error));
     let known = session.as_host(read_record).map_err(recorded)?;
     let (database, component) = (count(known.len()), count(migrations.len()));
-    if database > component {
-        return Err(MigrateError::Newer { database, component });
-    }
-    for (migration, (sha256, applied_at)) in migrations.iter().zip(known) {
+    // First whether they are the same at all: only then it means something that there are fewer or more of them.
+    for (migration, Recorded { name: applied, sha256, applied_at }) in migrations.iter().zip(known) {
         if digest(&migration.sql) != sha256 {
             let Migration { version, name, .. } = migration.clone();
-            return Err(MigrateError::Changed { version, name, applied_at });
+            return Err(if name == applied {
+                MigrateError::Changed { version, name, applied_at }
+            } else {
+                MigrateError::Foreign { version, name, applied, applied_at }
+            });
         }
+    }
+    if database > component {
+        return Err(MigrateError::Newer { database, component });
     }
     let new = &migrations[database as usize..];
     if !new.is_empty() {
@@ -175,10 +196,17 @@ fn check_order(migrations: &[Migration], limit: usize) -> Result<(), MigrateErro
     Ok(())
 }
 
-fn read_record(connection: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
+/// A migration that was applied.
+struct Recorded {
+    name: String,
+    sha256: String,
+    applied_at: String,
+}
+
+fn read_record(connection: &Connection) -> rusqlite::Result<Vec<Recorded>> {
     connection
-        .prepare("SELECT sha256, applied_at FROM _wharf_migrations ORDER BY version")?
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .prepare("SELECT name, sha256, applied_at FROM _wharf_migrations ORDER BY version")?
+        .query_map([], |row| Ok(Recorded { name: row.get(0)?, sha256: row.get(1)?, applied_at: row.get(2)? }))?
         .collect()
 }
 

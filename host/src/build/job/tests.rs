@@ -182,5 +182,55 @@ fn sources_that_are_no_crate_are_refused_with_advice() {
     let error = sources.error(sources.job("money"));
     assert!(error.contains("crate `money` makes no component") && error.contains("crate-type = [\"cdylib\"]"));
     let error = sources.error(sources.job("nowhere"));
-    assert!(error.starts_with("service `nowhere`: source ") && error.contains("No such file"), "{error}");
+    assert!(error.starts_with("service `nowhere`: the source folder ") && error.contains("No such file"), "{error}");
+}
+
+/// Asks again and again until there is an answer.
+fn eventually<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..4000 {
+        if let Some(answer) = answer() {
+            return answer;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    panic!("did not come about: {what}")
+}
+
+/// The processes that a script has written into a file, once there are `count`.
+fn pids(path: &Path, count: usize) -> Vec<u32> {
+    eventually("the build has started", || {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let pids: Vec<_> = text.lines().filter_map(|line| line.parse().ok()).collect();
+        (pids.len() == count && text.ends_with('\n')).then_some(pids)
+    })
+}
+
+/// Whether a process runs; one that has ended and that nobody has reaped does not.
+fn runs(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'))
+}
+
+#[test]
+fn a_build_that_is_ended_leaves_nothing_running() {
+    // The second one does not go when it is asked to, and neither does what it has started.
+    for ignore in ["", "trap '' TERM;"] {
+        let sources = Sources::new().file("js/app.js", "x");
+        let started = sources.root.path().join("started");
+        let command = format!("{ignore} sleep 1000 & echo $$ >>{0}; echo $! >>{0}; wait", started.display());
+        let job = BuildJob { command: Some(command), artifact: Some("app.wasm".into()), ..sources.job("js") };
+        let error = std::thread::scope(|scope| {
+            let build = scope.spawn(|| sources.error(job));
+            let pids = pids(&started, 2);
+            assert!(pids.iter().all(|pid| runs(*pid)));
+            sources.toolchain.programs().end();
+            // They are signalled; when the kernel gets to it is its own affair.
+            eventually("nothing runs", || (!pids.iter().any(|pid| runs(*pid))).then_some(()));
+            build.join().expect("the build has ended")
+        });
+        assert!(error.contains("failed (signal: "), "{error}");
+        // And nothing more is begun.
+        let job = BuildJob { command: Some("true".into()), artifact: Some("app.js".into()), ..sources.job("js") };
+        assert!(sources.error(job).contains("the build was ended"));
+    }
 }

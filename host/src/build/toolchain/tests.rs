@@ -55,7 +55,8 @@ impl Machine {
         let environment = Environment::scrubbed(vars.chain([("PATH".into(), self.path().into())]));
         let mut lines = Vec::new();
         let cache = self.path().join("cache");
-        let found = Toolchain::discover_in(environment, self.path(), &cache, &mut |line| lines.push(line.to_owned()));
+        let mut progress = |line: &str| lines.push(line.to_owned());
+        let found = Toolchain::discover_in(environment, self.path(), &cache, &Programs::default(), &mut progress);
         (found, lines)
     }
 }

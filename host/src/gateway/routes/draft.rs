@@ -3,21 +3,17 @@
 use super::{
     Aggregate, AggregatePart, AggregateRoute, Node, Part, Route, RouteDeadline, RouteError, ServiceRoute, Target,
 };
-use crate::gateway::{aggregate, template::Template};
+use crate::{gateway::aggregate, manifest::PathPattern};
 use http::{HeaderValue, Method};
 use matchit::InsertError;
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
-/// matchit's refusal, in words for whoever wrote the pattern.
+/// matchit's refusal, in words for whoever wrote the pattern. What else but a conflict it could refuse is no pattern.
 pub(super) fn insert_error(path: String, error: InsertError) -> RouteError {
-    let reason = match error {
-        InsertError::Conflict { with } => return RouteError::Conflict { path, with },
-        InsertError::InvalidParamSegment => "only one {name} can stand in a segment",
-        InsertError::InvalidParam => "a { needs a name and a }; write {{ or }} for a brace that is meant",
-        InsertError::InvalidCatchAll => "{*name} can stand only at the end",
-        _ => "it is not a path pattern",
-    };
-    RouteError::InvalidPath { path, reason }
+    match error {
+        InsertError::Conflict { with } => RouteError::Conflict { path, with },
+        other => RouteError::InvalidPath { path, reason: other.to_string() },
+    }
 }
 
 // === impl Drafts ===
@@ -29,29 +25,31 @@ pub(super) struct Drafts(pub(super) Vec<Draft>);
 /// The node of one pattern.
 pub(super) struct Draft {
     pub(super) pattern: Arc<str>,
+    pub(super) has_rest: bool,
     by_method: Vec<(Method, Target)>,
     any: Option<Target>,
 }
 
 impl Drafts {
-    fn draft(&mut self, path: &str) -> Result<&mut Draft, RouteError> {
-        if !path.starts_with('/') {
-            return Err(RouteError::InvalidPath { path: path.to_owned(), reason: "must begin with /" });
-        }
-        let at = self.0.iter().position(|draft| &*draft.pattern == path).unwrap_or_else(|| {
-            self.0.push(Draft { pattern: path.into(), by_method: Vec::new(), any: None });
+    fn draft(&mut self, path: &PathPattern) -> &mut Draft {
+        let at = self.0.iter().position(|draft| &*draft.pattern == path.as_str()).unwrap_or_else(|| {
+            let (pattern, has_rest) = (path.as_str().into(), path.has_rest());
+            self.0.push(Draft { pattern, has_rest, by_method: Vec::new(), any: None });
             self.0.len() - 1
         });
-        Ok(&mut self.0[at])
+        &mut self.0[at]
     }
 
     pub(super) fn add_route(&mut self, route: Route) -> Result<(), RouteError> {
+        let path = route.path.to_string();
         let strip = match &route.strip_prefix {
             None => 0,
-            Some(prefix) => stripped(&route.path, prefix)
-                .ok_or_else(|| RouteError::StripPrefix { path: route.path.clone(), prefix: prefix.clone() })?,
+            Some(prefix) => {
+                let stripped = route.path.strip(prefix);
+                stripped.map_err(|_| RouteError::StripPrefix { path: path.clone(), prefix: prefix.clone() })?
+            }
         };
-        let draft = self.draft(&route.path)?;
+        let draft = self.draft(&route.path);
         let service = Arc::new(ServiceRoute {
             pattern: draft.pattern.clone(),
             service: route.service,
@@ -62,7 +60,7 @@ impl Drafts {
         });
         if route.methods.is_empty() {
             if draft.any.replace(Target::Service(service)).is_some() {
-                return Err(RouteError::Duplicate { path: route.path, method: "every method".into() });
+                return Err(RouteError::Duplicate { path, method: "every method".into() });
             }
             return Ok(());
         }
@@ -70,8 +68,8 @@ impl Drafts {
     }
 
     pub(super) fn add_aggregate(&mut self, aggregate: Aggregate) -> Result<(), RouteError> {
-        let captured = captures(&aggregate.path);
-        let wrong = |reason: String| RouteError::Parts { path: aggregate.path.clone(), reason };
+        let path = || aggregate.path.to_string();
+        let wrong = |reason: String| RouteError::Parts { path: path(), reason };
         if aggregate.parts.is_empty() {
             return Err(wrong("it has no parts".into()));
         }
@@ -84,17 +82,16 @@ impl Drafts {
             if !names.insert(part.name.clone()) {
                 return Err(wrong(format!("the part {:?} is there twice", part.name)));
             }
-            let template = Template::parse(&part.path, &captured).map_err(|error| RouteError::Template {
-                path: aggregate.path.clone(),
-                part: part.name.clone(),
-                template: part.path.clone(),
-                error,
-            })?;
-            let Part { name, service, upstream, path: _, deadline: limit, optional } = part;
+            let captured = aggregate.path.params();
+            if let Some(param) = part.path.params().find(|name| !captured.iter().any(|known| known == name)) {
+                let param = param.to_owned();
+                return Err(RouteError::UnknownParam { path: path(), part: part.name, param });
+            }
+            let Part { name, service, upstream, path: template, deadline: limit, optional } = part;
             let deadline = deadline(limit, format_args!("the part {name} of {}", aggregate.path));
             parts.push(AggregatePart { name, service, upstream, template, deadline, optional });
         }
-        let draft = self.draft(&aggregate.path)?;
+        let draft = self.draft(&aggregate.path);
         let pattern = draft.pattern.clone();
         draft.add(Method::GET, Target::Aggregate(Arc::new(AggregateRoute { pattern, parts })))
     }
@@ -124,20 +121,4 @@ impl Draft {
 
 fn deadline(limit: Option<Duration>, of: fmt::Arguments<'_>) -> Option<RouteDeadline> {
     limit.map(|limit| RouteDeadline { limit, of: of.to_string().into() })
-}
-
-/// How many bytes of a matching path `prefix` takes away.
-fn stripped(path: &str, prefix: &str) -> Option<usize> {
-    let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
-    let rest = path.strip_prefix(prefix)?;
-    let literal = !prefix.contains(['{', '}']);
-    let whole = rest.is_empty() || rest.starts_with('/');
-    (literal && whole && (prefix.is_empty() || prefix.starts_with('/'))).then_some(prefix.len())
-}
-
-/// The names that a pattern captures. A pattern with unmatched braces gives some; matchit refuses it later.
-fn captures(pattern: &str) -> Vec<String> {
-    let plain = pattern.replace("{{", "").replace("}}", "");
-    let holes = plain.split('{').skip(1).filter_map(|hole| hole.split_once('}'));
-    holes.map(|(name, _)| name.trim_start_matches('*').to_owned()).collect()
 }

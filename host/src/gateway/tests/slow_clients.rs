@@ -5,8 +5,10 @@ use futures::{StreamExt, stream};
 use http::Response;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
+use std::sync::Arc;
 use tokio::{
     io::AsyncWriteExt,
+    sync::Notify,
     time::{Duration, Instant, interval},
 };
 
@@ -150,13 +152,33 @@ async fn who_reads_slowly_gets_everything() {
 
 #[tokio::test]
 async fn a_call_may_take_longer_than_any_timeout_of_the_client() {
-    let slow = service(|_, _| async {
-        tokio::time::sleep(SHORT * 4).await;
-        Ok(json(200, "late"))
+    let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (begins, goes) = (begun.clone(), go.clone());
+    let slow = service(move |_, _| {
+        let (begins, goes) = (begins.clone(), goes.clone());
+        async move {
+            begins.notify_one();
+            goes.notified().await;
+            Ok(json(200, "late"))
+        }
     });
     let all = short(|c| (c.header_timeout, c.body_timeout, c.idle_timeout) = (SHORT, SHORT, SHORT));
-    let server = Server::with(all, routes([route("/slow", slow)]));
-    assert_eq!(server.get("/slow").await.text(), "late");
+    let (takes, _seen) = witness();
+    let server =
+        Server::with(all, routes([route("/slow", slow), route("/a", answers(200, "ok")), route("/takes", takes)]));
+    let mut patient = server.connect().await;
+    patient.send("GET /slow HTTP/1.1\r\nhost: shop\r\n\r\n").await;
+    soon(begun.notified()).await;
+    // Each of the timeouts ends another connection that begins only now, so the call has lasted longer than any.
+    let silent = server.connect().await;
+    let mut idle = server.connect().await;
+    idle.send("GET /a HTTP/1.1\r\nhost: shop\r\n\r\n").await;
+    assert_eq!(idle.answer().await.status, 200);
+    let mut unfinished = server.connect().await;
+    unfinished.send("POST /takes HTTP/1.1\r\nhost: shop\r\ncontent-length: 9\r\n\r\nhalf").await;
+    tokio::join!(silent.rest(), idle.rest(), unfinished.rest());
+    go.notify_one();
+    assert_eq!(patient.answer().await.text(), "late");
 }
 
 #[tokio::test]

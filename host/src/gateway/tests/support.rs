@@ -102,7 +102,7 @@ pub fn witness() -> (Arc<dyn Upstream>, mpsc::UnboundedReceiver<Seen>) {
 
 pub fn route(path: &str, upstream: Arc<dyn Upstream>) -> Route {
     Route {
-        path: path.to_owned(),
+        path: path.parse().unwrap(),
         methods: Vec::new(),
         service: "test".into(),
         upstream,
@@ -117,7 +117,7 @@ pub fn part(name: &str, path: &str, upstream: Arc<dyn Upstream>) -> Part {
         name: name.to_owned(),
         service: name.into(),
         upstream,
-        path: path.to_owned(),
+        path: path.parse().unwrap(),
         deadline: None,
         optional: false,
     }
@@ -133,7 +133,7 @@ pub fn routes(list: impl IntoIterator<Item = Route>) -> RoutesBuilder {
 
 pub fn aggregate(path: &str, parts: Vec<Part>) -> RoutesBuilder {
     let mut builder = Routes::builder();
-    builder.aggregate(Aggregate { path: path.to_owned(), parts });
+    builder.aggregate(Aggregate { path: path.parse().unwrap(), parts });
     builder
 }
 

@@ -60,6 +60,25 @@ async fn an_applied_migration_must_not_change() {
 }
 
 #[tokio::test]
+async fn the_migrations_of_another_service_are_told_as_such() {
+    let scratch = Scratch::new();
+    let database = scratch.database().await;
+    database.migrate(&steps()).await.unwrap();
+    // Also where there are fewer of them: that the component is an older one would be the wrong thing to say.
+    let foreign = [Migration { version: 1, name: "create users".into(), sql: "CREATE TABLE users (id)".into() }];
+    let error = database.migrate(&foreign).await.unwrap_err();
+    let MigrateError::Foreign { version: 1, name, applied, .. } = &error else { panic!("{error}") };
+    assert_eq!((name.as_str(), applied.as_str()), ("create users", "step 1"));
+    assert!(
+        error
+            .to_string()
+            .starts_with("migration 1 is `create users`, but the one that was applied to this database on 2"),
+        "{error}"
+    );
+    assert_eq!(one(&database, "SELECT count(*) FROM _wharf_migrations").await, Value::Integer(3));
+}
+
+#[tokio::test]
 async fn a_newer_database_is_not_touched() {
     let scratch = Scratch::new();
     let database = scratch.database().await;

@@ -1,0 +1,95 @@
+//! What several files of tests begin with.
+
+use crate::{Answer, Connection, Failed, Host, Origin, eventually};
+use tokio::task::JoinHandle;
+
+/// One service, `hello`, that answers everything with "Hello, world!".
+pub const HELLO: &str = r#"
+[services.hello]
+component = "<hello-p3>"
+[[gateway.routes]]
+path = "/{*rest}"
+service = "hello"
+"#;
+
+/// One service, `caller`, that gets everything, and asks `origin` when it is told to. `more` may begin with more keys of
+/// the service.
+pub fn caller(origin: &Origin, more: &str) -> String {
+    format!(
+        r#"
+[services.caller]
+component = "<caller>"
+outbound = ["http://{}"]
+{more}
+
+[[gateway.routes]]
+path = "/{{*rest}}"
+service = "caller"
+"#,
+        origin.address(),
+    )
+}
+
+/// A `GET` under way.
+#[derive(Debug)]
+pub struct Asking(JoinHandle<Result<Answer, Failed>>);
+
+// === impl Host ===
+
+impl Host {
+    /// Begins to `GET` a path over a connection of its own.
+    pub fn ask(&self, path: &str) -> Asking {
+        let (address, path) = (self.address(), path.to_owned());
+        Asking(tokio::spawn(async move { Connection::open(address).await?.get(&path).await }))
+    }
+
+    /// Asks for a path many times at once; every request is answered.
+    pub async fn at_once(&self, path: &str, times: usize) -> Vec<Answer> {
+        let asking: Vec<_> = (0..times).map(|_| self.ask(path)).collect();
+        let mut answers = Vec::with_capacity(times);
+        for asking in asking {
+            answers.push(asking.answer().await);
+        }
+        answers
+    }
+
+    /// Begins to ask [`caller`] for what `origin` holds back until it lets go, and comes back when the origin is asked.
+    pub async fn hold(&self, origin: &Origin) -> Asking {
+        let before = origin.asked();
+        let asking = self.ask(&held(origin));
+        eventually("the origin is asked", async || if origin.asked() == before + 1 { Ok(()) } else { Err(()) }).await;
+        asking
+    }
+}
+
+/// The path at [`caller`] that asks `origin` for what it holds back.
+pub fn held(origin: &Origin) -> String {
+    format!("/outbound?origin={}&path=/held", origin.address())
+}
+
+// === impl Asking ===
+
+impl Asking {
+    /// Whether there is no answer yet.
+    pub fn is_under_way(&self) -> bool {
+        !self.0.is_finished()
+    }
+
+    /// The answer.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    pub async fn answer(self) -> Answer {
+        self.try_answer().await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The answer.
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks before it is whole.
+    pub async fn try_answer(self) -> Result<Answer, Failed> {
+        self.0.await.expect("it does not panic")
+    }
+}
