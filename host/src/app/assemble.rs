@@ -1,7 +1,7 @@
 //! From a manifest to a running application: builds the parts in the order in which they need each other.
 
 use super::{
-    App, Ready,
+    App, Edges, Ready,
     admin::{Admin, AdminAddress, AdminError, Token},
     lock::DataLock,
 };
@@ -17,10 +17,11 @@ use crate::{
     store::{Database, OpenError, Settings},
     telemetry::{AccessLog, TraceContext},
 };
+use arc_swap::ArcSwap;
 use futures::future::{BoxFuture, try_join_all};
 use hyper::{Request, Response};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -130,26 +131,24 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
 
     let services: BTreeMap<String, Arc<Service>> =
         manifest.services.keys().map(|name| (name.clone(), Service::new(name.as_str()))).collect();
-    let mut edges: HashMap<(String, String), Arc<Edge>> = HashMap::new();
+    let mut edges = Edges::new();
     for edge in manifest.edges() {
         // Those that end at an origin outside are made with the service's grants, below.
         let Some(service) = services.get(&edge.callee) else { continue };
         let policy = manifest.edge_policy(&edge.caller, &edge.callee).clone();
         let endpoint = Endpoint::Service(service.clone());
         let built = Edge::new(edge.caller.as_str(), &edge.callee, policy, endpoint);
-        edges.insert((edge.caller, edge.callee), built);
+        edges.insert(edge, built);
     }
-    let mut all: Vec<_> = edges.values().cloned().collect();
 
     let databases = databases(&manifest).await?;
     let bus = Bus::start(bus_config(&manifest)?, subscriptions(&manifest, &edges)).await?;
     let client = HttpClient::new();
     let mut members = BTreeMap::new();
     for (name, service) in &manifest.services {
-        let outbound = outbound(&manifest, name, service, &client);
-        all.extend(outbound.edges().cloned());
+        let outbound = outbound(&manifest, name, service, &client, &mut edges);
         let neighbours = service.calls.iter().filter_map(|callee| {
-            let edge = edges.get(&(name.clone(), callee.value.clone()))?;
+            let edge = edges.get(&manifest::Edge::new(name, &callee.value))?;
             Some((callee.value.clone(), edge.clone()))
         });
         let scope = Arc::new(Scope {
@@ -167,11 +166,11 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
     rollout.start(loaded).await.map_err(|error| deploy_error_at(&manifest, error))?;
 
     listener.routes().replace(routes(&manifest, &edges)?);
-    all.sort_by(|a, b| a.name().cmp(b.name()));
     let app = Arc::new(App {
-        manifest,
+        manifest: ArcSwap::from_pointee(manifest),
         rollout,
-        edges: all,
+        edges,
+        routes: listener.routes(),
         bus,
         databases: databases.into_values().collect(),
         address,
@@ -263,12 +262,20 @@ fn configuration(manifest: &Manifest, service: &manifest::Service) -> Result<BTr
     Ok(all)
 }
 
-fn outbound(manifest: &Manifest, name: &str, service: &manifest::Service, client: &HttpClient) -> Outbound {
+fn outbound(
+    manifest: &Manifest,
+    name: &str,
+    service: &manifest::Service,
+    client: &HttpClient,
+    edges: &mut Edges,
+) -> Outbound {
     let mut outbound = Outbound::default();
     for origin in &service.outbound {
         let (text, uri) = (origin.to_string(), origin.to_uri());
         let endpoint = Endpoint::External(Box::new(External::new(uri.clone(), client.clone())));
-        outbound.allow(&uri, Edge::new(name, &text, manifest.edge_policy(name, &text).clone(), endpoint));
+        let edge = Edge::new(name, &text, manifest.edge_policy(name, &text).clone(), endpoint);
+        outbound.allow(&uri, edge.clone());
+        edges.insert(manifest::Edge::new(name, text), edge);
     }
     outbound
 }
@@ -306,10 +313,10 @@ fn host_id(manifest: &Manifest) -> Result<String, ManifestErrors> {
     }
 }
 
-fn subscriptions(manifest: &Manifest, edges: &HashMap<(String, String), Arc<Edge>>) -> Vec<Subscription> {
+fn subscriptions(manifest: &Manifest, edges: &Edges) -> Vec<Subscription> {
     let mut all = Vec::new();
     for (name, service) in &manifest.services {
-        let Some(edge) = edges.get(&(EVENTS.to_string(), name.clone())) else { continue };
+        let Some(edge) = edges.get(&manifest::Edge::new(EVENTS, name)) else { continue };
         for topic in &service.subscribes {
             let subscriber = Arc::new(OverEdge(edge.clone()));
             all.push(Subscription::new(topic.value.as_str(), name.as_str(), subscriber));
@@ -332,10 +339,10 @@ fn gateway_config(manifest: &Manifest) -> GatewayConfig {
     }
 }
 
-fn routes(manifest: &Manifest, edges: &HashMap<(String, String), Arc<Edge>>) -> Result<Routes, RouteError> {
+pub(super) fn routes(manifest: &Manifest, edges: &Edges) -> Result<Routes, RouteError> {
     let upstream = |service: &str| -> Arc<dyn Upstream> {
         // The manifest's own check made sure that each route leads to a service, and so to an edge.
-        Arc::new(OverEdge(edges[&(GATEWAY.to_string(), service.to_string())].clone()))
+        Arc::new(OverEdge(edges[&manifest::Edge::new(GATEWAY, service)].clone()))
     };
     let mut builder = Routes::builder();
     for route in &manifest.gateway.routes {

@@ -60,11 +60,6 @@ impl Outbound {
     fn get(&self, uri: &Uri) -> Option<&Arc<Edge>> {
         self.origins.get(&origin_of(uri)?)
     }
-
-    /// All edges to origins outside.
-    pub fn edges(&self) -> impl Iterator<Item = &Arc<Edge>> {
-        self.origins.values()
-    }
 }
 
 /// `scheme://host:port`, with the scheme's own port where none is given (RFC 6454, section 4).
