@@ -68,7 +68,9 @@ impl App {
             self.routes.replace(routes);
         }
         self.manifest.store(Arc::new(new));
-        tracing::info!(edges = ?reloaded.edges, routes = reloaded.routes, "manifest reloaded");
+        if reloaded != Reloaded::default() {
+            tracing::info!(edges = ?reloaded.edges, routes = reloaded.routes, "manifest reloaded");
+        }
         Ok(reloaded)
     }
 }

@@ -5,7 +5,7 @@
 //! renaming, which a watch on the old file would not see.
 //!
 //! What changes between its loading and the beginning of the watch would be missed, so then each file is compared once
-//! with what was loaded from it.
+//! with what was loaded from it, and the manifest read once more.
 
 use super::{App, Components};
 use crate::engine::CodeCache;
@@ -67,6 +67,7 @@ async fn run(app: Arc<App>, components: Components, loaded: HashMap<String, Stri
     }
     let files = Arc::new(files);
     let mut pending = changed_since(files.clone(), loaded).await;
+    pending.insert(manifest.clone());
     loop {
         let next = if pending.is_empty() {
             changed.recv().await.map(Some)
