@@ -16,7 +16,7 @@ use wharf::{
     engine::{Engine, Limits},
     events::{Bus, BusConfig, BusKind},
     outbound::Outbound,
-    policy::Policy,
+    policy::{Deadline, Policy},
     service::{
         Body, CallContext, Edge, Endpoint, FunctionKey, Grants, InstanceSettings, Revision, RevisionInfo, Scope,
         Service, Shape, Tape,
@@ -140,7 +140,7 @@ fn edge(caller: &str, callee: &Arc<Service>) -> Arc<Edge> {
 fn context() -> CallContext {
     CallContext {
         caller: "bench".into(),
-        deadline: Instant::now() + Duration::from_secs(3),
+        deadline: Deadline { at: Instant::now() + Duration::from_secs(3), of: "bench".into() },
         trace: TraceContext::root(),
     }
 }

@@ -6,40 +6,74 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::{hint::black_box, sync::Arc, time::Duration};
 use tokio::{runtime, time::Instant};
-use wharf::policy::{Breaker, BreakerPolicy, BulkheadPolicy, Fault, FaultKind, Guard, Jitter, Policy, RetryPolicy};
+use wharf::policy::{
+    Answer, Breaker, BreakerParams, BreakerPolicy, Deadline, Ended, Failure, FailureParams, FailurePolicy, FaultKind,
+    Guard, Jitter, Outcome, Policy, PolicyParams, Repeat, RetryPolicy, WindowSize,
+};
 
 const CALLS_PER_TASK: u64 = 1_000;
 
-fn guard() -> Arc<Guard> {
-    Arc::new(Guard::new("order -> user", Policy::default()))
+const FAILED: Outcome = Outcome::failed(Failure::Fault(FaultKind::Trapped));
+
+fn guard(policy: Policy) -> Arc<Guard> {
+    Arc::new(Guard::new("order -> user", policy))
+}
+
+/// Everything that there is, on: deadline, bulkhead, breaker with both rates over a window, budget, slowness.
+fn whole(window: WindowSize) -> Policy {
+    let breaker = BreakerParams { failure_rate: Some(50), slow_rate: Some(50), window, ..BreakerParams::default() };
+    let failure = FailureParams { slow: Some(Duration::from_secs(1)), ..FailureParams::default() };
+    Policy::try_new(PolicyParams {
+        breaker: Some(BreakerPolicy::try_new(breaker).expect("a valid policy")),
+        failure: FailurePolicy::try_new(failure).expect("a valid policy"),
+        ..PolicyParams::default()
+    })
+    .expect("a valid policy")
+}
+
+/// One with little: no retry, no breaker, no bulkhead.
+fn bare() -> PolicyParams {
+    PolicyParams { retry: RetryPolicy::never(), breaker: None, bulkhead: None, ..PolicyParams::default() }
+}
+
+fn policies() -> [(&'static str, Policy); 3] {
+    [
+        ("default", Policy::default()),
+        ("whole, over calls", whole(WindowSize::Calls(100))),
+        ("whole, over time", whole(WindowSize::Time(Duration::from_secs(10)))),
+    ]
+}
+
+fn in_an_hour() -> Deadline {
+    Deadline { at: Instant::now() + Duration::from_secs(3600), of: "bench".into() }
 }
 
 fn rt(threads: usize) -> runtime::Runtime {
     runtime::Builder::new_multi_thread().worker_threads(threads).enable_time().build().expect("a runtime")
 }
 
-async fn ready(guard: &Guard, deadline: Instant) {
-    let answer = guard.run(deadline, false, |attempt| async move { Ok(black_box(attempt.number)) }).await;
-    black_box(answer.is_ok());
+async fn ready(guard: &Guard, deadline: &Deadline) {
+    let attempt = |attempt: wharf::policy::Attempt| async move { Ok(Answer::of(black_box(attempt.number))) };
+    black_box(guard.run(deadline, Repeat::Always, attempt).await.is_ok());
 }
 
-async fn pending(guard: &Guard, deadline: Instant) {
-    let answer = guard.run(deadline, false, |attempt| async move {
+async fn pending(guard: &Guard, deadline: &Deadline) {
+    let answer = guard.run(deadline, Repeat::Always, |attempt| async move {
         tokio::task::yield_now().await;
-        Ok(black_box(attempt.number))
+        Ok(Answer::of(black_box(attempt.number)))
     });
     black_box(answer.await.is_ok());
 }
 
 /// `tasks` tasks make [`CALLS_PER_TASK`] calls each on one edge.
 async fn contend(guard: &Arc<Guard>, tasks: u64, is_ready: bool) {
-    let deadline = Instant::now() + Duration::from_secs(3600);
-    let calls = |guard: Arc<Guard>| async move {
+    let deadline = in_an_hour();
+    let calls = |guard: Arc<Guard>, deadline: Deadline| async move {
         for _ in 0..CALLS_PER_TASK {
-            if is_ready { ready(&guard, deadline).await } else { pending(&guard, deadline).await }
+            if is_ready { ready(&guard, &deadline).await } else { pending(&guard, &deadline).await }
         }
     };
-    let tasks: Vec<_> = (0..tasks).map(|_| tokio::spawn(calls(Arc::clone(guard)))).collect();
+    let tasks: Vec<_> = (0..tasks).map(|_| tokio::spawn(calls(Arc::clone(guard), deadline.clone()))).collect();
     for task in tasks {
         task.await.expect("the task ends");
     }
@@ -47,71 +81,71 @@ async fn contend(guard: &Arc<Guard>, tasks: u64, is_ready: bool) {
 
 fn closed_edge(c: &mut Criterion) {
     let runtime = rt(1);
-    let deadline = runtime.block_on(async { Instant::now() + Duration::from_secs(3600) });
+    let deadline = runtime.block_on(async { in_an_hour() });
     let mut group = c.benchmark_group("guard");
-    let whole = guard();
-    group.bench_function("ready", |b| b.to_async(&runtime).iter(|| ready(&whole, deadline)));
-    group.bench_function("pending", |b| b.to_async(&runtime).iter(|| pending(&whole, deadline)));
-    group.bench_function("pending without guard", |b| b.to_async(&runtime).iter(tokio::task::yield_now));
-    let bare = Policy::try_new(Duration::from_secs(5), RetryPolicy::never(), None, None).expect("a valid policy");
-    let bare = Guard::new("order -> user", bare);
-    group.bench_function("ready, no breaker, no bulkhead", |b| {
-        b.to_async(&runtime).iter(|| ready(&bare, deadline));
-    });
+    for (name, policy) in policies() {
+        let guard = guard(policy);
+        group.bench_function(format!("ready, {name}"), |b| b.to_async(&runtime).iter(|| ready(&guard, &deadline)));
+        group.bench_function(format!("pending, {name}"), |b| b.to_async(&runtime).iter(|| pending(&guard, &deadline)));
+    }
+    group.bench_function("pending, no guard", |b| b.to_async(&runtime).iter(tokio::task::yield_now));
+    for (name, params) in [
+        ("bare", bare()),
+        ("bulkhead only", PolicyParams { bulkhead: PolicyParams::default().bulkhead, ..bare() }),
+        ("breaker only", PolicyParams { breaker: PolicyParams::default().breaker, ..bare() }),
+        ("budget only", PolicyParams { retry: RetryPolicy::default(), ..bare() }),
+    ] {
+        let guard = guard(Policy::try_new(params).expect("a valid policy"));
+        group.bench_function(format!("ready, {name}"), |b| b.to_async(&runtime).iter(|| ready(&guard, &deadline)));
+    }
     group.bench_function("clock", |b| b.iter(Instant::now));
 }
 
 fn contended_edge(c: &mut Criterion) {
     let runtime = rt(4);
-    for (name, is_ready) in [("guard contended, ready", true), ("guard contended, pending", false)] {
-        let mut group = c.benchmark_group(name);
-        for tasks in [1, 4, 16] {
-            let guard = guard();
-            group.throughput(Throughput::Elements(tasks * CALLS_PER_TASK));
-            group.bench_function(BenchmarkId::from_parameter(tasks), |b| {
-                b.to_async(&runtime).iter(|| contend(&guard, tasks, is_ready));
-            });
+    for (name, policy) in policies() {
+        for (kind, is_ready) in [("ready", true), ("pending", false)] {
+            let mut group = c.benchmark_group(format!("guard contended, {kind}, {name}"));
+            for tasks in [1, 2, 4, 8, 16] {
+                let guard = guard(policy.clone());
+                group.throughput(Throughput::Elements(tasks * CALLS_PER_TASK));
+                group.bench_function(BenchmarkId::from_parameter(tasks), |b| {
+                    b.to_async(&runtime).iter(|| contend(&guard, tasks, is_ready));
+                });
+            }
         }
     }
 }
 
 fn state_machines(c: &mut Criterion) {
-    let breaker = Breaker::new("order -> user".into(), BreakerPolicy::default());
-    c.bench_function("breaker/closed, success", |b| {
-        b.iter(|| {
-            if let Ok(admission) = black_box(&breaker).admit() {
-                admission.succeed();
-            }
+    let tell = |breaker: &Breaker, outcome| {
+        if let Ok(admission) = black_box(breaker).admit() {
+            admission.end(outcome, Instant::now());
+        }
+    };
+    for (name, policy) in policies() {
+        let policy = policy.params().breaker.expect("it has a breaker");
+        let breaker = Breaker::new("order -> user".into(), policy);
+        c.bench_function(&format!("breaker/closed, success, {name}"), |b| b.iter(|| tell(&breaker, Outcome::GOOD)));
+        let many = BreakerParams { failures: Some(1_000_000), failure_rate: Some(100), ..*policy.params() };
+        let breaker = Breaker::new("order -> user".into(), BreakerPolicy::try_new(many).expect("a valid policy"));
+        c.bench_function(&format!("breaker/closed, failure and success, {name}"), |b| {
+            b.iter(|| {
+                tell(&breaker, FAILED);
+                tell(&breaker, Outcome::GOOD);
+            });
         });
-    });
-    c.bench_function("breaker/closed, failure and success", |b| {
-        b.iter(|| {
-            if let Ok(admission) = black_box(&breaker).admit() {
-                admission.fail(FaultKind::Trapped);
-            }
-            if let Ok(admission) = black_box(&breaker).admit() {
-                admission.succeed();
-            }
-        });
-    });
-    let hour = Duration::from_secs(3600);
-    let tripped = Breaker::new("order -> user".into(), BreakerPolicy::try_new(1, hour, 1).expect("a valid policy"));
-    if let Ok(admission) = tripped.admit() {
-        admission.fail(FaultKind::Trapped);
     }
+    let params = BreakerParams { failures: Some(1), open: Duration::from_secs(3600), ..BreakerParams::default() };
+    let tripped = Breaker::new("order -> user".into(), BreakerPolicy::try_new(params).expect("a valid policy"));
+    tell(&tripped, FAILED);
     c.bench_function("breaker/open, rejected", |b| b.iter(|| black_box(&tripped).admit().is_err()));
 
-    let (retry, fault) = (RetryPolicy::default(), Fault::new(FaultKind::Unreachable, "nobody there"));
+    let retry = RetryPolicy::default();
     c.bench_function("retry/decision", |b| {
-        b.iter(|| retry.pause(1, black_box(&fault), false, Duration::from_secs(1), &Jitter::FULL));
+        let ended = || black_box((Ended::Fault(FaultKind::Unreachable), None));
+        b.iter(|| retry.pause(1, ended(), Repeat::IfNothingBegun, Duration::from_secs(1), &Jitter::FULL));
     });
-    // A bulkhead alone: what it adds to an edge without a breaker.
-    let bulkhead = Some(BulkheadPolicy::default());
-    let only = Policy::try_new(Duration::from_secs(5), RetryPolicy::never(), None, bulkhead).expect("a valid policy");
-    let only = Guard::new("order -> user", only);
-    let runtime = rt(1);
-    let deadline = runtime.block_on(async { Instant::now() + hour });
-    c.bench_function("guard/ready, bulkhead only", |b| b.to_async(&runtime).iter(|| ready(&only, deadline)));
 }
 
 criterion_group!(benches, closed_edge, contended_edge, state_machines);

@@ -5,33 +5,62 @@
 mod admin;
 mod assemble;
 mod lock;
+mod reload;
 mod status;
 mod watch;
 
 pub use admin::{AdminAddress, AdminError, Token};
 pub use assemble::{Components, StartError, admin_address, check};
+pub use reload::{ReloadError, Reloaded};
 pub use status::{ServiceStatus, Status};
 
 use crate::{
-    events::Bus, gateway::Gateway, manifest::Manifest, rollout::Rollout, service::Edge, store::Database,
+    events::Bus,
+    gateway::{Gateway, SharedRoutes},
+    manifest::{self, Manifest, did_you_mean},
+    policy::{BreakerCommand, GuardSnapshot},
+    rollout::Rollout,
+    service::Edge,
+    store::Database,
     telemetry::AccessLog,
 };
 use admin::Admin;
+use arc_swap::ArcSwap;
 use lock::DataLock;
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use tokio::time::{Duration, Instant};
 
 /// A running application.
 pub struct App {
-    manifest: Manifest,
+    manifest: ArcSwap<Manifest>,
     rollout: Rollout,
-    edges: Vec<Arc<Edge>>,
+    edges: Edges,
+    routes: SharedRoutes,
     bus: Bus,
     databases: Vec<Database>,
     address: SocketAddr,
     started: Instant,
     /// Let go when all the rest is.
     _lock: DataLock,
+}
+
+/// All edges of an application, by who calls whom.
+type Edges = BTreeMap<manifest::Edge, Arc<Edge>>;
+
+/// Why an operator's word on a circuit breaker can't be done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// There is no such edge.
+    #[error("there is no edge `{edge}`{meant}; `wharf status` shows all of them")]
+    UnknownEdge {
+        /// What was named.
+        edge: String,
+        /// A suggestion, or nothing.
+        meant: String,
+    },
+    /// The policy of the edge switches the breaker off.
+    #[error("the edge `{0}` has no circuit breaker: its policy says `breaker = false`")]
+    NoBreaker(String),
 }
 
 /// An application with everything bound and loaded, about to serve.
@@ -62,8 +91,23 @@ impl App {
     }
 
     /// The manifest that it runs.
-    pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+    pub fn manifest(&self) -> Arc<Manifest> {
+        self.manifest.load_full()
+    }
+
+    /// Does to the circuit breaker of an edge ("order -> user") what an operator says, and gives the edge as it is then.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such edge, or it has no breaker.
+    pub fn command(&self, edge: &str, command: BreakerCommand) -> Result<GuardSnapshot, CommandError> {
+        let edges = || self.edges.values().map(|edge| &**edge.name());
+        let Some(found) = self.edges.values().find(|known| **known.name() == *edge) else {
+            let meant = did_you_mean(edge, edges());
+            return Err(CommandError::UnknownEdge { edge: edge.escape_debug().to_string(), meant });
+        };
+        found.command(command).ok_or_else(|| CommandError::NoBreaker(edge.to_owned()))?;
+        Ok(found.snapshot())
     }
 
     /// The services and the way to replace them.
@@ -95,7 +139,7 @@ impl Ready {
     /// With `watch`, a component whose file changes is deployed.
     pub async fn serve(self, shutdown: impl Future<Output = ()>, watch: bool) -> Ended {
         let Self { app, gateway, admin, components } = self;
-        let grace = app.manifest.gateway.shutdown_grace;
+        let grace = app.manifest().gateway.shutdown_grace;
         // Before anybody can deploy: see there.
         let watch = watch.then(|| watch::watch(app.clone(), components));
         let mut aside = vec![tokio::spawn(admin.serve(app.clone()))];

@@ -1,11 +1,13 @@
 //! The commands. Nothing else prints to the terminal: what people read goes to standard error, what programs read (JSON,
 //! the access log) to standard output.
 
+mod breaker;
 mod build;
 mod check;
 mod client;
 mod deploy;
 mod interrupt;
+mod reload;
 mod status;
 mod up;
 
@@ -57,6 +59,10 @@ enum Command {
     Check(check::Args),
     /// Shows how the running application stands: services, revisions, edges and their circuit breakers, events.
     Status(status::Args),
+    /// Forces the circuit breaker of an edge open, switches it off, or resets it, in the running application.
+    Breaker(breaker::Args),
+    /// Lets the running application read its manifest again: policies and routes take effect, breakers keep their state.
+    Reload(reload::Args),
     /// Replaces a service of the running application by another component, while requests run.
     Deploy(deploy::Args),
 }
@@ -90,6 +96,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Build => build::run(&load(&cli.manifest)?),
         Command::Check(args) => check::run(&load(&cli.manifest)?, args),
         Command::Status(args) => status::run(&load(&cli.manifest)?, args),
+        Command::Breaker(args) => breaker::run(&load(&cli.manifest)?, args),
+        Command::Reload(args) => reload::run(&load(&cli.manifest)?, args),
         Command::Deploy(args) => deploy::run(&load(&cli.manifest)?, args),
     }
 }

@@ -16,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::policy::Policy;
 use toml::de::DeTable;
 
 mod error;
@@ -39,7 +40,7 @@ pub use events::{Bus, RedisUrl, Topic};
 pub use gateway::{Admin, Aggregate, Gateway, Methods, Part, Route};
 pub use origin::{Origin, Scheme};
 pub use path::{InvalidPath, PathPattern, PathTemplate};
-pub use policy::{Breaker, Bulkhead, EVENTS, Edge, EdgePolicy, GATEWAY, Policies, Retry};
+pub use policy::{EVENTS, Edge, GATEWAY, Policies};
 pub use secret::{Secret, SecretError, SecretRef};
 pub use services::{Component, Instances, Limits, Service, Source};
 
@@ -144,7 +145,7 @@ impl Manifest {
 
     /// The policy of the calls from `caller` (a service, [`GATEWAY`] or [`EVENTS`]) to `callee` (a service, or an
     /// [`Origin`] as it displays itself).
-    pub fn edge_policy(&self, caller: &str, callee: &str) -> &EdgePolicy {
+    pub fn edge_policy(&self, caller: &str, callee: &str) -> &Policy {
         self.policies.edges.get(&Edge::new(caller, callee)).unwrap_or(&self.policies.defaults)
     }
 

@@ -4,34 +4,58 @@
 //! call under the edge's [`Policy`]. In the order in which a call meets them:
 //!
 //! 1. **Deadline**: the nearer of the caller's and the edge's own. It bounds everything below, waiting included.
-//! 2. **Bulkhead**: how many calls may be under way on the edge, and how many may wait for one of them to end.
-//! 3. **Circuit breaker**, before each attempt: a callee that keeps failing is left alone for a while.
-//! 4. **Retry**: another attempt after a fault, where one is safe and the deadline has room for it.
+//! 2. **Bulkhead**: how many calls may be under way on the edge, and how many may wait for one of them to end; who can't
+//!    wait long enough is sent away at once.
+//! 3. **Circuit breaker**, before each attempt: a callee that keeps failing, or is slow, is left alone for a while.
+//! 4. **Injection**, where it is on: faults on purpose.
+//! 5. **Retry**: another attempt after a failure, where one is safe, the deadline has room for it and the **budget**
+//!    allows it.
+//!
+//! **Failure** says what counts as one, for all of them. **Fallback** is what a caller gets in place of a failure.
 //!
 //! The bulkhead stands before the breaker and holds its permit over all attempts, because it bounds what the *caller*
 //! may pile up, backing off included. The breaker stands inside the retry, because every attempt is evidence.
 //!
 //! Everything here is a state machine over tokio's clock. Nothing knows wasmtime, hyper or the manifest, so that every
-//! transition can be tested on a paused clock.
+//! transition can be tested on a paused clock. Policies are values whose constructors refuse what can't work and name
+//! the field; the manifest adds the place.
 
 mod backoff;
+pub mod bounds;
 mod breaker;
+mod budget;
 mod bulkhead;
 mod deadline;
+mod failure;
+mod fallback;
 mod fault;
 mod guard;
+mod hold;
+mod inject;
 mod invalid;
 mod retry;
+mod ring;
+mod status;
 mod totals;
 
 pub use self::{
     backoff::Backoff,
-    breaker::{Admission, Breaker, BreakerPolicy, BreakerSnapshot, BreakerState, Rejected, TripReason},
+    breaker::{
+        Admission, Breaker, BreakerCommand, BreakerMode, BreakerParams, BreakerPolicy, BreakerSnapshot, BreakerState,
+        Rejected, TripReason, WindowSize, WindowSums,
+    },
+    budget::{BudgetPolicy, BudgetSnapshot},
     bulkhead::BulkheadPolicy,
+    deadline::Deadline,
+    failure::{Failure, FailureParams, FailurePolicy, Outcome},
+    fallback::{FallbackParams, FallbackPolicy, FixedAnswer, StaleCache, StaleParams},
     fault::{Fault, FaultKind, Result},
-    guard::{Attempt, Guard, GuardSnapshot},
+    guard::{Answer, Attempt, Guard, GuardSnapshot},
+    hold::HoldTime,
+    inject::InjectPolicy,
     invalid::InvalidPolicy,
-    retry::{Jitter, RetryPolicy},
+    retry::{Ended, Jitter, Repeat, RetryParams, RetryPolicy},
+    status::StatusSet,
 };
 
 use std::time::Duration;
@@ -40,65 +64,68 @@ use std::time::Duration;
 /// overflow.
 pub const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The parts of a [`Policy`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyParams {
+    /// How long a call may take at most, from the moment it reaches the edge to its answer: waiting in the bulkhead, all
+    /// attempts and the pauses between them included.
+    pub deadline: Duration,
+    /// What counts as a failure.
+    pub failure: FailurePolicy,
+    /// When a failure is followed by another attempt.
+    pub retry: RetryPolicy,
+    /// When the callee is left alone; `None`: never.
+    pub breaker: Option<BreakerPolicy>,
+    /// How many calls may be under way; `None`: any number.
+    pub bulkhead: Option<BulkheadPolicy>,
+    /// What the caller gets in place of a failure.
+    pub fallback: FallbackPolicy,
+    /// What is done to attempts on purpose; `None`: nothing.
+    pub inject: Option<InjectPolicy>,
+}
+
 /// What an edge does with the calls that pass it.
 ///
 /// A value: two edges with equal policies share nothing but the numbers. The live state is the [`Guard`]'s.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policy {
-    deadline: Duration,
-    retry: RetryPolicy,
-    breaker: Option<BreakerPolicy>,
-    bulkhead: Option<BulkheadPolicy>,
-}
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy(PolicyParams);
 
 // === impl Policy ===
 
 impl Policy {
-    /// A policy whose calls get at most `deadline`, from the moment they reach the edge to their answer: waiting in the
-    /// bulkhead, all attempts and the pauses between them included. `None` is no breaker, or no bulkhead.
+    /// A policy of these parts.
     ///
     /// # Errors
     ///
-    /// When `deadline` is zero or longer than [`MAX_DURATION`].
-    pub fn try_new(
-        deadline: Duration,
-        retry: RetryPolicy,
-        breaker: Option<BreakerPolicy>,
-        bulkhead: Option<BulkheadPolicy>,
-    ) -> std::result::Result<Self, InvalidPolicy> {
-        invalid::check_duration("deadline", deadline)?;
-        Ok(Self { deadline, retry, breaker, bulkhead })
+    /// When `deadline` is zero or longer than [`MAX_DURATION`], or the breaker goes by slow calls and nothing says which
+    /// are.
+    pub fn try_new(params: PolicyParams) -> std::result::Result<Self, InvalidPolicy> {
+        invalid::check_duration("deadline", params.deadline)?;
+        let slow_rate = params.breaker.as_ref().and_then(|breaker| breaker.params().slow_rate);
+        if slow_rate.is_some() && params.failure.params().slow.is_none() {
+            let expected = "a duration from which on a call is slow, because `breaker.slow-rate` is set";
+            return Err(InvalidPolicy::new("failure.slow", expected, "none"));
+        }
+        Ok(Self(params))
     }
 
-    /// How long a call may take at most.
-    pub fn deadline(&self) -> Duration {
-        self.deadline
-    }
-
-    /// When a fault is followed by another attempt.
-    pub fn retry(&self) -> &RetryPolicy {
-        &self.retry
-    }
-
-    /// When the callee is left alone; `None` is never.
-    pub fn breaker(&self) -> Option<&BreakerPolicy> {
-        self.breaker.as_ref()
-    }
-
-    /// How many calls may be under way; `None` is any number.
-    pub fn bulkhead(&self) -> Option<&BulkheadPolicy> {
-        self.bulkhead.as_ref()
+    /// Its parts.
+    pub fn params(&self) -> &PolicyParams {
+        &self.0
     }
 }
 
-impl Default for Policy {
-    /// Five seconds, and the defaults of retry, breaker and bulkhead.
+impl Default for PolicyParams {
+    /// Five seconds, and the defaults of failure, retry, breaker and bulkhead.
     fn default() -> Self {
         Self {
             deadline: Duration::from_secs(5),
+            failure: FailurePolicy::default(),
             retry: RetryPolicy::default(),
             breaker: Some(BreakerPolicy::default()),
             bulkhead: Some(BulkheadPolicy::default()),
+            fallback: FallbackPolicy::default(),
+            inject: None,
         }
     }
 }
@@ -109,12 +136,27 @@ mod tests {
 
     #[test]
     fn a_policy_without_time_is_refused() {
-        let refused = |deadline| Policy::try_new(deadline, RetryPolicy::never(), None, None).unwrap_err().to_string();
+        let params = |deadline| PolicyParams { deadline, ..PolicyParams::default() };
+        let refused = |deadline| Policy::try_new(params(deadline)).unwrap_err().to_string();
         assert_eq!(refused(Duration::ZERO), "`deadline`: expected more than zero and at most 24h, found 0ns");
         assert_eq!(
             refused(Duration::MAX),
             format!("`deadline`: expected more than zero and at most 24h, found {:?}", Duration::MAX)
         );
-        assert!(Policy::try_new(MAX_DURATION, RetryPolicy::never(), None, None).is_ok());
+        assert!(Policy::try_new(params(MAX_DURATION)).is_ok());
+    }
+
+    #[test]
+    fn a_slow_rate_without_a_word_on_what_is_slow_is_refused() {
+        let breaker = BreakerPolicy::try_new(BreakerParams { slow_rate: Some(50), ..BreakerParams::default() });
+        let params = PolicyParams { breaker: Some(breaker.unwrap()), ..PolicyParams::default() };
+        assert_eq!(
+            Policy::try_new(params.clone()).unwrap_err().to_string(),
+            "`failure.slow`: expected a duration from which on a call is slow, because `breaker.slow-rate` is set, \
+             found none"
+        );
+        let failure = FailureParams { slow: Some(Duration::from_secs(1)), ..FailureParams::default() };
+        let failure = FailurePolicy::try_new(failure).unwrap();
+        assert!(Policy::try_new(PolicyParams { failure, ..params }).is_ok());
     }
 }

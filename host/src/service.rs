@@ -16,6 +16,7 @@ mod driver;
 mod edge;
 mod endpoint;
 mod exports;
+mod fallback;
 mod http;
 mod link;
 mod messages;

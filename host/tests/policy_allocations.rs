@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
-use wharf::policy::{Guard, Policy};
+use wharf::policy::{
+    Answer, BreakerParams, BreakerPolicy, Deadline, FailureParams, FailurePolicy, Guard, Policy, PolicyParams, Repeat,
+    WindowSize,
+};
 
 struct Counting;
 
@@ -33,21 +36,33 @@ static ALLOCATOR: Counting = Counting;
 
 /// How many allocations a hundred calls make, after the first.
 async fn allocations(guard: &Guard, yields: bool) -> u64 {
-    let deadline = Instant::now() + Duration::from_secs(3600);
+    let deadline = Deadline { at: Instant::now() + Duration::from_secs(3600), of: "test".into() };
     let mut before = 0;
     for number in 0..101 {
         if number == 1 {
             before = ALLOCATIONS.get();
         }
-        let answer = guard.run(deadline, false, |attempt| async move {
+        let answer = guard.run(&deadline, Repeat::Always, |attempt| async move {
             if yields {
                 tokio::task::yield_now().await;
             }
-            Ok(attempt.number)
+            Ok(Answer::of(attempt.number))
         });
         assert_eq!(answer.await, Ok(1));
     }
     ALLOCATIONS.get() - before
+}
+
+/// A policy with all that there is.
+fn whole(window: WindowSize) -> Policy {
+    let breaker = BreakerParams { failure_rate: Some(50), slow_rate: Some(50), window, ..BreakerParams::default() };
+    let failure = FailureParams { slow: Some(Duration::from_secs(1)), ..FailureParams::default() };
+    Policy::try_new(PolicyParams {
+        breaker: Some(BreakerPolicy::try_new(breaker).unwrap()),
+        failure: FailurePolicy::try_new(failure).unwrap(),
+        ..PolicyParams::default()
+    })
+    .unwrap()
 }
 
 #[tokio::test]
@@ -56,8 +71,11 @@ async fn a_call_through_a_closed_edge_allocates_nothing() {
     drop(std::hint::black_box(Box::new(1)));
     assert!(ALLOCATIONS.get() > before, "the counter counts");
 
-    let guard = Guard::new("order -> user", Policy::default());
-    assert_eq!(allocations(&guard, false).await, 0);
-    // With a timer, and a task that is woken.
-    assert_eq!(allocations(&guard, true).await, 0);
+    for window in [WindowSize::Calls(100), WindowSize::Time(Duration::from_secs(1))] {
+        for guard in [Guard::new("order -> user", Policy::default()), Guard::new("order -> user", whole(window))] {
+            assert_eq!(allocations(&guard, false).await, 0);
+            // With a timer, and a task that is woken.
+            assert_eq!(allocations(&guard, true).await, 0);
+        }
+    }
 }

@@ -44,8 +44,8 @@ async fn the_breaker_opens_after_its_failures_and_says_so() {
     let line = shown.stdout.lines().find(|line| line.starts_with("gateway -> trap"));
     let columns: Vec<_> = line.unwrap_or_default().split_whitespace().skip(3).collect();
     assert_eq!(columns.first(), Some(&"open"), "{shown:?}");
-    // Calls, faults, retries, rejected, in flight.
-    assert_eq!(columns[columns.len() - 5..], ["7", "6", "0", "1", "0"], "{shown:?}");
+    // Window, calls, faults, retries, budget, rejected, fallbacks, in flight.
+    assert_eq!(columns[columns.len() - 8..], ["-", "7", "6", "0", "-", "1", "0", "0"], "{shown:?}");
     host.stop().await;
 }
 

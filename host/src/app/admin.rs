@@ -7,9 +7,11 @@
 //! |---|---|
 //! | `GET /v1/status` | [`Status`](super::Status) |
 //! | `POST /v1/services/{service}/revisions` with the component as its body | the revision that now runs: [`Deployment`](crate::rollout::Deployment) |
+//! | `POST /v1/breakers` with `{"edge": "order -> user", "command": "force-open"}` | the edge as it is then |
+//! | `POST /v1/reload` | what changed in policies and routes ([`Reloaded`](super::Reloaded)) |
 
-use super::App;
-use crate::{rollout::DeployError, service::Body};
+use super::{App, CommandError};
+use crate::{policy::BreakerCommand, rollout::DeployError, service::Body};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::{
@@ -35,6 +37,8 @@ use tokio::{
 
 /// The largest component that can be deployed.
 const LARGEST_COMPONENT: usize = 256 << 20;
+/// The largest request that is no component.
+const LARGEST_ORDER: usize = 64 << 10;
 /// How long a client may take for the head of its request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -207,7 +211,12 @@ async fn answer(app: &App, token: Option<&Token>, request: Request<Incoming>) ->
             let service = service.to_string();
             deploy(app, &service, request).await
         }
-        (_, ["v1", "status"] | ["v1", "services", _, "revisions"]) => {
+        (&Method::POST, ["v1", "breakers"]) => command(app, request).await,
+        (&Method::POST, ["v1", "reload"]) => match app.reload() {
+            Ok(reloaded) => json(StatusCode::OK, &reloaded),
+            Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
+        },
+        (_, ["v1", "status" | "breakers" | "reload"] | ["v1", "services", _, "revisions"]) => {
             problem(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method")
         }
         _ => problem(StatusCode::NOT_FOUND, "the admin API has no such path"),
@@ -225,6 +234,33 @@ async fn deploy(app: &App, service: &str, request: Request<Incoming>) -> Respons
         Ok(deployment) => json(StatusCode::OK, &deployment),
         Err(error @ DeployError::UnknownService { .. }) => problem(StatusCode::NOT_FOUND, &error.to_string()),
         Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
+    }
+}
+
+/// What an operator says of a circuit breaker.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BreakerOrder {
+    edge: String,
+    command: BreakerCommand,
+}
+
+async fn command(app: &App, request: Request<Incoming>) -> Response<Body> {
+    let body = match Limited::new(request.into_body(), LARGEST_ORDER).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("the request did not arrive whole: {error}")),
+    };
+    let order: BreakerOrder = match serde_json::from_slice(&body) {
+        Ok(order) => order,
+        Err(error) => {
+            let expected = r#"expected {"edge": "order -> user", "command": "force-open"}"#;
+            return problem(StatusCode::BAD_REQUEST, &format!("{expected}: {error}"));
+        }
+    };
+    match app.command(&order.edge, order.command) {
+        Ok(edge) => json(StatusCode::OK, &edge),
+        Err(error @ CommandError::UnknownEdge { .. }) => problem(StatusCode::NOT_FOUND, &error.to_string()),
+        Err(error @ CommandError::NoBreaker(_)) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
     }
 }
 

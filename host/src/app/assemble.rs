@@ -1,7 +1,7 @@
 //! From a manifest to a running application: builds the parts in the order in which they need each other.
 
 use super::{
-    App, Ready,
+    App, Edges, Ready,
     admin::{Admin, AdminAddress, AdminError, Token},
     lock::DataLock,
 };
@@ -11,16 +11,17 @@ use crate::{
     gateway::{Aggregate, BindError, Gateway, GatewayConfig, Part, Route, RouteError, Routes, Upstream},
     manifest::{self, EVENTS, GATEWAY, Manifest, ManifestErrors},
     outbound::{External, HttpClient, Outbound},
-    policy::{BreakerPolicy, BulkheadPolicy, Fault, InvalidPolicy, Policy, RetryPolicy},
+    policy::{Deadline, Fault},
     rollout::{DeployError, Loaded, Member, Rollout},
     service::{Body, CallContext, Concern, Edge, Endpoint, Grants, InstanceSettings, Misfit, Scope, Service, misfits},
     store::{Database, OpenError, Settings},
     telemetry::{AccessLog, TraceContext},
 };
+use arc_swap::ArcSwap;
 use futures::future::{BoxFuture, try_join_all};
 use hyper::{Request, Response};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -53,9 +54,6 @@ pub enum StartError {
     /// The routes don't hold together.
     #[error(transparent)]
     Routes(#[from] RouteError),
-    /// A policy can't work.
-    #[error(transparent)]
-    Policy(#[from] InvalidPolicy),
 }
 
 /// Where the admin API of this manifest's host listens.
@@ -133,26 +131,24 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
 
     let services: BTreeMap<String, Arc<Service>> =
         manifest.services.keys().map(|name| (name.clone(), Service::new(name.as_str()))).collect();
-    let mut edges: HashMap<(String, String), Arc<Edge>> = HashMap::new();
+    let mut edges = Edges::new();
     for edge in manifest.edges() {
         // Those that end at an origin outside are made with the service's grants, below.
         let Some(service) = services.get(&edge.callee) else { continue };
-        let policy = policy(&manifest, &edge.caller, &edge.callee)?;
+        let policy = manifest.edge_policy(&edge.caller, &edge.callee).clone();
         let endpoint = Endpoint::Service(service.clone());
         let built = Edge::new(edge.caller.as_str(), &edge.callee, policy, endpoint);
-        edges.insert((edge.caller, edge.callee), built);
+        edges.insert(edge, built);
     }
-    let mut all: Vec<_> = edges.values().cloned().collect();
 
     let databases = databases(&manifest).await?;
     let bus = Bus::start(bus_config(&manifest)?, subscriptions(&manifest, &edges)).await?;
     let client = HttpClient::new();
     let mut members = BTreeMap::new();
     for (name, service) in &manifest.services {
-        let outbound = outbound(&manifest, name, service, &client)?;
-        all.extend(outbound.edges().cloned());
+        let outbound = outbound(&manifest, name, service, &client, &mut edges);
         let neighbours = service.calls.iter().filter_map(|callee| {
-            let edge = edges.get(&(name.clone(), callee.value.clone()))?;
+            let edge = edges.get(&manifest::Edge::new(name, &callee.value))?;
             Some((callee.value.clone(), edge.clone()))
         });
         let scope = Arc::new(Scope {
@@ -170,11 +166,11 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
     rollout.start(loaded).await.map_err(|error| deploy_error_at(&manifest, error))?;
 
     listener.routes().replace(routes(&manifest, &edges)?);
-    all.sort_by(|a, b| a.name().cmp(b.name()));
     let app = Arc::new(App {
-        manifest,
+        manifest: ArcSwap::from_pointee(manifest),
         rollout,
-        edges: all,
+        edges,
+        routes: listener.routes(),
         bus,
         databases: databases.into_values().collect(),
         address,
@@ -241,14 +237,6 @@ fn grants(manifest: &Manifest) -> BTreeMap<String, Grants> {
     grants.collect()
 }
 
-fn policy(manifest: &Manifest, caller: &str, callee: &str) -> Result<Policy, InvalidPolicy> {
-    let from = manifest.edge_policy(caller, callee);
-    let retry = RetryPolicy::try_new(from.retry.attempts, from.retry.backoff, from.retry.max_backoff)?;
-    let breaker = from.breaker.map(|it| BreakerPolicy::try_new(it.failures, it.open, it.half_open)).transpose()?;
-    let bulkhead = from.bulkhead.map(|it| BulkheadPolicy::try_new(it.concurrent, it.queue));
-    Policy::try_new(from.deadline, retry, breaker, bulkhead.transpose()?)
-}
-
 fn limits(service: &manifest::Service) -> Limits {
     let memory = usize::try_from(service.limits.memory).unwrap_or(usize::MAX);
     Limits { memory, tables: service.limits.tables }
@@ -279,14 +267,17 @@ fn outbound(
     name: &str,
     service: &manifest::Service,
     client: &HttpClient,
-) -> Result<Outbound, StartError> {
+    edges: &mut Edges,
+) -> Outbound {
     let mut outbound = Outbound::default();
     for origin in &service.outbound {
         let (text, uri) = (origin.to_string(), origin.to_uri());
         let endpoint = Endpoint::External(Box::new(External::new(uri.clone(), client.clone())));
-        outbound.allow(&uri, Edge::new(name, &text, policy(manifest, name, &text)?, endpoint));
+        let edge = Edge::new(name, &text, manifest.edge_policy(name, &text).clone(), endpoint);
+        outbound.allow(&uri, edge.clone());
+        edges.insert(manifest::Edge::new(name, text), edge);
     }
-    Ok(outbound)
+    outbound
 }
 
 fn bus_config(manifest: &Manifest) -> Result<BusConfig, StartError> {
@@ -322,10 +313,10 @@ fn host_id(manifest: &Manifest) -> Result<String, ManifestErrors> {
     }
 }
 
-fn subscriptions(manifest: &Manifest, edges: &HashMap<(String, String), Arc<Edge>>) -> Vec<Subscription> {
+fn subscriptions(manifest: &Manifest, edges: &Edges) -> Vec<Subscription> {
     let mut all = Vec::new();
     for (name, service) in &manifest.services {
-        let Some(edge) = edges.get(&(EVENTS.to_string(), name.clone())) else { continue };
+        let Some(edge) = edges.get(&manifest::Edge::new(EVENTS, name)) else { continue };
         for topic in &service.subscribes {
             let subscriber = Arc::new(OverEdge(edge.clone()));
             all.push(Subscription::new(topic.value.as_str(), name.as_str(), subscriber));
@@ -348,10 +339,10 @@ fn gateway_config(manifest: &Manifest) -> GatewayConfig {
     }
 }
 
-fn routes(manifest: &Manifest, edges: &HashMap<(String, String), Arc<Edge>>) -> Result<Routes, RouteError> {
+pub(super) fn routes(manifest: &Manifest, edges: &Edges) -> Result<Routes, RouteError> {
     let upstream = |service: &str| -> Arc<dyn Upstream> {
         // The manifest's own check made sure that each route leads to a service, and so to an edge.
-        Arc::new(OverEdge(edges[&(GATEWAY.to_string(), service.to_string())].clone()))
+        Arc::new(OverEdge(edges[&manifest::Edge::new(GATEWAY, service)].clone()))
     };
     let mut builder = Routes::builder();
     for route in &manifest.gateway.routes {
@@ -392,7 +383,7 @@ impl Subscriber for OverEdge {
     fn deliver(&self, event: Arc<Event>, attempt: u32) -> BoxFuture<'_, Result<Verdict, Fault>> {
         Box::pin(async move {
             let trace = event.traceparent.map_or_else(TraceContext::root, |trace| trace.child());
-            let deadline = Instant::now() + self.0.deadline();
+            let deadline = Deadline { at: Instant::now() + self.0.deadline(), of: self.0.name().clone() };
             let context = CallContext { caller: EVENTS.into(), deadline, trace };
             self.0.event(&context, &event, attempt).await
         })

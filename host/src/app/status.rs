@@ -59,13 +59,13 @@ impl Status {
             }
         });
         Self {
-            app: app.manifest.app.name.clone(),
+            app: app.manifest().app.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_string(),
             pid: std::process::id(),
             uptime_seconds: app.started.elapsed().as_secs(),
             gateway: format!("http://{}", app.address),
             services: services.collect(),
-            edges: app.edges.iter().map(|edge| edge.snapshot()).collect(),
+            edges: app.edges.values().map(|edge| edge.snapshot()).collect(),
             events: app.bus.snapshot(),
         }
     }

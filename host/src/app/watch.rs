@@ -1,11 +1,11 @@
-//! Deploys a component when its file changes.
+//! Deploys a component when its file changes, and reloads the manifest when it does.
 //!
 //! A file that is being written changes many times; it is read once it has been quiet for a moment, and what is then no
 //! whole component is refused like any other. Folders are watched and not files: a build replaces its output by
 //! renaming, which a watch on the old file would not see.
 //!
 //! What changes between its loading and the beginning of the watch would be missed, so then each file is compared once
-//! with what was loaded from it.
+//! with what was loaded from it, and the manifest read once more.
 
 use super::{App, Components};
 use crate::engine::CodeCache;
@@ -57,6 +57,9 @@ async fn run(app: Arc<App>, components: Components, loaded: HashMap<String, Stri
         folders.extend(path.parent().map(PathBuf::from));
         files.entry(path).or_default().push(service);
     }
+    let manifest = app.manifest().path.clone();
+    let manifest = manifest.canonicalize().unwrap_or(manifest);
+    folders.extend(manifest.parent().map(PathBuf::from));
     for folder in &folders {
         if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
             tracing::warn!(folder = %folder.display(), %error, "a folder of components can't be watched");
@@ -64,6 +67,7 @@ async fn run(app: Arc<App>, components: Components, loaded: HashMap<String, Stri
     }
     let files = Arc::new(files);
     let mut pending = changed_since(files.clone(), loaded).await;
+    pending.insert(manifest.clone());
     loop {
         let next = if pending.is_empty() {
             changed.recv().await.map(Some)
@@ -72,13 +76,16 @@ async fn run(app: Arc<App>, components: Components, loaded: HashMap<String, Stri
         };
         match next {
             None => return,
-            Some(Some(path)) if files.contains_key(&path) => {
+            Some(Some(path)) if files.contains_key(&path) || path == manifest => {
                 pending.insert(path);
             }
             Some(Some(_)) => {}
             Some(None) => {
                 for path in std::mem::take(&mut pending) {
-                    for service in &files[&path] {
+                    if path == manifest {
+                        reload(&app);
+                    }
+                    for service in files.get(&path).into_iter().flatten() {
                         deploy(&app, service, &path).await;
                     }
                 }
@@ -100,6 +107,12 @@ async fn changed_since(files: Arc<Files>, loaded: HashMap<String, String>) -> BT
         changed.map(|(path, _)| path.clone()).collect()
     };
     tokio::task::spawn_blocking(compare).await.unwrap_or_default()
+}
+
+fn reload(app: &App) {
+    if let Err(error) = app.reload() {
+        tracing::error!(%error, "the changed manifest was refused; what runs goes on");
+    }
 }
 
 async fn deploy(app: &App, service: &str, path: &Path) {

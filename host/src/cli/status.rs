@@ -6,7 +6,7 @@ use std::fmt;
 use wharf::{
     app::Status,
     manifest::Manifest,
-    policy::{BreakerSnapshot, BreakerState},
+    policy::{BreakerSnapshot, BreakerState, WindowSums},
 };
 
 #[derive(clap::Args)]
@@ -38,18 +38,42 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
         ]);
     }
 
-    let mut edges = Table::new(["EDGE", "BREAKER", "CALLS", "FAULTS", "RETRIES", "REJECTED", "IN FLIGHT"]);
+    let mut edges = Table::new([
+        "EDGE",
+        "BREAKER",
+        "SINCE",
+        "WINDOW",
+        "CALLS",
+        "FAULTS",
+        "RETRIES",
+        "BUDGET",
+        "REJECTED",
+        "FALLBACKS",
+        "IN FLIGHT",
+    ]);
     for edge in &status.edges {
+        let breaker = edge.breaker.as_ref();
         edges.row([
             edge.edge.clone(),
-            edge.breaker.as_ref().map_or_else(|| "off".into(), breaker),
+            breaker.map_or_else(|| "off".into(), state),
+            breaker.map_or_else(dash, |breaker| since(breaker.state_for_ms)),
+            breaker.and_then(|breaker| breaker.window.as_ref()).map_or_else(dash, window),
             edge.calls.to_string(),
             edge.faults.values().sum::<u64>().to_string(),
             edge.retries.to_string(),
+            edge.budget.map_or_else(dash, |budget| format!("{} left", budget.left)),
             edge.rejected.to_string(),
-            edge.in_flight.to_string(),
+            (edge.stale_answers + edge.fixed_answers).to_string(),
+            match edge.queued {
+                0 => edge.in_flight.to_string(),
+                queued => format!("{} + {queued} queued", edge.in_flight),
+            },
         ]);
     }
+    let injected = status.edges.iter().filter_map(|edge| Some((&edge.edge, edge.inject.as_ref()?, edge.injected)));
+    let injected: String = injected
+        .map(|(edge, inject, count)| format!("FAULT INJECTION IS ON: {edge}: {inject}; {count} so far\n"))
+        .collect();
 
     let events = &status.events;
     let head = ["TOPIC", "SUBSCRIBER", "DELIVERED", "RETRIED", "REJECTED", "QUEUED", "IN FLIGHT"];
@@ -67,7 +91,7 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     }
 
     print(format_args!(
-        "{} on {}, pid {}, up {} s\n\n{services}\n{edges}\n\
+        "{} on {}, pid {}, up {} s\n\n{injected}{services}\n{edges}\n\
          events: {} bus, {}; {} published, {} refused\n\n{subscriptions}",
         status.app,
         status.gateway,
@@ -80,11 +104,29 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     ))
 }
 
-fn breaker(breaker: &BreakerSnapshot) -> String {
-    match (&breaker.state, &breaker.last_trip) {
-        (BreakerState::Closed, _) | (_, None) => breaker.state.to_string(),
+fn dash() -> String {
+    "-".into()
+}
+
+/// The state of a breaker, and why it is in it where that is not the ordinary one.
+fn state(breaker: &BreakerSnapshot) -> String {
+    match (breaker.state, &breaker.last_trip) {
+        (BreakerState::Closed | BreakerState::Disabled, _) | (_, None) => breaker.state.to_string(),
         (state, Some(reason)) => format!("{state} ({reason})"),
     }
+}
+
+/// How long ago the state of a breaker changed.
+fn since(ms: u64) -> String {
+    match ms / 1000 {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7199 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}
+
+fn window(window: &WindowSums) -> String {
+    format!("{} calls, {} % failed, {} % slow", window.calls, window.failure_rate(), window.slow_rate())
 }
 
 /// Columns as wide as what is in them.

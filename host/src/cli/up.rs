@@ -2,7 +2,8 @@
 
 use super::{LogFormat, build, interrupt::Signals, log, runtime, say};
 use anyhow::Context;
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use wharf::{
     app::{App, Status},
     manifest::Manifest,
@@ -17,7 +18,7 @@ pub struct Args {
     /// How log lines look.
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
-    /// Do not deploy a component when its file changes.
+    /// Do not deploy a component when its file changes, nor reload the manifest when it does.
     #[arg(long)]
     no_watch: bool,
 }
@@ -32,11 +33,13 @@ async fn serve(manifest: Manifest, args: &Args) -> anyhow::Result<()> {
     log(args.log_format);
     let ready = App::start(manifest, components, access_log(args)?).await?;
     announce(ready.app());
+    let reloading = tokio::spawn(reload_on_hangup(ready.app().clone(), signal(SignalKind::hangup())?));
     let shutdown = async move {
         signals.next().await;
         say("Stopping", "what is in flight finishes first");
     };
     let ended = ready.serve(shutdown, !args.no_watch).await;
+    reloading.abort();
     match ended.cut {
         0 => say("Stopped", "every request was answered"),
         cut => {
@@ -44,6 +47,15 @@ async fn serve(manifest: Manifest, args: &Args) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// SIGHUP is what tells servers to read their settings again.
+async fn reload_on_hangup(app: Arc<App>, mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        if let Err(error) = app.reload() {
+            tracing::error!(%error, "the manifest was refused; what runs goes on");
+        }
+    }
 }
 
 fn access_log(args: &Args) -> anyhow::Result<AccessLog> {

@@ -91,8 +91,8 @@ async fn fetch(
     target: PathAndQuery,
     mut headers: HeaderMap,
 ) -> Result<Bytes, PartError> {
-    let ctx = context(connection, trace.child(), part.deadline);
-    let deadline = ctx.deadline;
+    let ctx = context(connection, trace.child(), part.deadline.as_ref());
+    let deadline = ctx.deadline.at;
     headers::set_trace(&mut headers, &ctx.trace);
     let mut request = Request::new(Body::empty());
     *request.method_mut() = Method::GET;

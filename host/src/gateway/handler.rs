@@ -7,9 +7,12 @@ use super::{
     exchange::Exchange,
     headers, intake, path,
     problem::Problem,
-    routes::{Dispatch, ServiceRoute, Target},
+    routes::{Dispatch, RouteDeadline, ServiceRoute, Target},
 };
-use crate::service::{Body, CallContext};
+use crate::{
+    policy::Deadline,
+    service::{Body, CallContext},
+};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request::Parts, uri::PathAndQuery,
@@ -124,7 +127,8 @@ async fn forward(
     *request.method_mut() = parts.method;
     *request.uri_mut() = origin_form(parts.uri, route.strip)?;
     *request.headers_mut() = parts.headers;
-    let called = route.upstream.call(context(connection, exchange.trace, route.deadline), request).await;
+    let context = context(connection, exchange.trace, route.deadline.as_ref());
+    let called = route.upstream.call(context, request).await;
     // Whatever the service made of a body that broke off, it was not what the client meant.
     if let Some(failure) = outcome.and_then(|outcome| outcome.failure()) {
         return Err(failure.into());
@@ -139,13 +143,12 @@ async fn forward(
 pub(super) fn context(
     connection: &Connection,
     trace: crate::telemetry::TraceContext,
-    deadline: Option<Duration>,
+    deadline: Option<&RouteDeadline>,
 ) -> CallContext {
-    CallContext {
-        caller: connection.front.caller.clone(),
-        deadline: Instant::now() + deadline.unwrap_or(NO_DEADLINE),
-        trace,
-    }
+    let caller = connection.front.caller.clone();
+    let (limit, of) = deadline.map_or((NO_DEADLINE, &caller), |deadline| (deadline.limit, &deadline.of));
+    let deadline = Deadline { at: Instant::now() + limit, of: of.clone() };
+    CallContext { caller, deadline, trace }
 }
 
 /// Path and query alone, without the first `strip` bytes of the path.

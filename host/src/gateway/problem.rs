@@ -1,7 +1,7 @@
 //! Answers that the gateway gives itself: faults and refusals, as `application/problem+json` (RFC 9457).
 
 use crate::{
-    policy::{Fault, FaultKind},
+    policy::{Fault, FaultKind, TripReason},
     service::Body,
 };
 use http::{HeaderValue, Response, StatusCode, header};
@@ -14,6 +14,8 @@ pub(super) struct Problem {
     pub(super) fault: Option<FaultKind>,
     pub(super) detail: Cow<'static, str>,
     pub(super) retry_after: Option<Duration>,
+    /// For `circuit-open`: why the breaker had opened.
+    pub(super) trip: Option<TripReason>,
     /// For 405: the methods that the path does take.
     pub(super) allow: Option<HeaderValue>,
     /// The rest of the request is not worth reading: the connection ends with this answer.
@@ -28,7 +30,7 @@ const MAX_DETAIL: usize = 400;
 impl Problem {
     /// A problem that HTTP itself explains.
     pub(super) fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, fault: None, detail: detail.into(), retry_after: None, allow: None, close: false }
+        Self { status, fault: None, detail: detail.into(), retry_after: None, trip: None, allow: None, close: false }
     }
 
     /// Ends the connection with this answer.
@@ -67,6 +69,10 @@ impl Problem {
         if let Some(kind) = self.fault {
             document["fault"] = kind.as_str().into();
         }
+        if let Some(trip) = self.trip {
+            // It is made of numbers and words: there is no way for it not to be JSON.
+            document["trip"] = serde_json::to_value(trip).unwrap_or_default();
+        }
         let mut response = Response::new(Body::complete(document.to_string()));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
@@ -90,6 +96,7 @@ impl From<Fault> for Problem {
             fault: Some(kind),
             detail: for_clients(fault.message()).into(),
             retry_after: fault.retry_after().or(waits.then_some(Duration::from_secs(1))),
+            trip: fault.trip(),
             allow: None,
             close: false,
         }
@@ -152,6 +159,17 @@ mod tests {
             let waits = matches!(kind, FaultKind::CircuitOpen | FaultKind::Overloaded);
             assert_eq!(response.headers().contains_key(header::RETRY_AFTER), waits, "{kind}");
         }
+    }
+
+    #[test]
+    fn an_open_breaker_says_why() {
+        let reason = TripReason::FailureRate { failed: 6, calls: 10, threshold: 50 };
+        let fault = Fault::new(FaultKind::CircuitOpen, "it is open").with_trip(reason);
+        let document = document(&Problem::from(fault).into_response(1));
+        assert_eq!(
+            document["trip"],
+            serde_json::json!({ "kind": "failure-rate", "failed": 6, "calls": 10, "threshold": 50 })
+        );
     }
 
     #[test]

@@ -160,13 +160,19 @@ pub(super) enum Target {
     Aggregate(Arc<AggregateRoute>),
 }
 
+/// How long a call may take, and whose limit that is: for whoever reads that it was not enough.
+pub(super) struct RouteDeadline {
+    pub(super) limit: Duration,
+    pub(super) of: Arc<str>,
+}
+
 pub(super) struct ServiceRoute {
     pub(super) pattern: Arc<str>,
     pub(super) service: Arc<str>,
     pub(super) upstream: Arc<dyn Upstream>,
     pub(super) strip: usize,
     pub(super) max_body_bytes: Option<u64>,
-    pub(super) deadline: Option<Duration>,
+    pub(super) deadline: Option<RouteDeadline>,
 }
 
 pub(super) struct AggregateRoute {
@@ -179,7 +185,7 @@ pub(super) struct AggregatePart {
     pub(super) service: Arc<str>,
     pub(super) upstream: Arc<dyn Upstream>,
     pub(super) template: PathTemplate,
-    pub(super) deadline: Option<Duration>,
+    pub(super) deadline: Option<RouteDeadline>,
     pub(super) optional: bool,
 }
 

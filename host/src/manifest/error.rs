@@ -17,7 +17,9 @@ pub struct Place {
 
 /// A value that remembers where it was written, so that what goes wrong with it later (a missing file, a port in use)
 /// can be reported like what is wrong with the manifest itself: see [`Manifest::error_at`](super::Manifest::error_at).
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Two are equal if their values are: where something stands does not change what it says.
+#[derive(Clone, Debug)]
 pub struct Placed<T> {
     /// The value.
     pub value: T,
@@ -48,6 +50,14 @@ pub struct ManifestErrors {
 }
 
 // === impl Placed ===
+
+impl<T: PartialEq> PartialEq for Placed<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
+impl<T: Eq> Eq for Placed<T> {}
 
 impl<T> Placed<T> {
     /// The same place and key with another value.

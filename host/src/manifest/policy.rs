@@ -2,14 +2,22 @@
 //!
 //! Merged as they are read: an edge's table starts from the defaults, the defaults from what is built in, so that
 //! every policy handed out is whole.
+//!
+//! What is handed out are the values of [`crate::policy`] themselves. Their constructors say what can't work; here it is
+//! given its place.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive, time::Duration};
 
 use super::{
     error::Placed,
     origin::Origin,
-    reader::{Document, Table, join_key, quoted},
-    values::{LONGEST, SHORTEST, ShowDuration},
+    reader::{Document, Table, Value, did_you_mean, quoted},
+    values::{LONGEST, SHORTEST},
+};
+use crate::policy::{
+    BreakerMode, BreakerParams, BreakerPolicy, BudgetPolicy, BulkheadPolicy, FailureParams, FailurePolicy,
+    FallbackParams, FallbackPolicy, FaultKind, FixedAnswer, InjectPolicy, InvalidPolicy, Policy, PolicyParams,
+    RetryParams, RetryPolicy, StaleParams, StatusSet, WindowSize, bounds,
 };
 
 /// The caller of every call that comes in by HTTP from outside.
@@ -30,63 +38,10 @@ pub struct Edge {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policies {
     /// For edges that have none of their own.
-    pub defaults: EdgePolicy,
+    pub defaults: Policy,
     /// For the edges that have their own, merged with the defaults.
-    pub edges: BTreeMap<Edge, EdgePolicy>,
+    pub edges: BTreeMap<Edge, Policy>,
 }
-
-/// What guards the calls of one edge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EdgePolicy {
-    /// The longest that a call may take, all attempts and waits together.
-    pub deadline: Duration,
-    /// When and how often a failed call is tried again.
-    pub retry: Retry,
-    /// Stops calling a callee that keeps failing; `None` if it is switched off.
-    pub breaker: Option<Breaker>,
-    /// Bounds how much of the caller one callee can hold up; `None` if it is switched off.
-    pub bulkhead: Option<Bulkhead>,
-}
-
-/// Retries with exponential backoff.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retry {
-    /// Attempts in all, the first included: 1 means no retry.
-    pub attempts: u32,
-    /// The bound of the wait before the second attempt; doubled for each further one.
-    pub backoff: Duration,
-    /// What the bound grows to at most; never less than `backoff`.
-    pub max_backoff: Duration,
-}
-
-/// A circuit breaker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Breaker {
-    /// Failures in a row that open it.
-    pub failures: u32,
-    /// How long it stays open.
-    pub open: Duration,
-    /// Calls that it lets through at a time while half-open; at least 1.
-    pub half_open: u32,
-}
-
-/// A bound on calls at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bulkhead {
-    /// Calls under way at a time; at least 1.
-    pub concurrent: u32,
-    /// Calls that may wait for room; 0 means that none waits.
-    pub queue: u32,
-}
-
-const BREAKER: Breaker = Breaker { failures: 5, open: Duration::from_secs(60), half_open: 1 };
-const BULKHEAD: Bulkhead = Bulkhead { concurrent: 256, queue: 1024 };
-const BUILT_IN: EdgePolicy = EdgePolicy {
-    deadline: Duration::from_secs(5),
-    retry: Retry { attempts: 3, backoff: Duration::from_millis(50), max_backoff: Duration::from_secs(1) },
-    breaker: Some(BREAKER),
-    bulkhead: Some(BULKHEAD),
-};
 
 // === impl Edge ===
 
@@ -108,7 +63,7 @@ impl fmt::Display for Edge {
 impl Policies {
     /// Also hands back where each edge was written, for the cross checks.
     pub(super) fn read(mut table: Table<'_>, doc: &Document<'_>) -> (Self, Vec<Placed<Edge>>) {
-        let defaults = EdgePolicy::read(table.table("defaults"), BUILT_IN, doc);
+        let defaults = read_policy(table.table("defaults"), &Policy::default());
         let mut edges = BTreeMap::new();
         let mut places: Vec<Placed<Edge>> = Vec::new();
         for (name, value) in table.table("edges").entries() {
@@ -121,7 +76,7 @@ impl Policies {
             let callee = Origin::parse(callee).map_or_else(|| callee.to_owned(), |origin| origin.to_string());
             let edge = Edge::new(caller.trim(), callee);
             let Some(policy) = value.table() else { continue };
-            let policy = EdgePolicy::read(policy, defaults, doc);
+            let policy = read_policy(policy, &defaults);
             if let Some(first) = places.iter().find(|place| place.value == edge) {
                 let line = first.place.map_or(0, |place| place.line);
                 doc.report_at(
@@ -138,19 +93,39 @@ impl Policies {
     }
 }
 
-// === impl EdgePolicy ===
+fn read_policy(mut table: Table<'_>, base: &Policy) -> Policy {
+    let base_params = base.params();
+    let params = PolicyParams {
+        deadline: table.or("deadline", base_params.deadline, |v| v.duration(SHORTEST..=LONGEST)),
+        failure: read_failure(table.table("failure"), &base_params.failure),
+        retry: read_retry(table.table("retry"), &base_params.retry),
+        breaker: switchable(&mut table, "breaker", base_params.breaker, |t| {
+            read_breaker(t, base_params.breaker.unwrap_or_default())
+        }),
+        bulkhead: switchable(&mut table, "bulkhead", base_params.bulkhead.clone(), |t| {
+            read_bulkhead(t, base_params.bulkhead.clone().unwrap_or_default())
+        }),
+        fallback: switchable(&mut table, "fallback", Some(base_params.fallback.clone()), |t| {
+            read_fallback(t, &base_params.fallback)
+        })
+        .unwrap_or_default(),
+        inject: switchable(&mut table, "inject", base_params.inject.map(Some), |t| read_inject(t, base_params.inject))
+            .flatten(),
+    };
+    let policy = or_refused(&table, Policy::try_new(params), || base.clone());
+    table.finish();
+    policy
+}
 
-impl EdgePolicy {
-    fn read(mut table: Table<'_>, base: Self, doc: &Document<'_>) -> Self {
-        let deadline = table.or("deadline", base.deadline, |v| v.duration(SHORTEST..=LONGEST));
-        let retry = Retry::read(table.table("retry"), base.retry, doc);
-        let breaker =
-            switchable(&mut table, "breaker", base.breaker, |t| Breaker::read(t, base.breaker.unwrap_or(BREAKER)));
-        let bulkhead =
-            switchable(&mut table, "bulkhead", base.bulkhead, |t| Bulkhead::read(t, base.bulkhead.unwrap_or(BULKHEAD)));
-        table.finish();
-        Self { deadline, retry, breaker, bulkhead }
-    }
+/// What a constructor made, or what stands in for it, the refusal being reported at its field.
+fn or_refused<T>(table: &Table<'_>, made: Result<T, InvalidPolicy>, base: impl FnOnce() -> T) -> T {
+    made.unwrap_or_else(|refused| {
+        // What could not be read might have been what is missing.
+        if !table.has_errors() {
+            table.report_field(refused.field(), format!("expected {}, found {}", refused.expected(), refused.found()));
+        }
+        base()
+    })
 }
 
 /// A table, or `false` to switch it off.
@@ -168,51 +143,160 @@ fn switchable<'a, T>(
     }
 }
 
-// === impl Retry ===
-
-impl Retry {
-    fn read(mut table: Table<'_>, base: Self, doc: &Document<'_>) -> Self {
-        let attempts = table.or("attempts", base.attempts, |v| v.integer(1..=10));
-        let backoff = table.optional("backoff", |v| Some(v.placed(v.duration(SHORTEST..=LONGEST)?)));
-        let max_backoff = table.optional("max-backoff", |v| Some(v.placed(v.duration(SHORTEST..=LONGEST)?)));
-        let least = backoff.as_ref().map_or(base.backoff, |placed| placed.value);
-        let most = max_backoff.as_ref().map_or(base.max_backoff, |placed| placed.value);
-        // Reported only where one of the two is written: an edge that inherits both is not where the mistake is.
-        if let Some(written) = backoff.or(max_backoff)
-            && least > most
-        {
-            let key = join_key(table.key(), "max-backoff");
-            let (least, most) = (ShowDuration(least), ShowDuration(most));
-            doc.report_at(&written, format!("backoff is {least}, which is more than {key}, {most}"));
-        }
-        table.finish();
-        Self { attempts, backoff: least, max_backoff: most }
-    }
+/// A number within its bounds, or `false` for none.
+fn number_or_off(
+    table: &mut Table<'_>,
+    key: &'static str,
+    base: Option<u32>,
+    bounds: RangeInclusive<u32>,
+) -> Option<u32> {
+    let Some(value) = table.value(key) else { return base };
+    if value.as_boolean() == Some(false) { None } else { value.integer(bounds).or(base) }
 }
 
-// === impl Breaker ===
-
-impl Breaker {
-    fn read(mut table: Table<'_>, base: Self) -> Self {
-        let breaker = Self {
-            failures: table.or("failures", base.failures, |v| v.integer(1..=1_000_000)),
-            open: table.or("open", base.open, |v| v.duration(SHORTEST..=LONGEST)),
-            half_open: table.or("half-open", base.half_open, |v| v.integer(1..=10_000)),
-        };
-        table.finish();
-        breaker
-    }
+fn duration(value: &Value<'_>) -> Option<Duration> {
+    value.duration(SHORTEST..=LONGEST)
 }
 
-// === impl Bulkhead ===
+/// A duration, or `false` for none.
+fn duration_or_off(table: &mut Table<'_>, key: &'static str, base: Option<Duration>) -> Option<Duration> {
+    let Some(value) = table.value(key) else { return base };
+    if value.as_boolean() == Some(false) { None } else { duration(&value).or(base) }
+}
 
-impl Bulkhead {
-    fn read(mut table: Table<'_>, base: Self) -> Self {
-        let bulkhead = Self {
-            concurrent: table.or("concurrent", base.concurrent, |v| v.integer(1..=1_000_000)),
-            queue: table.or("queue", base.queue, |v| v.integer(0..=1_000_000)),
-        };
-        table.finish();
-        bulkhead
+fn statuses(value: &Value<'_>) -> Option<StatusSet> {
+    let mut patterns = Vec::new();
+    for item in value.items("an array of statuses such as \"503\" and classes such as \"5xx\"")? {
+        let pattern = item.as_str().filter(|pattern| StatusSet::try_new([*pattern]).is_ok());
+        patterns.push(pattern.or_else(|| item.expected("a status such as \"503\" or a class such as \"5xx\""))?);
     }
+    StatusSet::try_new(patterns).ok()
+}
+
+fn fault(value: &Value<'_>) -> Option<FaultKind> {
+    let name = value.str("a kind of fault such as \"trapped\"")?;
+    FaultKind::parse(name).or_else(|| {
+        let meant = did_you_mean(name, FaultKind::ALL.iter().map(|kind| kind.as_str()));
+        value.report(format!("there is no fault {}{meant}", quoted(name)))
+    })
+}
+
+fn read_failure(mut table: Table<'_>, base: &FailurePolicy) -> FailurePolicy {
+    let from = base.params();
+    let params = FailureParams {
+        faults: table
+            .or("faults", from.faults.clone(), |v| v.items("an array of kinds of fault")?.iter().map(fault).collect()),
+        status: table.or("status", from.status, statuses),
+        slow: duration_or_off(&mut table, "slow", from.slow),
+    };
+    let policy = or_refused(&table, FailurePolicy::try_new(params), || base.clone());
+    table.finish();
+    policy
+}
+
+fn read_retry(mut table: Table<'_>, base: &RetryPolicy) -> RetryPolicy {
+    let from = base.params();
+    let params = RetryParams {
+        attempts: table.or("attempts", from.attempts, |v| v.integer(bounds::ATTEMPTS)),
+        backoff: table.or("backoff", from.backoff, duration),
+        max_backoff: table.or("max-backoff", from.max_backoff, duration),
+        status: table.or("status", from.status, statuses),
+        budget: switchable(&mut table, "budget", from.budget, |t| read_budget(t, from.budget.unwrap_or_default())),
+        idempotent: table.or("idempotent", from.idempotent.clone(), |v| {
+            Some(v.strings("function name")?.into_iter().map(|name| name.value).collect())
+        }),
+    };
+    let policy = or_refused(&table, RetryPolicy::try_new(params), || base.clone());
+    table.finish();
+    policy
+}
+
+fn read_budget(mut table: Table<'_>, base: BudgetPolicy) -> BudgetPolicy {
+    let percent = table.or("percent", base.percent(), |v| v.integer(bounds::BUDGET_PERCENT));
+    let min_per_second =
+        table.or("min-per-second", base.min_per_second(), |v| v.integer(bounds::BUDGET_MIN_PER_SECOND));
+    let policy = or_refused(&table, BudgetPolicy::try_new(percent, min_per_second), || base);
+    table.finish();
+    policy
+}
+
+fn read_breaker(mut table: Table<'_>, base: BreakerPolicy) -> BreakerPolicy {
+    let from = *base.params();
+    let params = BreakerParams {
+        mode: table.or("mode", from.mode, |v| match v.str("a mode")? {
+            "enforce" => Some(BreakerMode::Enforce),
+            "metrics-only" => Some(BreakerMode::MetricsOnly),
+            _ => v.expected("\"enforce\" or \"metrics-only\""),
+        }),
+        failures: number_or_off(&mut table, "failures", from.failures, bounds::FAILURES),
+        failure_rate: number_or_off(&mut table, "failure-rate", from.failure_rate, bounds::PERCENT),
+        slow_rate: number_or_off(&mut table, "slow-rate", from.slow_rate, bounds::PERCENT),
+        window: table.or("window", from.window, |v| match v.as_str() {
+            Some(_) => duration(v).map(WindowSize::Time),
+            None if v.is_integer() => v.integer(bounds::WINDOW_CALLS).map(WindowSize::Calls),
+            None => v.expected("a number of calls such as 100, or a duration such as \"10s\""),
+        }),
+        minimum: table.optional("minimum", |v| v.integer(bounds::MINIMUM)).or(from.minimum),
+        open: table.or("open", from.open, duration),
+        max_open: duration_or_off(&mut table, "max-open", from.max_open),
+        half_open: table.or("half-open", from.half_open, |v| v.integer(bounds::HALF_OPEN)),
+    };
+    let policy = or_refused(&table, BreakerPolicy::try_new(params), || base);
+    table.finish();
+    policy
+}
+
+fn read_bulkhead(mut table: Table<'_>, base: BulkheadPolicy) -> BulkheadPolicy {
+    let concurrent = table.or("concurrent", base.concurrent(), |v| v.integer(bounds::CONCURRENT));
+    let queue = table.or("queue", base.queue(), |v| v.integer(bounds::QUEUE));
+    let policy = or_refused(&table, BulkheadPolicy::try_new(concurrent, queue), || base);
+    table.finish();
+    policy
+}
+
+fn read_fallback(mut table: Table<'_>, base: &FallbackPolicy) -> FallbackPolicy {
+    let from = base.params();
+    let params = FallbackParams {
+        stale: switchable(&mut table, "stale", from.stale.clone(), |t| {
+            read_stale(t, from.stale.clone().unwrap_or_default())
+        }),
+        fixed: switchable(&mut table, "fixed", from.fixed.clone(), |t| {
+            read_fixed(t, from.fixed.clone().unwrap_or_default())
+        }),
+    };
+    let policy = or_refused(&table, FallbackPolicy::try_new(params), || base.clone());
+    table.finish();
+    policy
+}
+
+fn read_stale(mut table: Table<'_>, base: StaleParams) -> StaleParams {
+    let params = StaleParams {
+        max_age: table.or("max-age", base.max_age, duration),
+        entries: table.or("entries", base.entries, |v| v.integer(bounds::STALE_ENTRIES)),
+        size: table.or("size", base.size, |v| v.size(bounds::STALE_SIZE)),
+        functions: table.or("functions", base.functions, |v| {
+            Some(v.strings("function name")?.into_iter().map(|name| name.value).collect())
+        }),
+    };
+    table.finish();
+    params
+}
+
+fn read_fixed(mut table: Table<'_>, base: FixedAnswer) -> FixedAnswer {
+    let answer = FixedAnswer {
+        status: table.or("status", base.status, |v| u16::try_from(v.integer(bounds::ANSWER_STATUS)?).ok()),
+        content_type: table.or("content-type", base.content_type, Value::string),
+        body: table.or("body", base.body, Value::string),
+    };
+    table.finish();
+    answer
+}
+
+fn read_inject(mut table: Table<'_>, base: Option<InjectPolicy>) -> Option<InjectPolicy> {
+    let percent = table.or("percent", base.map_or(100, |base| base.percent()), |v| v.integer(bounds::PERCENT));
+    let delay = duration_or_off(&mut table, "delay", base.and_then(|base| base.delay()));
+    let fault = table.optional("fault", fault).or(base.and_then(|base| base.fault()));
+    let policy = or_refused(&table, InjectPolicy::try_new(percent, delay, fault).map(Some), || base);
+    table.finish();
+    policy
 }

@@ -131,11 +131,6 @@ impl<'a> Document<'a> {
 // === impl Table ===
 
 impl<'a> Table<'a> {
-    /// The table's dotted key.
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-
     /// Whether it has no entry where it should have some.
     pub fn is_empty(&self) -> bool {
         !self.broken && self.entries.is_none_or(|entries| entries.is_empty())
@@ -154,6 +149,22 @@ impl<'a> Table<'a> {
     /// Reports an error about the table.
     pub fn report(&self, message: impl Into<String>) {
         self.doc.report(self.place, self.key.clone(), message);
+    }
+
+    /// Reports an error about `field`: about the first of its parts that is one of the table's keys, or about the table if
+    /// none is.
+    pub fn report_field(&self, field: &str, message: impl Into<String>) {
+        let parts: Vec<&str> = field.split('.').collect();
+        let own = parts.iter().position(|part| self.known.contains(part));
+        let key = own.map_or_else(|| self.key.clone(), |at| format!("{}.{}", self.key, parts[at..].join(".")));
+        let written = own.and_then(|at| self.entries?.get_key_value(parts[at]));
+        let place = written.map(|(_, value)| self.doc.place(value.span().start)).or(self.place);
+        self.doc.report(place, key, message);
+    }
+
+    /// Whether something was found wrong in it.
+    pub fn has_errors(&self) -> bool {
+        self.doc.has_errors_under(&self.key)
     }
 
     /// Takes a key.
@@ -296,6 +307,11 @@ impl<'a> Value<'a> {
     /// The boolean if this is one; reports nothing.
     pub fn as_boolean(&self) -> Option<bool> {
         self.value.as_bool()
+    }
+
+    /// Whether this is a whole number.
+    pub fn is_integer(&self) -> bool {
+        self.value.is_integer()
     }
 
     /// `true` or `false`.

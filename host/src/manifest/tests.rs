@@ -3,6 +3,10 @@ use std::{env, fmt::Write, time::Duration};
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::{
+    BreakerMode, BreakerParams, BreakerPolicy, BudgetPolicy, BulkheadPolicy, FailureParams, FailurePolicy, FaultKind,
+    InjectPolicy, PolicyParams, RetryParams, RetryPolicy, StatusSet, WindowSize,
+};
 
 const EXAMPLE: &str = include_str!("../../../wharf.toml");
 
@@ -65,8 +69,8 @@ fn the_example_is_valid() {
     assert_eq!(manifest.services["user"].component.place().value, folder.join("components/user"));
     assert_eq!(manifest.bus, Bus::Embedded);
     assert_eq!(manifest.gateway.routes.len(), 7);
-    assert_eq!(manifest.edge_policy("order", "user").deadline, Duration::from_secs(1));
-    assert_eq!(manifest.edge_policy("gateway", "user").deadline, Duration::from_secs(5));
+    assert_eq!(manifest.edge_policy("order", "user").params().deadline, Duration::from_secs(1));
+    assert_eq!(manifest.edge_policy("gateway", "user").params().deadline, Duration::from_secs(5));
     let edges: Vec<_> = manifest.edges().iter().map(Edge::to_string).collect();
     assert_eq!(
         edges,
@@ -94,9 +98,7 @@ fn what_is_not_written_has_its_default() {
     assert_eq!(user.instances, Instances { max: 16, concurrency: 16, reuse: 100_000, queue: 1024 });
     assert_eq!(user.limits, Limits { memory: 64 << 20, tables: 20_000, cpu: Duration::from_millis(500) });
     assert!(!user.database && user.calls.is_empty() && user.outbound.is_empty());
-    let policy = manifest.edge_policy("gateway", "user");
-    assert_eq!(policy.deadline, Duration::from_secs(5));
-    assert_eq!(policy.breaker, Some(Breaker { failures: 5, open: Duration::from_secs(60), half_open: 1 }));
+    assert_eq!(*manifest.edge_policy("gateway", "user"), Policy::default());
 }
 
 #[test]
@@ -119,16 +121,78 @@ fn an_edge_starts_from_the_defaults_and_changes_what_it_names() {
         deadline = "9s"
         "#,
     );
-    let expected = EdgePolicy {
+    let retry = RetryParams { attempts: 2, backoff: Duration::from_millis(1), ..RetryParams::default() };
+    let breaker = BreakerParams { failures: Some(9), ..BreakerParams::default() };
+    let expected = Policy::try_new(PolicyParams {
         deadline: Duration::from_secs(3),
-        retry: Retry { attempts: 2, backoff: Duration::from_millis(1), max_backoff: Duration::from_secs(1) },
-        breaker: Some(Breaker { failures: 9, open: Duration::from_secs(60), half_open: 1 }),
+        retry: RetryPolicy::try_new(retry).expect("a valid policy"),
+        breaker: Some(BreakerPolicy::try_new(breaker).expect("a valid policy")),
         bulkhead: None,
-    };
+        ..PolicyParams::default()
+    });
+    let expected = expected.expect("a valid policy");
     assert_eq!(*manifest.edge_policy("order", "user"), expected);
-    assert_eq!(manifest.policies.defaults.breaker, None);
+    assert_eq!(manifest.policies.defaults.params().breaker, None);
     let origin = manifest.services["order"].outbound[0].to_string();
-    assert_eq!(manifest.edge_policy("order", &origin).deadline, Duration::from_secs(9));
+    assert_eq!(manifest.edge_policy("order", &origin).params().deadline, Duration::from_secs(9));
+}
+
+#[test]
+fn a_policy_says_all_that_an_edge_does() {
+    let manifest = valid(
+        r#"
+        [[gateway.routes]]
+        path = "/"
+        service = "user"
+        [policy.edges."gateway -> user"]
+        failure = { faults = ["trapped", "unreachable"], status = ["5xx", "429"], slow = "300ms" }
+        retry = { status = ["503"], budget = { percent = 30, min-per-second = 1 }, idempotent = ["find"] }
+        bulkhead = { concurrent = 3, queue = 0 }
+        inject = { percent = 5, delay = "1s", fault = "overloaded" }
+        [policy.edges."gateway -> user".breaker]
+        mode = "metrics-only"
+        failures = false
+        failure-rate = 50
+        slow-rate = 80
+        window = "10s"
+        minimum = 7
+        open = "1s"
+        max-open = "1m"
+        half-open = 4
+        "#,
+    );
+    let (second, status) = (Duration::from_secs(1), |patterns: &[&str]| StatusSet::try_new(patterns.iter().copied()));
+    let failure = FailureParams {
+        faults: vec![FaultKind::Trapped, FaultKind::Unreachable],
+        status: status(&["5xx", "429"]).expect("statuses"),
+        slow: Some(Duration::from_millis(300)),
+    };
+    let retry = RetryParams {
+        status: status(&["503"]).expect("a status"),
+        budget: Some(BudgetPolicy::try_new(30, 1).expect("a valid policy")),
+        idempotent: vec!["find".into()],
+        ..RetryParams::default()
+    };
+    let breaker = BreakerParams {
+        mode: BreakerMode::MetricsOnly,
+        failures: None,
+        failure_rate: Some(50),
+        slow_rate: Some(80),
+        window: WindowSize::Time(10 * second),
+        minimum: Some(7),
+        open: second,
+        max_open: Some(60 * second),
+        half_open: 4,
+    };
+    let expected = Policy::try_new(PolicyParams {
+        failure: FailurePolicy::try_new(failure).expect("a valid policy"),
+        retry: RetryPolicy::try_new(retry).expect("a valid policy"),
+        breaker: Some(BreakerPolicy::try_new(breaker).expect("a valid policy")),
+        bulkhead: Some(BulkheadPolicy::try_new(3, 0).expect("a valid policy")),
+        inject: InjectPolicy::try_new(5, Some(second), Some(FaultKind::Overloaded)).ok(),
+        ..PolicyParams::default()
+    });
+    assert_eq!(*manifest.edge_policy("gateway", "user"), expected.expect("a valid policy"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Where an outgoing request goes: a neighbour, an allowed origin, or nowhere.
 
 use crate::{
-    policy::{Fault, FaultKind},
+    policy::{Deadline, Fault, FaultKind},
     service::{Body, CallContext, Edge, Gathered, Gathering, Scope, into_wasi},
     telemetry::TraceContext,
 };
@@ -60,11 +60,6 @@ impl Outbound {
     fn get(&self, uri: &Uri) -> Option<&Arc<Edge>> {
         self.origins.get(&origin_of(uri)?)
     }
-
-    /// All edges to origins outside.
-    pub fn edges(&self) -> impl Iterator<Item = &Arc<Edge>> {
-        self.origins.values()
-    }
 }
 
 /// `scheme://host:port`, with the scheme's own port where none is given (RFC 6454, section 4).
@@ -120,11 +115,11 @@ impl WasiHttpHooks for Hooks {
     fn send_request(&mut self, request: Request<WasiBody>, options: Option<RequestOptions>, _processed: Io) -> Sent {
         let mut context = self.caller.clone().unwrap_or_else(|| CallContext {
             caller: self.scope.name.clone(),
-            deadline: Instant::now() + DEFAULT_DEADLINE,
+            deadline: Deadline { at: Instant::now() + DEFAULT_DEADLINE, of: "the background of the service".into() },
             trace: TraceContext::root(),
         });
         if let Some(limit) = options.and_then(|options| options.first_byte_timeout) {
-            context.deadline = context.deadline.min(Instant::now() + limit);
+            context.deadline = context.deadline.or_in(limit, &"the request's own options".into());
         }
         let edge = self.edge(request.uri());
         let service = self.scope.name.clone();

@@ -3,17 +3,18 @@
 //! A callee that becomes slow holds its callers' calls, and with them memory, workers and connections of the caller,
 //! until nothing is left for its other callees. A bulkhead bounds what one edge can hold. Calls beyond it wait in a
 //! queue of bounded length, first come first served; beyond that they are refused at once, which is kinder than a wait
-//! that ends at the deadline.
+//! that ends at the deadline. And so is a call at the end of a queue that will not move fast enough for it (load
+//! shedding, see [`HoldTime`]): its place is for one that has the time.
 
-use super::{InvalidPolicy, invalid};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use super::{HoldTime, InvalidPolicy, bounds, invalid};
+use std::{
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::Duration,
+};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::{Instant, timeout_at},
 };
-
-/// The most that a bulkhead lets through, and the most that its queue holds.
-const MAX_CALLS: u32 = 1_000_000;
 
 /// How many calls may be under way on an edge, and how many may wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,15 @@ pub(super) struct Bulkhead {
     // `try_acquire` never passes the queue.
     permits: Semaphore,
     queued: AtomicU32,
+    hold: HoldTime,
+}
+
+/// A place inside, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Permit<'a> {
+    bulkhead: &'a Bulkhead,
+    began: Instant,
+    _permit: SemaphorePermit<'a>,
 }
 
 /// Why a call was not let in.
@@ -39,6 +49,8 @@ pub(super) enum Refused {
     Full,
     /// The deadline passed while the call waited.
     Deadline,
+    /// The wait would be so long, and the deadline is sooner.
+    Hopeless(Duration),
 }
 
 /// A place in the queue, given back when dropped.
@@ -53,8 +65,8 @@ impl BulkheadPolicy {
     ///
     /// When a number is out of range.
     pub fn try_new(concurrent: u32, queue: u32) -> Result<Self, InvalidPolicy> {
-        invalid::check_count("bulkhead.concurrent", concurrent, 1..=MAX_CALLS)?;
-        invalid::check_count("bulkhead.queue", queue, 0..=MAX_CALLS)?;
+        invalid::check_count("bulkhead.concurrent", concurrent, bounds::CONCURRENT)?;
+        invalid::check_count("bulkhead.queue", queue, bounds::QUEUE)?;
         Ok(Self { concurrent, queue })
     }
 
@@ -81,23 +93,29 @@ impl Default for BulkheadPolicy {
 impl Bulkhead {
     pub(super) fn new(policy: BulkheadPolicy) -> Self {
         let permits = Semaphore::new(policy.concurrent as usize);
-        Self { policy, permits, queued: AtomicU32::new(0) }
+        Self { policy, permits, queued: AtomicU32::new(0), hold: HoldTime::default() }
     }
 
     pub(super) fn policy(&self) -> &BulkheadPolicy {
         &self.policy
     }
 
-    /// A permit, if one is free and nobody waits.
-    pub(super) fn try_enter(&self) -> Option<SemaphorePermit<'_>> {
-        self.permits.try_acquire().ok()
+    /// A permit, if one is free and nobody waits, for a call that comes `now`.
+    pub(super) fn try_enter(&self, now: Instant) -> Option<Permit<'_>> {
+        let permit = self.permits.try_acquire().ok()?;
+        Some(Permit { bulkhead: self, began: now, _permit: permit })
     }
 
     /// A permit, after waiting for one in the queue. Dropping the future leaves the queue.
-    pub(super) async fn enter(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Refused> {
+    pub(super) async fn enter(&self, now: Instant, deadline: Instant) -> Result<Permit<'_>, Refused> {
+        let ahead = self.queued();
         let _place = self.take_place().ok_or(Refused::Full)?;
+        let wait = self.hold.expected_wait(ahead as usize, self.policy.concurrent as usize);
+        if let Some(wait) = wait.filter(|wait| *wait >= deadline.saturating_duration_since(now)) {
+            return Err(Refused::Hopeless(wait));
+        }
         match timeout_at(deadline, self.permits.acquire()).await {
-            Ok(Ok(permit)) => Ok(permit),
+            Ok(Ok(permit)) => Ok(Permit { bulkhead: self, began: Instant::now(), _permit: permit }),
             // Nobody closes the semaphore. Were it closed, no permit could be had.
             Ok(Err(_)) => Err(Refused::Full),
             Err(_) => Err(Refused::Deadline),
@@ -113,6 +131,24 @@ impl Bulkhead {
         let room = |queued: u32| (queued < self.policy.queue).then(|| queued + 1);
         self.queued.fetch_update(Relaxed, Relaxed, room).ok()?;
         Some(Place(&self.queued))
+    }
+}
+
+// === impl Permit ===
+
+impl Permit<'_> {
+    /// When it was given.
+    pub(super) fn began(&self) -> Instant {
+        self.began
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        // While nobody waits nobody asks, and a call need not look at the clock once more.
+        if self.bulkhead.queued() > 0 {
+            self.bulkhead.hold.record(self.began.elapsed());
+        }
     }
 }
 

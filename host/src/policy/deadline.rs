@@ -1,8 +1,9 @@
-//! The deadline of a call.
+//! Deadlines: until when a call may take, and who says so.
 
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
@@ -11,11 +12,23 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// Until when a call may take, and whose limit that is.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Deadline {
-    /// The nearer of the edge's and the caller's.
-    pub(super) at: Instant,
+/// When the answer to a call is of no more use, and whose limit that is.
+///
+/// It travels with everything that is done on the call's behalf and can only come nearer. Whoever set it is named, so
+/// that the one who reads "no answer in time" at the end of a chain of calls knows which number to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    /// The moment.
+    pub at: Instant,
+    /// Who set it: an edge ("order -> user"), or what stands before the edges ("the route /api/orders").
+    pub of: Arc<str>,
+}
+
+/// The time of a call on an edge: the nearer of the caller's deadline and the edge's own.
+#[derive(Clone, Debug)]
+pub(super) struct Allowance {
+    /// When it ends.
+    pub(super) until: Deadline,
     /// When the call reached the edge.
     pub(super) began: Instant,
     /// How long the edge gives a call.
@@ -29,13 +42,39 @@ pub(super) struct Elapsed;
 // === impl Deadline ===
 
 impl Deadline {
-    pub(super) fn new(began: Instant, edge: Duration, caller: Instant) -> Self {
-        Self { at: caller.min(began + edge), began, edge }
+    /// The nearer of this one and one in `limit` from now, which `of` sets.
+    #[must_use]
+    pub fn or_in(&self, limit: Duration, of: &Arc<str>) -> Self {
+        let at = Instant::now() + limit;
+        if at < self.at { Self { at, of: Arc::clone(of) } } else { self.clone() }
+    }
+
+    /// How much time is left; zero when it has passed.
+    pub fn remaining(&self) -> Duration {
+        self.at.saturating_duration_since(Instant::now())
+    }
+}
+
+// === impl Allowance ===
+
+impl Allowance {
+    /// The time of a call that comes to an edge at `began`, which gives each call the time `edge`.
+    pub(super) fn new(began: Instant, (edge, name): (Duration, &Arc<str>), caller: &Deadline) -> Self {
+        let until = match began + edge {
+            at if at <= caller.at => Deadline { at, of: Arc::clone(name) },
+            _ => caller.clone(),
+        };
+        Self { until, began, edge }
+    }
+
+    /// When it ends.
+    pub(super) fn at(&self) -> Instant {
+        self.until.at
     }
 
     /// Whether the caller's own deadline is the nearer one.
     pub(super) fn is_callers(&self) -> bool {
-        self.at < self.began + self.edge
+        self.at() < self.began + self.edge
     }
 
     /// Whether an attempt that began at `began` and got no answer until the deadline speaks against the callee.
@@ -47,7 +86,7 @@ impl Deadline {
     /// was given: half of what the edge gives a call is a fair chance, less (because the caller was in haste, the call
     /// waited long in the bulkhead, or it is a late retry) says little.
     pub(super) fn was_fair(&self, began: Instant) -> bool {
-        self.at.saturating_duration_since(began) * 2 >= self.edge
+        self.at().saturating_duration_since(began) * 2 >= self.edge
     }
 }
 

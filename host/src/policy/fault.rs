@@ -1,5 +1,6 @@
 //! Faults: what the platform says when a call could not be made or not be finished.
 
+use super::TripReason;
 use std::{borrow::Cow, fmt, time::Duration};
 
 /// The kinds of fault. Closed: whoever handles faults handles all of them.
@@ -29,6 +30,8 @@ pub struct Fault {
     kind: FaultKind,
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
+    // Boxed, because few faults have one and all are moved about.
+    trip: Option<Box<TripReason>>,
 }
 
 /// What callers of this crate get in place of an answer.
@@ -59,6 +62,11 @@ impl FaultKind {
             Self::Cancelled => "cancelled",
             Self::Denied => "denied",
         }
+    }
+
+    /// The kind of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 
     /// Whether the call surely had no effect, so that another try is safe whatever the call does.
@@ -100,13 +108,20 @@ impl fmt::Display for FaultKind {
 impl Fault {
     /// A fault of this kind; `message` says what happened and where, for people and logs.
     pub fn new(kind: FaultKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, message: message.into(), retry_after: None }
+        Self { kind, message: message.into(), retry_after: None, trip: None }
     }
 
     /// Says after how long another try may succeed.
     #[must_use]
     pub fn with_retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
+        self
+    }
+
+    /// Says why the circuit breaker that refused the call had opened.
+    #[must_use]
+    pub fn with_trip(mut self, reason: TripReason) -> Self {
+        self.trip = Some(Box::new(reason));
         self
     }
 
@@ -123,6 +138,11 @@ impl Fault {
     /// After how long another try may succeed, where that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
+    }
+
+    /// For `circuit-open`: why the breaker had opened.
+    pub fn trip(&self) -> Option<TripReason> {
+        self.trip.as_deref().copied()
     }
 }
 

@@ -19,6 +19,12 @@ impl InvalidPolicy {
         Self { field, expected: expected.into(), found: found.to_string() }
     }
 
+    /// The same of another field: for constructors that serve several.
+    #[must_use]
+    pub fn of(self, field: &'static str) -> Self {
+        Self { field, ..self }
+    }
+
     /// The field, as the manifest writes it below an edge: `deadline`, `retry.attempts`.
     pub fn field(&self) -> &'static str {
         self.field
@@ -45,6 +51,20 @@ pub(super) fn check_duration(field: &'static str, found: Duration) -> Result<(),
 pub(super) fn check_count(field: &'static str, found: u32, accepted: RangeInclusive<u32>) -> Result<(), InvalidPolicy> {
     if !accepted.contains(&found) {
         return Err(InvalidPolicy::new(field, format!("{} to {}", accepted.start(), accepted.end()), found));
+    }
+    Ok(())
+}
+
+/// Names of functions: none empty, none twice.
+pub(super) fn check_functions(field: &'static str, names: &[String]) -> Result<(), InvalidPolicy> {
+    for (at, name) in names.iter().enumerate() {
+        if name.is_empty() {
+            return Err(InvalidPolicy::new(field, "the names of functions", "an empty one"));
+        }
+        if names[..at].contains(name) {
+            let found = format_args!("`{}` twice", name.escape_debug());
+            return Err(InvalidPolicy::new(field, "each function once", found));
+        }
     }
     Ok(())
 }

@@ -5,15 +5,49 @@
 //! would come back together if they all paused alike; spread over the whole interval they do the least work in total.
 //! That matters more here than a minimal pause, which full jitter does not promise.
 
-use super::{Backoff, Fault, FaultKind, InvalidPolicy, invalid};
+use super::{Backoff, BudgetPolicy, FaultKind, InvalidPolicy, StatusSet, bounds, invalid};
 use std::{fmt, sync::Arc, time::Duration};
 
-/// When a fault is followed by another attempt.
+/// The parts of a [`RetryPolicy`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RetryPolicy {
-    attempts: u32,
-    backoff: Duration,
-    max_backoff: Duration,
+pub struct RetryParams {
+    /// How many attempts a call gets at most, the first included (1 to 10; 1 is no retry).
+    pub attempts: u32,
+    /// The ceiling of the pause after the first attempt; it doubles with each further one.
+    pub backoff: Duration,
+    /// What the ceiling of the pause grows to.
+    pub max_backoff: Duration,
+    /// The HTTP statuses after which an idempotent call is made again.
+    pub status: StatusSet,
+    /// How many retries the edge may make; `None`: any number.
+    pub budget: Option<BudgetPolicy>,
+    /// The functions that may be made again also after they were begun, by their names or their full names:
+    /// `find`, `shop:users/directory.find`.
+    pub idempotent: Vec<String>,
+}
+
+/// When an attempt that failed is followed by another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetryPolicy(RetryParams);
+
+/// Whether a call can be made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// It can't: what it sends is gone with the first attempt.
+    Never,
+    /// Only if the attempt before surely had no effect, since two effects are not as good as one.
+    IfNothingBegun,
+    /// Always: it is idempotent.
+    Always,
+}
+
+/// How an attempt ended that another may follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By a fault.
+    Fault(FaultKind),
+    /// By an HTTP answer with this status.
+    Status(u16),
 }
 
 /// Where the pause between two attempts falls between zero and its ceiling.
@@ -29,87 +63,105 @@ enum Draw {
 // === impl RetryPolicy ===
 
 impl RetryPolicy {
-    /// At most `attempts` attempts in all, the first included (1 to 10; 1 is no retry). The ceiling of the pause is
-    /// `backoff` after the first fault and doubles up to `max_backoff`.
+    /// A policy of these parts.
     ///
     /// # Errors
     ///
-    /// When `attempts` is out of range, a duration is zero or longer than [`MAX_DURATION`](super::MAX_DURATION), or
-    /// `max_backoff` is shorter than `backoff`.
-    pub fn try_new(attempts: u32, backoff: Duration, max_backoff: Duration) -> Result<Self, InvalidPolicy> {
-        invalid::check_count("retry.attempts", attempts, 1..=10)?;
+    /// When `attempts` is out of range, a duration is zero or longer than [`MAX_DURATION`](super::MAX_DURATION),
+    /// `max_backoff` is shorter than `backoff`, or `idempotent` has an empty name or one twice.
+    pub fn try_new(params: RetryParams) -> Result<Self, InvalidPolicy> {
+        let RetryParams { attempts, backoff, max_backoff, .. } = params;
+        invalid::check_count("retry.attempts", attempts, bounds::ATTEMPTS)?;
         invalid::check_duration("retry.backoff", backoff)?;
         invalid::check_duration("retry.max-backoff", max_backoff)?;
         if max_backoff < backoff {
             let expected = format!("at least `retry.backoff` ({backoff:?})");
             return Err(InvalidPolicy::new("retry.max-backoff", expected, format_args!("{max_backoff:?}")));
         }
-        Ok(Self { attempts, backoff, max_backoff })
+        invalid::check_functions("retry.idempotent", &params.idempotent)?;
+        Ok(Self(params))
     }
 
     /// One attempt and no other.
     pub fn never() -> Self {
-        Self { attempts: 1, ..Self::default() }
+        Self(RetryParams { attempts: 1, ..RetryParams::default() })
     }
 
-    /// How many attempts a call gets at most, the first included.
-    pub fn attempts(&self) -> u32 {
-        self.attempts
+    /// Its parts.
+    pub fn params(&self) -> &RetryParams {
+        &self.0
     }
 
-    /// The ceiling of the pause after the first fault.
-    pub fn backoff(&self) -> Duration {
-        self.backoff
+    /// Whether there is ever a second attempt.
+    pub fn retries(&self) -> bool {
+        self.0.attempts > 1
     }
 
-    /// What the ceiling of the pause grows to.
-    pub fn max_backoff(&self) -> Duration {
-        self.max_backoff
+    /// Whether the policy calls this function of this interface idempotent.
+    pub fn is_idempotent(&self, interface: &str, function: &str) -> bool {
+        names_function(&self.0.idempotent, interface, function)
     }
 
     /// The longest pause after the attempt of this number (from 1) failed.
     pub fn ceiling(&self, number: u32) -> Duration {
-        Backoff { first: self.backoff, max: self.max_backoff, jitter: 1.0 }.ceiling(number)
+        Backoff { first: self.0.backoff, max: self.0.max_backoff, jitter: 1.0 }.ceiling(number)
     }
 
-    /// How long to pause before the next attempt, after the attempt of this number (from 1) ended with `fault`; `None`
-    /// when there shall be no other, or it could not begin within `remaining`.
+    /// How long to pause before the next attempt, after the attempt of this number (from 1) ended like this; `None` when
+    /// there shall be no other, or it could not begin within `remaining`.
     ///
-    /// Where the fault says when another try may succeed, the pause is that plus the jitter: all who were told the
-    /// same moment would otherwise come at it together.
+    /// Where the callee says when another try may succeed (`told`, HTTP's `Retry-After`), the pause is that plus the
+    /// jitter: all who were told the same moment would otherwise come at it together.
     pub fn pause(
         &self,
         number: u32,
-        fault: &Fault,
-        idempotent: bool,
+        (ended, told): (Ended, Option<Duration>),
+        repeat: Repeat,
         remaining: Duration,
         jitter: &Jitter,
     ) -> Option<Duration> {
-        if number >= self.attempts || !may_retry(fault.kind(), idempotent) {
+        if number >= self.0.attempts || !self.may_retry(ended, repeat) {
             return None;
         }
-        let told = fault.retry_after().unwrap_or_default();
-        let pause = told.saturating_add(jitter.draw(self.ceiling(number)));
+        let pause = told.unwrap_or_default().saturating_add(jitter.draw(self.ceiling(number)));
         (pause < remaining).then_some(pause)
     }
+
+    /// Whether another attempt can do good and no harm.
+    fn may_retry(&self, ended: Ended, repeat: Repeat) -> bool {
+        match (ended, repeat) {
+            (_, Repeat::Never) => false,
+            (Ended::Status(status), repeat) => repeat == Repeat::Always && self.0.status.contains(status),
+            (Ended::Fault(FaultKind::Unreachable | FaultKind::Overloaded), _) => true,
+            (Ended::Fault(FaultKind::DeadlineExceeded | FaultKind::Trapped), repeat) => repeat == Repeat::Always,
+            // Safe, but the answer would be the same: an open breaker asks to be left alone, a grant does not appear by
+            // asking again. And who gave a call up does not want it made once more.
+            (Ended::Fault(FaultKind::CircuitOpen | FaultKind::Denied | FaultKind::Cancelled), _) => false,
+        }
+    }
 }
 
-impl Default for RetryPolicy {
-    /// Three attempts; 50 ms, doubling up to one second.
+impl Default for RetryParams {
+    /// Three attempts; 50 ms, doubling up to one second; 502, 503 and 504; the default budget.
     fn default() -> Self {
-        Self { attempts: 3, backoff: Duration::from_millis(50), max_backoff: Duration::from_secs(1) }
+        Self {
+            attempts: 3,
+            backoff: Duration::from_millis(50),
+            max_backoff: Duration::from_secs(1),
+            status: StatusSet::GATEWAY_ERRORS,
+            budget: Some(BudgetPolicy::default()),
+            idempotent: Vec::new(),
+        }
     }
 }
 
-/// Whether another attempt can do good and no harm.
-fn may_retry(kind: FaultKind, idempotent: bool) -> bool {
-    match kind {
-        FaultKind::Unreachable | FaultKind::Overloaded => true,
-        FaultKind::DeadlineExceeded | FaultKind::Trapped => idempotent,
-        // Safe, but the answer would be the same: an open breaker asks to be left alone, a grant does not appear by
-        // asking again. And who gave a call up does not want it made once more.
-        FaultKind::CircuitOpen | FaultKind::Denied | FaultKind::Cancelled => false,
-    }
+/// Whether a list of functions names this one: by its name, or by its full name, with or without the version.
+pub(super) fn names_function(names: &[String], interface: &str, function: &str) -> bool {
+    let unversioned = interface.split_once('@').map_or(interface, |(name, _)| name);
+    names.iter().any(|name| match name.rsplit_once('.') {
+        Some((of, name)) if of.contains('/') => name == function && (of == interface || of == unversioned),
+        _ => name == function,
+    })
 }
 
 // === impl Jitter ===

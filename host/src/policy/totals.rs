@@ -13,7 +13,12 @@ pub(super) struct Totals {
     begun: AtomicU64,
     ended: AtomicU64,
     retries: AtomicU64,
+    refused_retries: AtomicU64,
     rejected: AtomicU64,
+    failed_answers: AtomicU64,
+    injected: AtomicU64,
+    stale_answers: AtomicU64,
+    fixed_answers: AtomicU64,
     faults: [AtomicU64; FaultKind::ALL.len()],
 }
 
@@ -42,6 +47,23 @@ impl Totals {
         self.retries.fetch_add(1, Relaxed);
     }
 
+    pub(super) fn count_refused_retry(&self) {
+        self.refused_retries.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_failed_answer(&self) {
+        self.failed_answers.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_injected(&self) {
+        self.injected.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_fallback(&self, is_stale: bool) {
+        let counter = if is_stale { &self.stale_answers } else { &self.fixed_answers };
+        counter.fetch_add(1, Relaxed);
+    }
+
     pub(super) fn count_rejected(&self) {
         self.rejected.fetch_add(1, Relaxed);
     }
@@ -57,6 +79,26 @@ impl Totals {
 
     pub(super) fn retries(&self) -> u64 {
         self.retries.load(Relaxed)
+    }
+
+    pub(super) fn refused_retries(&self) -> u64 {
+        self.refused_retries.load(Relaxed)
+    }
+
+    pub(super) fn failed_answers(&self) -> u64 {
+        self.failed_answers.load(Relaxed)
+    }
+
+    pub(super) fn injected(&self) -> u64 {
+        self.injected.load(Relaxed)
+    }
+
+    pub(super) fn stale_answers(&self) -> u64 {
+        self.stale_answers.load(Relaxed)
+    }
+
+    pub(super) fn fixed_answers(&self) -> u64 {
+        self.fixed_answers.load(Relaxed)
     }
 
     pub(super) fn rejected(&self) -> u64 {

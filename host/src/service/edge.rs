@@ -1,10 +1,16 @@
 //! Edges: who calls whom, under which policy.
 
-use super::{Body, CallContext, endpoint::Service, exports::FunctionKey, tape::Tape};
+use super::{
+    Body, CallContext,
+    endpoint::Service,
+    exports::FunctionKey,
+    fallback::{self, Remembered},
+    tape::Tape,
+};
 use crate::{
     events::{Event, Verdict},
     outbound::External,
-    policy::{Attempt, Fault, FaultKind, Guard, GuardSnapshot, Policy},
+    policy::{Answer, Attempt, BreakerCommand, Fault, FaultKind, Guard, GuardSnapshot, Policy, Repeat},
 };
 use arc_swap::ArcSwap;
 use hyper::{Request, Response};
@@ -16,6 +22,7 @@ pub struct Edge {
     caller: Arc<str>,
     guard: ArcSwap<Guard>,
     endpoint: Endpoint,
+    remembered: Remembered,
 }
 
 /// Where calls on an edge end up. A caller can't tell which it is.
@@ -34,84 +41,160 @@ impl Edge {
         let caller = caller.into();
         let name: Arc<str> = format!("{caller} -> {callee}").into();
         let guard = ArcSwap::from_pointee(Guard::new(name.clone(), policy));
-        Arc::new(Self { name, caller, guard, endpoint })
+        Arc::new(Self { name, caller, guard, endpoint, remembered: Remembered::default() })
     }
 
     /// `caller -> callee`, the name that the manifest uses.
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
     /// The longest that a call on it may take.
     pub fn deadline(&self) -> Duration {
-        self.guard.load().policy().deadline()
+        self.guard.load().policy().params().deadline
     }
 
-    /// Sends an HTTP request. It is tried again after faults that come before anything was begun; after others only
-    /// where its method is safe (RFC 9110, 9.2.1). A body that streams can't be sent twice, so such a request is tried
-    /// once.
+    /// Puts another policy in place of the present one: breaker state and counters carry on.
+    pub fn set_policy(&self, policy: Policy) {
+        // Whoever comes in between keeps what it loaded.
+        self.guard.rcu(|guard| Arc::new(guard.with_policy(policy.clone())));
+    }
+
+    /// Does to the circuit breaker what an operator says. `None` if the edge has none.
+    pub fn command(&self, command: BreakerCommand) -> Option<()> {
+        self.guard.load().command(command)
+    }
+
+    /// Sends an HTTP request. It is tried again after faults that come before anything was begun; after others, and after
+    /// answers whose status the policy names, only where its method is safe (RFC 9110, 9.2.1) or its route is marked
+    /// [`Idempotent`]. A body that streams can't be sent twice, so such a request is tried once.
+    ///
+    /// # Errors
+    ///
+    /// What the policy found no answer and no fallback for.
     pub async fn http(&self, context: &CallContext, request: Request<Body>) -> Result<Response<Body>, Fault> {
         let guard = self.guard.load();
-        let idempotent = request.method().is_safe();
-        let mut again = Replay::of(request, guard.policy().retry().attempts());
-        let can_be_sent_again = again.complete.is_some();
+        let idempotent = request.method().is_safe() || request.extensions().get::<Idempotent>().is_some();
+        let stale = guard.policy().params().fallback.params().stale.as_ref();
+        let key = stale.and_then(|_| fallback::key_of_request(&request));
+        let remembers = key.is_some();
+        let mut again = Replay::of(request, guard.policy().params().retry.params().attempts);
+        let repeat = match (again.complete.is_some(), idempotent) {
+            (false, _) => Repeat::Never,
+            (true, false) => Repeat::IfNothingBegun,
+            (true, true) => Repeat::Always,
+        };
         let attempt = |attempt: Attempt| {
-            let context = self.context(context, &attempt);
+            let context = self.context(context, attempt);
             let request = again.next();
             async move {
                 let request = request.ok_or_else(|| {
                     Fault::new(FaultKind::Cancelled, "the request's body streamed away with the first try")
                 })?;
-                match &self.endpoint {
-                    Endpoint::Service(service) => service.http(context, request).await,
-                    Endpoint::External(external) => external.http(&context, request).await,
-                }
+                let response = match &self.endpoint {
+                    Endpoint::Service(service) => service.http(context, request).await?,
+                    Endpoint::External(external) => external.http(&context, request).await?,
+                };
+                let response = if remembers { fallback::complete(response).await? } else { response };
+                let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
+                Ok(Answer { value: response, status: Some(status), retry_after })
             }
         };
-        if can_be_sent_again {
-            guard.run(context.deadline, idempotent, attempt).await
-        } else {
-            guard.run_once(context.deadline, attempt).await
+        let result = guard.run(&context.deadline, repeat, attempt).await;
+        if let (Ok(response), Some(stale), Some(key)) = (&result, stale, &key) {
+            self.remembered.put_response(stale, key.clone(), response);
         }
+        self.or_fallback(&guard, key, result)
+    }
+
+    /// A failure, or what the policy gives in its place.
+    fn or_fallback(
+        &self,
+        guard: &Guard,
+        key: Option<String>,
+        result: Result<Response<Body>, Fault>,
+    ) -> Result<Response<Body>, Fault> {
+        let policy = guard.policy().params();
+        let fallback = policy.fallback.params();
+        let failure = match &result {
+            Err(fault) if has_fallback(fault) => fault.kind().to_string(),
+            Ok(response) if policy.failure.of_status(response.status().as_u16()).is_some() => {
+                format!("status-{}", response.status().as_u16())
+            }
+            _ => return result,
+        };
+        if let (Some(stale), Some(key)) = (&fallback.stale, key)
+            && let Some((answer, age)) = self.remembered.response(stale, &key, &failure)
+        {
+            tracing::debug!(edge = &*self.name, failure, ?age, "a stale answer in place of a failure");
+            guard.count_fallback(true);
+            return Ok(answer);
+        }
+        let Some(fixed) = &fallback.fixed else { return result };
+        tracing::debug!(edge = &*self.name, failure, "the fixed answer in place of a failure");
+        guard.count_fallback(false);
+        Ok(fallback::fixed(fixed))
     }
 
     /// Calls a typed function.
+    ///
+    /// # Errors
+    ///
+    /// What the policy found no answer and no fallback for.
     pub async fn function(&self, context: &CallContext, key: &Arc<FunctionKey>, params: Tape) -> Result<Tape, Fault> {
         let guard = self.guard.load();
+        let idempotent = guard.policy().params().retry.is_idempotent(&key.interface, &key.function);
+        let repeat = if idempotent { Repeat::Always } else { Repeat::IfNothingBegun };
+        let stale = guard.policy().params().fallback.remembers(&key.interface, &key.function);
+        let stale = stale.and_then(|stale| Some((stale, fallback::CallKey::new(key, &params)?)));
         let attempt = |attempt: Attempt| {
-            let context = self.context(context, &attempt);
+            let context = self.context(context, attempt);
             let (key, params) = (key.clone(), params.clone());
             async move {
                 match &self.endpoint {
-                    Endpoint::Service(service) => service.function(context, key, params).await,
+                    Endpoint::Service(service) => service.function(context, key, params).await.map(Answer::of),
                     Endpoint::External(_) => {
                         Err(Fault::new(FaultKind::Unreachable, "an origin outside has no typed functions"))
                     }
                 }
             }
         };
-        guard.run(context.deadline, false, attempt).await
+        let result = guard.run(&context.deadline, repeat, attempt).await;
+        let Some((stale, call)) = stale else { return result };
+        match result {
+            Ok(results) => {
+                self.remembered.put_results(stale, call, &results);
+                Ok(results)
+            }
+            Err(fault) if has_fallback(&fault) => {
+                let Some((results, age)) = self.remembered.results(stale, &call) else { return Err(fault) };
+                tracing::debug!(edge = &*self.name, %fault, ?age, "stale results in place of a fault");
+                guard.count_fallback(true);
+                Ok(results)
+            }
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Delivers an event, once: delivering again is its subscription's business.
     pub async fn event(&self, context: &CallContext, event: &Arc<Event>, number: u32) -> Result<Verdict, Fault> {
         let guard = self.guard.load();
         let attempt = |attempt: Attempt| {
-            let context = self.context(context, &attempt);
+            let context = self.context(context, attempt);
             let event = event.clone();
             async move {
                 match &self.endpoint {
-                    Endpoint::Service(service) => service.event(context, event, number).await,
+                    Endpoint::Service(service) => service.event(context, event, number).await.map(Answer::of),
                     Endpoint::External(_) => {
                         Err(Fault::new(FaultKind::Unreachable, "an origin outside has no subscriptions"))
                     }
                 }
             }
         };
-        guard.run(context.deadline, false, attempt).await
+        guard.run(&context.deadline, Repeat::IfNothingBegun, attempt).await
     }
 
-    fn context(&self, of_caller: &CallContext, attempt: &Attempt) -> CallContext {
+    fn context(&self, of_caller: &CallContext, attempt: Attempt) -> CallContext {
         CallContext { caller: self.caller.clone(), deadline: attempt.deadline, trace: of_caller.trace.child() }
     }
 
@@ -119,6 +202,23 @@ impl Edge {
     pub fn snapshot(&self) -> GuardSnapshot {
         self.guard.load().snapshot()
     }
+}
+
+/// Whether a fault is one that the callee is to blame for, or its breaker: what the caller may not do, and what it gave up,
+/// has no other answer.
+fn has_fallback(fault: &Fault) -> bool {
+    fault.kind().counts_as_failure() || fault.kind() == FaultKind::CircuitOpen
+}
+
+/// Marks a request that may be made twice though its method is not safe: an extension of the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Idempotent;
+
+/// When the callee wants to be asked again: the seconds of `Retry-After` (RFC 9110, 10.2.3). Its other form, a date, is
+/// the callee's clock against this one's, and is left alone.
+fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
+    let value = response.headers().get(http::header::RETRY_AFTER)?;
+    value.to_str().ok()?.parse().ok().map(Duration::from_secs)
 }
 
 /// A request that may be sent more than once, as far as that is possible.

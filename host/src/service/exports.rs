@@ -1,6 +1,6 @@
 //! What a component offers, found once when it is loaded and looked up once for each instance.
 
-use super::{callee::Callee, shape::Signature, state::State};
+use super::{callee::Callee, shape::Signature, state::State, tape::Tape};
 use crate::{
     events::binding::{HANDLER, WitEvent, WitVerdict},
     store::MIGRATIONS,
@@ -13,7 +13,7 @@ use wasmtime::{
     AsContextMut, Store, StoreContextMut,
     component::{
         Component, ComponentExportIndex, Func, Instance, InstancePre, TypedFunc,
-        types::{ComponentFunc, ComponentItem},
+        types::{ComponentFunc, ComponentItem, Type},
     },
 };
 use wasmtime_wasi_http::{p2, p3};
@@ -30,6 +30,8 @@ pub struct FunctionKey {
     pub function: String,
     /// A digest of its types.
     types: u64,
+    /// Whether it gives a `result`, which may be an error.
+    is_fallible: bool,
 }
 
 /// Which version of `wasi:http` a component handles.
@@ -48,7 +50,21 @@ impl FunctionKey {
     pub fn new(interface: impl Into<String>, function: impl Into<String>, ty: &ComponentFunc) -> Self {
         let mut types = DefaultHasher::new();
         Signature(ty).types().hash(&mut types);
-        Self { interface: interface.into(), function: function.into(), types: types.finish() }
+        let mut results = ty.results();
+        let is_fallible = matches!((results.next(), results.next()), (Some(Type::Result(_)), None));
+        Self { interface: interface.into(), function: function.into(), types: types.finish(), is_fallible }
+    }
+
+    /// Whether these results of it are an error of its own.
+    pub(super) fn is_error(&self, results: &Tape) -> bool {
+        // A result begins with the place of its case: 0 is `ok`.
+        self.is_fallible && !results.as_bytes().starts_with(&0_u32.to_le_bytes())
+    }
+
+    /// The key of a function that is nowhere.
+    #[cfg(test)]
+    pub(super) fn made_up(interface: &str, function: &str, is_fallible: bool) -> Self {
+        Self { interface: interface.into(), function: function.into(), types: 0, is_fallible }
     }
 }
 

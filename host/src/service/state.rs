@@ -5,6 +5,7 @@ use crate::{
     engine::StoreLimits,
     events::Publisher,
     outbound::Hooks,
+    policy::Deadline,
     store::{SqlCtx, SqlView},
     telemetry::{GuestOutput, TraceContext},
 };
@@ -137,7 +138,7 @@ pub(crate) fn current_call(mut store: StoreContextMut<'_, State>) -> CallContext
     let state = store.data();
     root.and_then(|task| state.calls.get(task)).cloned().unwrap_or_else(|| CallContext {
         caller: state.scope.name.clone(),
-        deadline: Instant::now() + BACKGROUND_DEADLINE,
+        deadline: Deadline { at: Instant::now() + BACKGROUND_DEADLINE, of: "the background of the service".into() },
         trace: TraceContext::root(),
     })
 }

@@ -4,6 +4,7 @@ use crate::{
         Bus, BusConfig, BusKind, DeliveryPolicy, Event, MAX_DATA, NewEvent, Publisher, Subscription, Verdict,
         testing::{acknowledging, gated},
     },
+    policy::Deadline,
     service::CallContext,
     telemetry::TraceContext,
 };
@@ -24,7 +25,7 @@ async fn store(engine: &Engine, subscription: Subscription) -> (Bus, Store<State
     let publishes = [("order".to_owned(), vec!["order.confirmed".to_owned()])].into();
     let config = BusConfig { app: "shop".into(), kind: BusKind::Embedded, publishes };
     let bus = Bus::start(config, vec![subscription.with_policy(policy)]).await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Deadline { at: Instant::now() + Duration::from_secs(5), of: "test".into() };
     let call = CallContext { caller: "events".into(), deadline, trace: TraceContext::root() };
     let store = Store::new(engine, State { publisher: bus.publisher("order"), call });
     (bus, store)

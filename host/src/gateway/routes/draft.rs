@@ -1,10 +1,12 @@
 //! Routes in the making: what each by itself must hold, gathered by pattern.
 
-use super::{Aggregate, AggregatePart, AggregateRoute, Node, Part, Route, RouteError, ServiceRoute, Target};
+use super::{
+    Aggregate, AggregatePart, AggregateRoute, Node, Part, Route, RouteDeadline, RouteError, ServiceRoute, Target,
+};
 use crate::{gateway::aggregate, manifest::PathPattern};
 use http::{HeaderValue, Method};
 use matchit::InsertError;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 /// matchit's refusal, in words for whoever wrote the pattern. What else but a conflict it could refuse is no pattern.
 pub(super) fn insert_error(path: String, error: InsertError) -> RouteError {
@@ -54,7 +56,7 @@ impl Drafts {
             upstream: route.upstream,
             strip,
             max_body_bytes: route.max_body_bytes,
-            deadline: route.deadline,
+            deadline: deadline(route.deadline, format_args!("the route {}", route.path)),
         });
         if route.methods.is_empty() {
             if draft.any.replace(Target::Service(service)).is_some() {
@@ -85,7 +87,8 @@ impl Drafts {
                 let param = param.to_owned();
                 return Err(RouteError::UnknownParam { path: path(), part: part.name, param });
             }
-            let Part { name, service, upstream, path: template, deadline, optional } = part;
+            let Part { name, service, upstream, path: template, deadline: limit, optional } = part;
+            let deadline = deadline(limit, format_args!("the part {name} of {}", aggregate.path));
             parts.push(AggregatePart { name, service, upstream, template, deadline, optional });
         }
         let draft = self.draft(&aggregate.path);
@@ -114,4 +117,8 @@ impl Draft {
         let allow = HeaderValue::from_str(&allowed.join(", ")).unwrap_or(HeaderValue::from_static("OPTIONS"));
         Node { by_method: self.by_method, any: self.any, allow }
     }
+}
+
+fn deadline(limit: Option<Duration>, of: fmt::Arguments<'_>) -> Option<RouteDeadline> {
+    limit.map(|limit| RouteDeadline { limit, of: of.to_string().into() })
 }

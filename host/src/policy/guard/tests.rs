@@ -1,5 +1,8 @@
 use super::*;
-use crate::policy::{BreakerPolicy, BreakerState, BulkheadPolicy, RetryPolicy};
+use crate::policy::{
+    BreakerParams, BreakerPolicy, BreakerState, BudgetPolicy, BulkheadPolicy, FailureParams, FailurePolicy,
+    PolicyParams, RetryParams, RetryPolicy, StatusSet,
+};
 use proptest::prelude::*;
 use std::{
     future::{pending, poll_fn},
@@ -14,6 +17,8 @@ use tokio::{
 };
 
 const SECOND: Duration = Duration::from_secs(1);
+use Repeat::{Always, IfNothingBegun, Never};
+
 const OPEN: Duration = Duration::from_secs(60);
 
 const fn ms(ms: u64) -> Duration {
@@ -21,26 +26,44 @@ const fn ms(ms: u64) -> Duration {
 }
 
 /// An edge: one second, four attempts with pauses of 50, 100 and 200 ms, a breaker of three failures and one probe.
+fn params() -> PolicyParams {
+    PolicyParams {
+        deadline: SECOND,
+        retry: retry(4),
+        breaker: Some(breaker(3, 1)),
+        bulkhead: None,
+        ..PolicyParams::default()
+    }
+}
+
+fn of(params: PolicyParams) -> Policy {
+    Policy::try_new(params).unwrap()
+}
+
 fn policy() -> Policy {
-    let retry = RetryPolicy::try_new(4, ms(50), SECOND).unwrap();
-    Policy::try_new(SECOND, retry, Some(breaker(3, 1)), None).unwrap()
+    of(params())
+}
+
+fn retry(attempts: u32) -> RetryPolicy {
+    RetryPolicy::try_new(RetryParams { attempts, ..RetryParams::default() }).unwrap()
 }
 
 fn breaker(failures: u32, half_open: u32) -> BreakerPolicy {
-    BreakerPolicy::try_new(failures, OPEN, half_open).unwrap()
+    let params = BreakerParams { failures: Some(failures), open: OPEN, half_open, ..BreakerParams::default() };
+    BreakerPolicy::try_new(params).unwrap()
 }
 
 fn without_retry(breaker: Option<BreakerPolicy>) -> Guard {
-    guard(Policy::try_new(SECOND, RetryPolicy::never(), breaker, None).unwrap())
+    guard(of(PolicyParams { retry: RetryPolicy::never(), breaker, ..params() }))
 }
 
 fn without_breaker(attempts: u32) -> Guard {
-    guard(Policy::try_new(SECOND, RetryPolicy::try_new(attempts, ms(50), SECOND).unwrap(), None, None).unwrap())
+    guard(of(PolicyParams { retry: retry(attempts), breaker: None, ..params() }))
 }
 
 fn with_bulkhead(concurrent: u32, queue: u32) -> Arc<Guard> {
-    let bulkhead = BulkheadPolicy::try_new(concurrent, queue).unwrap();
-    Arc::new(guard(Policy::try_new(SECOND, policy().retry().clone(), Some(breaker(3, 1)), Some(bulkhead)).unwrap()))
+    let bulkhead = Some(BulkheadPolicy::try_new(concurrent, queue).unwrap());
+    Arc::new(guard(of(PolicyParams { bulkhead, ..params() })))
 }
 
 /// A guard whose pauses are the longest that they may be.
@@ -48,9 +71,18 @@ fn guard(policy: Policy) -> Guard {
     Guard::new("order -> user", policy).with_jitter(Jitter::with(|ceiling| ceiling))
 }
 
+/// A caller's deadline. Leaked, so that a call can be made with it in one expression.
+fn until_at(at: Instant) -> &'static Deadline {
+    Box::leak(Box::new(Deadline { at, of: "gateway -> order".into() }))
+}
+
+fn within(limit: Duration) -> &'static Deadline {
+    until_at(Instant::now() + limit)
+}
+
 /// A caller with all the time in the world.
-fn patient() -> Instant {
-    Instant::now() + Duration::from_secs(3600)
+fn patient() -> &'static Deadline {
+    within(Duration::from_secs(3600))
 }
 
 fn fault(kind: FaultKind) -> Fault {
@@ -58,16 +90,16 @@ fn fault(kind: FaultKind) -> Fault {
 }
 
 async fn succeed(guard: &Guard) {
-    assert_eq!(guard.run(patient(), false, |_| async { Ok(7) }).await, Ok(7));
+    assert_eq!(guard.run(patient(), IfNothingBegun, |_| async { Ok(Answer::of(7)) }).await, Ok(7));
 }
 
 async fn fail(guard: &Guard, kind: FaultKind) -> Fault {
-    guard.run(patient(), false, |_| async move { Err::<(), _>(fault(kind)) }).await.unwrap_err()
+    guard.run(patient(), IfNothingBegun, |_| async move { Err::<Answer<()>, _>(fault(kind)) }).await.unwrap_err()
 }
 
 /// A call that isn't answered.
-async fn hang(guard: &Guard, deadline: Instant) -> Fault {
-    guard.run(deadline, false, |_| pending::<Result<()>>()).await.unwrap_err()
+async fn hang(guard: &Guard, deadline: &Deadline) -> Fault {
+    guard.run(deadline, IfNothingBegun, |_| pending::<Result<Answer<()>>>()).await.unwrap_err()
 }
 
 /// A call under way that isn't answered.
@@ -81,17 +113,17 @@ async fn begin(guard: &Arc<Guard>) -> JoinHandle<Fault> {
 /// Runs a call whose attempts end as told; the last of them again and again. Gives the times of the attempts too.
 async fn run(
     guard: &Guard,
-    deadline: Instant,
-    idempotent: bool,
+    deadline: &Deadline,
+    repeat: Repeat,
     ends: &[std::result::Result<u32, FaultKind>],
 ) -> (Result<u32>, Vec<Duration>) {
     let (began, mut attempts) = (Instant::now(), Vec::new());
     let result = guard
-        .run(deadline, idempotent, |attempt| {
+        .run(deadline, repeat, |attempt| {
             attempts.push(began.elapsed());
             assert_eq!(attempt.number as usize, attempts.len());
             let end = *ends.get(attempts.len() - 1).or(ends.last()).unwrap();
-            async move { end.map_err(fault) }
+            async move { end.map(Answer::of).map_err(fault) }
         })
         .await;
     (result, attempts)
@@ -121,9 +153,9 @@ async fn a_domain_error_is_an_answer_it_is_not_retried_and_never_trips() {
     let guard = guard(policy());
     let attempts = AtomicU32::new(0);
     for _ in 0..100 {
-        let answer = guard.run(patient(), true, |_| async {
+        let answer = guard.run(patient(), Always, |_| async {
             attempts.fetch_add(1, Relaxed);
-            Ok(Err::<(), _>("user not found"))
+            Ok(Answer::of(Err::<(), _>("user not found")))
         });
         assert_eq!(answer.await, Ok(Err("user not found")));
     }
@@ -159,7 +191,7 @@ async fn nor_do_they_end_a_row_of_failures() {
 async fn a_safe_fault_is_retried_with_doubling_pauses_until_an_answer() {
     let guard = without_breaker(10);
     let ends = [Err(FaultKind::Unreachable), Err(FaultKind::Overloaded), Err(FaultKind::Unreachable), Ok(7)];
-    let (result, attempts) = run(&guard, patient(), false, &ends).await;
+    let (result, attempts) = run(&guard, patient(), IfNothingBegun, &ends).await;
     assert_eq!(result, Ok(7));
     assert_eq!(attempts, [ms(0), ms(50), ms(150), ms(350)]);
     assert_eq!(guard.snapshot().retries, 3);
@@ -168,7 +200,7 @@ async fn a_safe_fault_is_retried_with_doubling_pauses_until_an_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn attempts_end_at_the_number_of_the_policy() {
-    let (result, attempts) = run(&without_breaker(3), patient(), false, &[Err(FaultKind::Unreachable)]).await;
+    let (result, attempts) = run(&without_breaker(3), patient(), IfNothingBegun, &[Err(FaultKind::Unreachable)]).await;
     assert_eq!(result, Err(fault(FaultKind::Unreachable)));
     assert_eq!(attempts.len(), 3);
 }
@@ -177,9 +209,9 @@ async fn attempts_end_at_the_number_of_the_policy() {
 async fn what_may_have_had_its_effect_is_retried_only_if_idempotent() {
     for kind in [FaultKind::Trapped, FaultKind::DeadlineExceeded] {
         let guard = without_breaker(3);
-        let (result, attempts) = run(&guard, patient(), false, &[Err(kind), Ok(7)]).await;
+        let (result, attempts) = run(&guard, patient(), IfNothingBegun, &[Err(kind), Ok(7)]).await;
         assert_eq!((result, attempts.len()), (Err(fault(kind)), 1));
-        let (result, attempts) = run(&guard, patient(), true, &[Err(kind), Ok(7)]).await;
+        let (result, attempts) = run(&guard, patient(), Always, &[Err(kind), Ok(7)]).await;
         assert_eq!((result, attempts.len()), (Ok(7), 2));
     }
 }
@@ -187,7 +219,7 @@ async fn what_may_have_had_its_effect_is_retried_only_if_idempotent() {
 #[tokio::test(start_paused = true)]
 async fn what_another_try_cannot_mend_is_not_retried() {
     for kind in [FaultKind::CircuitOpen, FaultKind::Denied, FaultKind::Cancelled] {
-        let (result, attempts) = run(&without_breaker(3), patient(), true, &[Err(kind)]).await;
+        let (result, attempts) = run(&without_breaker(3), patient(), Always, &[Err(kind)]).await;
         assert_eq!((result, attempts.len()), (Err(fault(kind)), 1));
     }
 }
@@ -197,9 +229,9 @@ async fn what_can_be_made_just_once_is_not_retried_whatever_it_ends_with() {
     for kind in FaultKind::ALL {
         let mut attempts = 0;
         let guard = without_breaker(3);
-        let result = guard.run_once(patient(), |_| {
+        let result = guard.run(patient(), Never, |_| {
             attempts += 1;
-            async move { Err::<(), _>(fault(kind)) }
+            async move { Err::<Answer<()>, _>(fault(kind)) }
         });
         assert_eq!((result.await, attempts), (Err(fault(kind)), 1));
     }
@@ -210,12 +242,12 @@ async fn the_callee_says_when_to_come_again() {
     let guard = without_breaker(2);
     let began = Instant::now();
     let busy = || fault(FaultKind::Overloaded).with_retry_after(ms(300));
-    let result = guard.run(patient(), false, |_| async { Err::<(), _>(busy()) }).await;
+    let result = guard.run(patient(), IfNothingBegun, |_| async { Err::<Answer<()>, _>(busy()) }).await;
     assert_eq!(began.elapsed(), ms(350));
     assert_eq!(result, Err(busy()));
     // Later than the deadline allows: no use in waiting.
     let began = Instant::now();
-    guard.run(Instant::now() + ms(349), false, |_| async { Err::<(), _>(busy()) }).await.unwrap_err();
+    guard.run(within(ms(349)), IfNothingBegun, |_| async { Err::<Answer<()>, _>(busy()) }).await.unwrap_err();
     assert_eq!(began.elapsed(), ms(0));
 }
 
@@ -223,7 +255,7 @@ async fn the_callee_says_when_to_come_again() {
 async fn no_fault_claims_that_nothing_was_begun_when_an_earlier_attempt_was() {
     let guard = without_breaker(3);
     let ends = [Err(FaultKind::Trapped), Err(FaultKind::Unreachable)];
-    let (result, attempts) = run(&guard, patient(), true, &ends).await;
+    let (result, attempts) = run(&guard, patient(), Always, &ends).await;
     assert_eq!((result, attempts.len()), (Err(fault(FaultKind::Trapped)), 3));
 }
 
@@ -231,7 +263,7 @@ async fn no_fault_claims_that_nothing_was_begun_when_an_earlier_attempt_was() {
 async fn nobody_waits_for_what_the_breaker_will_refuse() {
     let guard = guard(policy());
     let began = Instant::now();
-    let (result, attempts) = run(&guard, patient(), false, &[Err(FaultKind::Unreachable)]).await;
+    let (result, attempts) = run(&guard, patient(), IfNothingBegun, &[Err(FaultKind::Unreachable)]).await;
     assert_eq!(began.elapsed(), ms(150));
     assert_eq!(result, Err(fault(FaultKind::Unreachable)), "the fault that tripped it, not its consequence");
     assert_eq!(attempts, [ms(0), ms(50), ms(150)], "the third tripped it; a fourth was allowed");
@@ -242,7 +274,7 @@ async fn nobody_waits_for_what_the_breaker_will_refuse() {
 async fn a_breaker_opened_by_others_during_the_pause_ends_the_call_with_its_own_fault() {
     let guard = guard(policy());
     let calls = async {
-        let (result, attempts) = run(&guard, patient(), false, &[Err(FaultKind::Unreachable)]).await;
+        let (result, attempts) = run(&guard, patient(), IfNothingBegun, &[Err(FaultKind::Unreachable)]).await;
         assert_eq!((result, attempts.len()), (Err(fault(FaultKind::Unreachable)), 1));
     };
     let others = async {
@@ -264,16 +296,20 @@ async fn an_attempt_is_dropped_at_the_deadline_and_the_fault_says_whose() {
     assert_eq!(late.to_string(), "deadline-exceeded: order -> user: no answer within 1s, the deadline of the edge");
 
     let began = Instant::now();
-    let late = hang(&guard, Instant::now() + ms(40)).await;
+    let late = hang(&guard, within(ms(40))).await;
     assert_eq!(began.elapsed(), ms(40));
-    assert_eq!(late.to_string(), "deadline-exceeded: order -> user: no answer within 40ms, the caller's deadline");
+    assert_eq!(
+        late.to_string(),
+        "deadline-exceeded: order -> user: no answer within 40ms, what was left of the deadline of `gateway -> order`"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_comes_too_late_is_not_begun() {
     let guard = guard(policy());
-    let (result, attempts) = run(&guard, Instant::now(), true, &[Ok(7)]).await;
-    let expected = "deadline-exceeded: order -> user: the caller's deadline had passed before the call came";
+    let (result, attempts) = run(&guard, within(ms(0)), Always, &[Ok(7)]).await;
+    let expected =
+        "deadline-exceeded: order -> user: the deadline of `gateway -> order` had passed before the call came";
     assert_eq!((result.unwrap_err().to_string().as_str(), attempts.len()), (expected, 0));
     assert_eq!(guard.snapshot().rejected, 1);
 }
@@ -281,21 +317,21 @@ async fn a_call_that_comes_too_late_is_not_begun() {
 #[tokio::test(start_paused = true)]
 async fn an_attempt_knows_the_deadline_of_the_call() {
     let guard = without_breaker(2);
-    let deadline = Instant::now() + SECOND;
+    let deadline = Deadline { at: Instant::now() + SECOND, of: "order -> user".into() };
     let seen = Mutex::new(Vec::new());
-    let call = guard.run(patient(), false, |attempt| {
+    let call = guard.run(patient(), IfNothingBegun, |attempt| {
         seen.lock().unwrap().push(attempt);
-        async { Err::<(), _>(fault(FaultKind::Unreachable)) }
+        async { Err::<Answer<()>, _>(fault(FaultKind::Unreachable)) }
     });
     call.await.unwrap_err();
-    assert_eq!(seen.into_inner().unwrap(), [1, 2].map(|number| Attempt { number, deadline }));
+    assert_eq!(seen.into_inner().unwrap(), [1, 2].map(|number| Attempt { number, deadline: deadline.clone() }));
 }
 
 #[tokio::test(start_paused = true)]
 async fn callers_in_haste_do_not_trip_the_breaker() {
     let guard = without_retry(Some(breaker(1, 1)));
     for _ in 0..10 {
-        hang(&guard, Instant::now() + ms(499)).await;
+        hang(&guard, within(ms(499))).await;
     }
     assert_eq!(state(&guard), BreakerState::Closed);
     assert_eq!(guard.snapshot().faults["deadline-exceeded"], 10);
@@ -305,7 +341,7 @@ async fn callers_in_haste_do_not_trip_the_breaker() {
 async fn a_hanging_callee_is_found_out_though_the_callers_deadline_is_a_little_nearer() {
     let guard = without_retry(Some(breaker(3, 1)));
     for _ in 0..3 {
-        hang(&guard, Instant::now() + ms(990)).await;
+        hang(&guard, within(ms(990))).await;
     }
     assert_eq!(state(&guard), BreakerState::Open);
 }
@@ -313,10 +349,10 @@ async fn a_hanging_callee_is_found_out_though_the_callers_deadline_is_a_little_n
 #[tokio::test(start_paused = true)]
 async fn a_late_retry_that_runs_out_of_time_says_nothing_of_the_callee() {
     let guard = guard(policy());
-    let call = guard.run(patient(), true, |attempt| async move {
+    let call = guard.run(patient(), Always, |attempt| async move {
         if attempt.number == 1 {
             sleep(ms(600)).await;
-            return Err::<(), _>(fault(FaultKind::Trapped));
+            return Err::<Answer<()>, _>(fault(FaultKind::Trapped));
         }
         pending().await
     });
@@ -330,7 +366,7 @@ async fn a_hasty_probe_decides_nothing() {
     let guard = without_retry(Some(breaker(1, 1)));
     trip(&guard).await;
     advance(OPEN).await;
-    hang(&guard, Instant::now() + ms(10)).await;
+    hang(&guard, within(ms(10))).await;
     assert_eq!(state(&guard), BreakerState::HalfOpen);
     succeed(&guard).await;
     assert_eq!(state(&guard), BreakerState::Closed);
@@ -355,14 +391,14 @@ proptest! {
             let guard = without_breaker(attempts).with_jitter(Jitter::FULL);
             let began = Instant::now();
             let deadline = began + micros(callers).min(SECOND);
-            let call = guard.run(began + micros(callers), true, |attempt| {
+            let call = guard.run(until_at(began + micros(callers)), Always, |attempt| {
                 assert!(Instant::now() < deadline);
-                assert_eq!(attempt.deadline, deadline);
+                assert_eq!(attempt.deadline.at, deadline);
                 let (took, retry_after) = took[attempt.number as usize - 1];
                 async move {
                     sleep(micros(took)).await;
                     let fault = fault(FaultKind::Trapped);
-                    Err::<(), _>(match retry_after {
+                    Err::<Answer<()>, _>(match retry_after {
                         Some(after) => fault.with_retry_after(micros(after)),
                         None => fault,
                     })
@@ -379,8 +415,8 @@ async fn a_pause_that_the_timer_stretches_past_the_deadline_ends_the_call() {
     let guard = without_breaker(2);
     // The timer's next tick after 50.1 ms is at 51.
     advance(Duration::from_micros(100)).await;
-    let deadline = Instant::now() + Duration::from_micros(50_500);
-    let (result, attempts) = run(&guard, deadline, false, &[Err(FaultKind::Unreachable), Ok(7)]).await;
+    let deadline = within(Duration::from_micros(50_500));
+    let (result, attempts) = run(&guard, deadline, IfNothingBegun, &[Err(FaultKind::Unreachable), Ok(7)]).await;
     assert_eq!((result, attempts.len()), (Err(fault(FaultKind::Unreachable)), 1));
 }
 
@@ -388,13 +424,13 @@ async fn a_pause_that_the_timer_stretches_past_the_deadline_ends_the_call() {
 async fn nothing_of_an_attempt_outlives_it() {
     let guard = without_breaker(3);
     let held = Arc::new(());
-    let call = guard.run(patient(), false, |_| {
+    let call = guard.run(patient(), IfNothingBegun, |_| {
         assert_eq!(Arc::strong_count(&held), 1, "the attempt before is gone");
         let held = Arc::clone(&held);
         // Unlike an async block, it holds what it has until it is dropped.
         poll_fn(move |_| {
             let _held = &held;
-            Poll::Ready(Err::<(), _>(fault(FaultKind::Unreachable)))
+            Poll::Ready(Err::<Answer<()>, _>(fault(FaultKind::Unreachable)))
         })
     });
     let watch = async {
@@ -407,10 +443,10 @@ async fn nothing_of_an_attempt_outlives_it() {
 #[tokio::test(start_paused = true)]
 async fn a_call_keeps_its_attempt_only_once() {
     let guard = guard(policy());
-    let call = guard.run(patient(), false, |_| async {
+    let call = guard.run(patient(), IfNothingBegun, |_| async {
         let room = [0_u8; 4096];
         yield_now().await;
-        Ok(std::hint::black_box(&room)[0])
+        Ok(Answer::of(std::hint::black_box(&room)[0]))
     });
     assert!(size_of_val(&call) < 2 * 4096, "{} bytes", size_of_val(&call));
 }
@@ -422,12 +458,14 @@ async fn an_open_breaker_answers_at_once_and_says_when_to_come_again() {
     let guard = guard(policy());
     trip(&guard).await;
     advance(SECOND).await;
-    let (result, attempts) = run(&guard, patient(), true, &[Ok(7)]).await;
+    let (result, attempts) = run(&guard, patient(), Always, &[Ok(7)]).await;
     let refused = result.unwrap_err();
     assert_eq!((refused.kind(), attempts.len()), (FaultKind::CircuitOpen, 0));
     assert_eq!(refused.retry_after(), Some(OPEN - SECOND));
     let expected = "order -> user: the circuit breaker is open (3 failures in a row, the last: trapped)";
     assert_eq!(refused.message(), expected);
+    let last = Failure::Fault(FaultKind::Trapped);
+    assert_eq!(refused.trip(), Some(crate::policy::TripReason::ConsecutiveFailures { failures: 3, last }));
     let snapshot = guard.snapshot();
     assert_eq!((snapshot.calls, snapshot.rejected, snapshot.faults["circuit-open"]), (4, 1, 1));
 }
@@ -438,7 +476,7 @@ async fn a_half_open_breaker_lets_its_probes_through_and_no_more() {
     trip(&guard).await;
     advance(OPEN).await;
     let probes = [begin(&guard).await, begin(&guard).await];
-    let refused = guard.run(patient(), true, |_| async { Ok(7) }).await.unwrap_err();
+    let refused = guard.run(patient(), Always, |_| async { Ok(Answer::of(7)) }).await.unwrap_err();
     assert_eq!(refused.kind(), FaultKind::CircuitOpen);
     assert_eq!(refused.retry_after(), Some(SECOND), "by then the probes have ended");
     // One is given up: its place is free, and it counts for nothing.
@@ -447,10 +485,13 @@ async fn a_half_open_breaker_lets_its_probes_through_and_no_more() {
     assert_eq!(guard.snapshot().breaker.unwrap().probes, 1);
     succeed(&guard).await;
     assert_eq!(state(&guard), BreakerState::HalfOpen);
-    // The other runs into the deadline.
+    // The other runs into the deadline: one of two that failed is half of them.
     advance(SECOND).await;
     yield_now().await;
-    assert_eq!(guard.snapshot().breaker.unwrap().last_trip.unwrap(), "a probe failed: deadline-exceeded");
+    assert_eq!(
+        guard.snapshot().breaker.unwrap().last_trip.unwrap().to_string(),
+        "1 of 2 probes failed, the last: deadline-exceeded"
+    );
 }
 
 // --- bulkhead
@@ -461,7 +502,7 @@ async fn a_full_bulkhead_refuses() {
     let _calls = [begin(&guard).await, begin(&guard).await, begin(&guard).await];
     let snapshot = guard.snapshot();
     assert_eq!((snapshot.in_flight, snapshot.queued), (2, 1));
-    let (result, attempts) = run(&guard, patient(), true, &[Ok(7)]).await;
+    let (result, attempts) = run(&guard, patient(), Always, &[Ok(7)]).await;
     let refused = result.unwrap_err();
     assert_eq!((refused.kind(), attempts.len()), (FaultKind::Overloaded, 0));
     let expected = "order -> user: the bulkhead is full (2 calls may be under way and 1 wait, and as many do)";
@@ -474,7 +515,7 @@ async fn a_call_may_wait_until_its_deadline() {
     let guard = with_bulkhead(1, 1);
     let _first = begin(&guard).await;
     let began = Instant::now();
-    let late = hang(&guard, Instant::now() + ms(100)).await;
+    let late = hang(&guard, within(ms(100))).await;
     assert_eq!((late.kind(), began.elapsed()), (FaultKind::DeadlineExceeded, ms(100)));
     let snapshot = guard.snapshot();
     assert_eq!((snapshot.in_flight, snapshot.queued, snapshot.rejected), (1, 0, 1));
@@ -483,9 +524,9 @@ async fn a_call_may_wait_until_its_deadline() {
 #[tokio::test(start_paused = true)]
 async fn a_place_that_comes_with_the_deadline_comes_too_late() {
     let guard = with_bulkhead(1, 1);
-    let deadline = Instant::now() + ms(100);
+    let deadline = within(ms(100));
     let calls = async { hang(&guard, deadline).await };
-    let waits = async { run(&guard, deadline, false, &[Ok(7)]).await };
+    let waits = async { run(&guard, deadline, IfNothingBegun, &[Ok(7)]).await };
     // In this order, so that the place is free when the other is woken by its deadline.
     let (_, (result, attempts)) = tokio::join!(biased; calls, waits);
     assert_eq!((result.unwrap_err().kind(), attempts.len()), (FaultKind::DeadlineExceeded, 0));
@@ -511,10 +552,10 @@ async fn a_call_given_up_makes_room() {
 #[tokio::test(start_paused = true)]
 async fn a_call_keeps_its_place_while_it_pauses() {
     let guard = with_bulkhead(1, 0);
-    let calls = run(&guard, patient(), false, &[Err(FaultKind::Unreachable), Ok(7)]);
+    let calls = run(&guard, patient(), IfNothingBegun, &[Err(FaultKind::Unreachable), Ok(7)]);
     let others = async {
         sleep(ms(25)).await;
-        run(&guard, patient(), false, &[Ok(7)]).await.0.unwrap_err().kind()
+        run(&guard, patient(), IfNothingBegun, &[Ok(7)]).await.0.unwrap_err().kind()
     };
     let ((result, _), other) = tokio::join!(calls, others);
     assert_eq!((result, other), (Ok(7), FaultKind::Overloaded));
@@ -526,10 +567,210 @@ async fn nobody_queues_before_an_open_breaker() {
     let _calls = [begin(&guard).await, begin(&guard).await, begin(&guard).await];
     // Three hang; three that were quicker told that the callee is dead.
     let breaker = guard.breaker.as_ref().unwrap();
-    (0..3).for_each(|_| breaker.admit().unwrap().fail(FaultKind::Trapped));
+    (0..3).for_each(|_| {
+        breaker.admit().unwrap().end(Outcome::failed(Failure::Fault(FaultKind::Trapped)), Instant::now())
+    });
     let began = Instant::now();
     let refused = hang(&guard, patient()).await;
     assert_eq!((refused.kind(), began.elapsed()), (FaultKind::CircuitOpen, ms(0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_can_not_wait_so_long_is_sent_away_with_the_time_that_it_takes() {
+    let guard = with_bulkhead(1, 10);
+    let hold = |_| async {
+        sleep(ms(400)).await;
+        Ok(Answer::of(7))
+    };
+    let deadline = patient();
+    let first = guard.run(deadline, IfNothingBegun, hold);
+    let second = guard.run(deadline, IfNothingBegun, hold);
+    let third = async {
+        // By now one has held the place for 400 ms while another waited.
+        sleep(ms(401)).await;
+        let refused = hang(&guard, within(ms(300))).await;
+        assert_eq!((refused.kind(), refused.retry_after()), (FaultKind::Overloaded, Some(ms(400))));
+        let expected = "order -> user: 0 calls wait before the bulkhead, which takes about 400.0ms, and the call has \
+                        300.0ms left";
+        assert_eq!(refused.message(), expected);
+    };
+    let (first, second, ()) = tokio::join!(first, second, third);
+    assert_eq!((first, second), (Ok(7), Ok(7)));
+}
+
+// --- what counts
+
+/// Runs a call whose attempts are answered with these statuses.
+async fn answered(guard: &Guard, repeat: Repeat, statuses: &[(u16, Option<Duration>)]) -> (Result<u16>, u32) {
+    let mut attempts = 0;
+    let result = guard.run(patient(), repeat, |_| {
+        let (status, retry_after) = statuses[attempts.min(statuses.len() - 1)];
+        attempts += 1;
+        async move { Ok(Answer { value: status, status: Some(status), retry_after }) }
+    });
+    (result.await, attempts as u32)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_with_a_status_of_failure_counts_and_is_an_answer() {
+    let guard = without_retry(Some(breaker(3, 1)));
+    for _ in 0..3 {
+        assert_eq!(answered(&guard, Always, &[(500, None)]).await, (Ok(500), 1));
+    }
+    let snapshot = guard.snapshot();
+    assert_eq!(snapshot.failed_answers, 3);
+    assert_eq!(snapshot.breaker.unwrap().last_trip.unwrap().to_string(), "3 failures in a row, the last: status 500");
+    assert!(snapshot.faults.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_4xx_is_no_failure_unless_it_is_said() {
+    let guard = without_retry(Some(breaker(1, 1)));
+    for status in [400, 404, 409, 429, 499] {
+        answered(&guard, Always, &[(status, None)]).await.0.unwrap();
+    }
+    assert_eq!(state(&guard), BreakerState::Closed);
+    let failure = FailureParams { status: StatusSet::try_new(["429"]).unwrap(), ..FailureParams::default() };
+    let failure = FailurePolicy::try_new(failure).unwrap();
+    let guard = guard.with_policy(of(PolicyParams { failure, ..guard.policy().params().clone() }));
+    answered(&guard, Always, &[(500, None)]).await.0.unwrap();
+    assert_eq!(state(&guard), BreakerState::Closed, "and now 500 is none");
+    answered(&guard, Always, &[(429, None)]).await.0.unwrap();
+    assert_eq!(state(&guard), BreakerState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_that_does_not_count_is_no_success_either() {
+    let failure = FailureParams { faults: vec![FaultKind::Unreachable], ..FailureParams::default() };
+    let failure = FailurePolicy::try_new(failure).unwrap();
+    let guard = guard(of(PolicyParams { failure, retry: RetryPolicy::never(), ..params() }));
+    fail(&guard, FaultKind::Unreachable).await;
+    fail(&guard, FaultKind::Unreachable).await;
+    fail(&guard, FaultKind::Trapped).await;
+    assert_eq!(guard.snapshot().breaker.unwrap().consecutive_failures, 2);
+    fail(&guard, FaultKind::Unreachable).await;
+    assert_eq!(state(&guard), BreakerState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_answers_trip_it_by_their_duration() {
+    let breaker = BreakerParams { failures: None, slow_rate: Some(50), minimum: Some(4), ..BreakerParams::default() };
+    let breaker = Some(BreakerPolicy::try_new(breaker).unwrap());
+    let failure = FailurePolicy::try_new(FailureParams { slow: Some(ms(100)), ..FailureParams::default() }).unwrap();
+    let guard = guard(of(PolicyParams { failure, breaker, ..params() }));
+    for took in [99, 100, 0, 500] {
+        assert_eq!(state(&guard), BreakerState::Closed);
+        let answer = guard.run(patient(), Never, |_| async move {
+            sleep(ms(took)).await;
+            Ok(Answer::of(7))
+        });
+        assert_eq!(answer.await, Ok(7));
+    }
+    let trip = guard.snapshot().breaker.unwrap().last_trip.unwrap();
+    assert_eq!(trip.to_string(), "2 of 4 calls were slow, 50 % are too many");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_may_get_better_is_asked_for_again_if_that_is_safe() {
+    let guard = without_breaker(3);
+    for status in [502, 503, 504] {
+        assert_eq!(answered(&guard, Always, &[(status, None), (200, None)]).await, (Ok(200), 2));
+        assert_eq!(answered(&guard, IfNothingBegun, &[(status, None)]).await, (Ok(status), 1));
+        assert_eq!(answered(&guard, Never, &[(status, None)]).await, (Ok(status), 1));
+    }
+    assert_eq!(answered(&guard, Always, &[(503, None)]).await, (Ok(503), 3), "the last answer is the caller's");
+    assert_eq!(answered(&guard, Always, &[(500, None)]).await, (Ok(500), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_says_when_to_ask_again() {
+    let guard = without_breaker(2);
+    let began = Instant::now();
+    assert_eq!(answered(&guard, Always, &[(503, Some(ms(300))), (200, None)]).await, (Ok(200), 2));
+    assert_eq!(began.elapsed(), ms(350));
+    let began = Instant::now();
+    assert_eq!(answered(&guard, Always, &[(503, Some(SECOND)), (200, None)]).await, (Ok(503), 1), "too late");
+    assert_eq!(began.elapsed(), ms(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_thing_that_happened_is_what_the_caller_gets() {
+    let guard = without_breaker(2);
+    let mut attempts = 0;
+    let result = guard.run(patient(), Always, |_| {
+        attempts += 1;
+        async move {
+            match attempts {
+                1 => Ok(Answer { value: 503, status: Some(503), retry_after: None }),
+                _ => Err(fault(FaultKind::Unreachable)),
+            }
+        }
+    });
+    assert_eq!(result.await, Err(fault(FaultKind::Unreachable)));
+}
+
+// --- budget
+
+fn with_budget(percent: u32, min_per_second: u32) -> Guard {
+    let budget = Some(BudgetPolicy::try_new(percent, min_per_second).unwrap());
+    let retry = RetryPolicy::try_new(RetryParams { attempts: 3, budget, ..RetryParams::default() }).unwrap();
+    guard(of(PolicyParams { retry, breaker: None, ..params() }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_are_bounded_by_the_budget_of_the_edge() {
+    let guard = with_budget(20, 0);
+    let mut attempts = 0;
+    for _ in 0..100 {
+        attempts += run(&guard, patient(), IfNothingBegun, &[Err(FaultKind::Unreachable)]).await.1.len();
+    }
+    assert_eq!(attempts, 120, "a hundred calls and a fifth more, where three times as many were allowed");
+    let snapshot = guard.snapshot();
+    assert_eq!((snapshot.retries, snapshot.budget.unwrap().left), (20, 0));
+    assert!(snapshot.refused_retries > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_policy_keeps_the_budget_that_it_does_not_change() {
+    let guard = with_budget(0, 1);
+    for _ in 0..10 {
+        let _failed = run(&guard, patient(), IfNothingBegun, &[Err(FaultKind::Unreachable)]).await;
+    }
+    let same = guard.with_policy(of(PolicyParams { deadline: 2 * SECOND, ..guard.policy().params().clone() }));
+    assert_eq!(same.snapshot().budget.unwrap().left, 0);
+    assert_eq!(guard.with_policy(with_budget(0, 2).policy().clone()).snapshot().budget.unwrap().left, 20);
+    assert_eq!(without_retry(None).snapshot().budget, None, "no retry, no budget");
+}
+
+// --- injection
+
+#[tokio::test(start_paused = true)]
+async fn an_injected_fault_is_to_all_policies_as_one_of_the_callee() {
+    let inject = Some(InjectPolicy::try_new(100, Some(ms(10)), Some(FaultKind::Unreachable)).unwrap());
+    let guard = guard(of(PolicyParams { inject, ..params() }));
+    let (result, attempts) = run(&guard, patient(), IfNothingBegun, &[Ok(7)]).await;
+    let expected = "unreachable: order -> user: injected by the policy of the edge";
+    assert_eq!((result.unwrap_err().to_string().as_str(), attempts.len()), (expected, 0));
+    assert_eq!(state(&guard), BreakerState::Open, "three attempts were hit");
+    let snapshot = guard.snapshot();
+    assert_eq!((snapshot.retries, snapshot.injected), (2, 3));
+    assert_eq!(snapshot.inject.unwrap(), "100 % of the attempts delayed by 10ms end with `unreachable`");
+    let healed = guard.with_policy(policy());
+    advance(OPEN).await;
+    succeed(&healed).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_injected_delay_counts_against_the_deadline() {
+    let inject = |delay| Some(InjectPolicy::try_new(100, Some(delay), None).unwrap());
+    let delayed = guard(of(PolicyParams { inject: inject(ms(300)), ..params() }));
+    let began = Instant::now();
+    succeed(&delayed).await;
+    assert_eq!(began.elapsed(), ms(300));
+    let stalled = guard(of(PolicyParams { inject: inject(2 * SECOND), ..params() }));
+    let began = Instant::now();
+    assert_eq!(fail(&stalled, FaultKind::Trapped).await.kind(), FaultKind::DeadlineExceeded);
+    assert_eq!(began.elapsed(), SECOND);
 }
 
 // --- another policy
@@ -538,7 +779,12 @@ async fn nobody_queues_before_an_open_breaker() {
 async fn another_policy_keeps_the_breakers_state_and_the_counters() {
     let old = guard(policy());
     trip(&old).await;
-    let stricter = Policy::try_new(SECOND / 2, RetryPolicy::never(), Some(breaker(1, 1)), None).unwrap();
+    let stricter = of(PolicyParams {
+        deadline: SECOND / 2,
+        retry: RetryPolicy::never(),
+        breaker: Some(breaker(1, 1)),
+        ..params()
+    });
     let new = old.with_policy(stricter.clone());
     assert_eq!(new.policy(), &stricter);
     assert_eq!(state(&new), BreakerState::Open);
@@ -548,12 +794,12 @@ async fn another_policy_keeps_the_breakers_state_and_the_counters() {
     assert_eq!(state(&new), BreakerState::Closed);
 
     // With the breaker's policy unchanged, it is the same breaker: what is under way counts.
-    let patient = Policy::try_new(2 * SECOND, RetryPolicy::never(), Some(breaker(1, 1)), None).unwrap();
+    let patient = of(PolicyParams { deadline: 2 * SECOND, ..stricter.params().clone() });
     let newer = new.with_policy(patient.clone());
     fail(&new, FaultKind::Trapped).await;
     assert_eq!(state(&newer), BreakerState::Open);
 
-    let without = Policy::try_new(SECOND, RetryPolicy::never(), None, None).unwrap();
+    let without = of(PolicyParams { retry: RetryPolicy::never(), breaker: None, ..params() });
     let without = newer.with_policy(without);
     succeed(&without).await;
     assert_eq!(without.snapshot().breaker, None);
@@ -564,8 +810,12 @@ async fn another_policy_keeps_the_breakers_state_and_the_counters() {
 async fn an_unchanged_bulkhead_still_sees_the_calls_under_way() {
     let old = with_bulkhead(1, 0);
     let first = begin(&old).await;
-    let bulkhead = old.policy().bulkhead().cloned();
-    let same = old.with_policy(Policy::try_new(2 * SECOND, RetryPolicy::never(), None, bulkhead).unwrap());
+    let same = old.with_policy(of(PolicyParams {
+        deadline: 2 * SECOND,
+        retry: RetryPolicy::never(),
+        breaker: None,
+        ..old.policy().params().clone()
+    }));
     assert_eq!(hang(&same, patient()).await.kind(), FaultKind::Overloaded);
     first.abort();
     yield_now().await;
@@ -583,12 +833,14 @@ async fn status_reads_it_as_json() {
     let expected = serde_json::json!({
         "edge": "order -> user",
         "breaker": {
-            "state": "open", "state_for_ms": 0, "last_trip": "3 failures in a row, the last: trapped",
-            "consecutive_failures": 0, "retry_after_ms": 60_000, "probes": 0,
+            "state": "open", "state_for_ms": 0,
+            "last_trip": { "kind": "consecutive-failures", "failures": 3, "last": "trapped" },
+            "consecutive_failures": 0, "window": null, "retry_after_ms": 60_000, "probes": 0, "openings": 1,
         },
         "in_flight": 0, "queued": 0, "calls": 4,
         "faults": { "trapped": 3, "circuit-open": 1 },
-        "retries": 0, "rejected": 1,
+        "failed_answers": 0, "retries": 0, "budget": { "calls": 4, "retries": 0, "left": 100 }, "refused_retries": 0,
+        "rejected": 1, "stale_answers": 0, "fixed_answers": 0, "inject": null, "injected": 0,
     });
     assert_eq!(json, expected);
     assert_eq!(serde_json::from_value::<GuardSnapshot>(json).unwrap(), guard.snapshot());
@@ -621,7 +873,6 @@ async fn each_transition_is_logged_once() {
         fail(&guard, FaultKind::Unreachable).await;
     }
     advance(OPEN).await;
-    succeed(&guard).await;
     fail(&guard, FaultKind::Trapped).await;
     advance(OPEN).await;
     for _ in 0..10 {
@@ -630,9 +881,9 @@ async fn each_transition_is_logged_once() {
     let expected = [
         "WARN circuit breaker opened edge=\"order -> user\" reason=2 failures in a row, the last: unreachable open_for=60s",
         "INFO circuit breaker half-open edge=\"order -> user\" reason=2 failures in a row, the last: unreachable probes=2",
-        "WARN circuit breaker opened edge=\"order -> user\" reason=a probe failed: trapped open_for=60s",
-        "INFO circuit breaker half-open edge=\"order -> user\" reason=a probe failed: trapped probes=2",
-        "INFO circuit breaker closed edge=\"order -> user\" reason=a probe failed: trapped",
+        "WARN circuit breaker opened edge=\"order -> user\" reason=1 of 2 probes failed, the last: trapped open_for=60s",
+        "INFO circuit breaker half-open edge=\"order -> user\" reason=1 of 2 probes failed, the last: trapped probes=2",
+        "INFO circuit breaker closed edge=\"order -> user\" reason=1 of 2 probes failed, the last: trapped",
     ];
     let written = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert_eq!(written.lines().map(str::trim).collect::<Vec<_>>(), expected);

@@ -4,7 +4,7 @@ use crate::{
     engine::{CodeCache, Engine, Limits},
     events::{Bus, BusConfig, BusKind},
     outbound::Outbound,
-    policy::{Fault, Policy, RetryPolicy},
+    policy::{Deadline, Fault, Policy, PolicyParams, RetryPolicy},
     service::{
         CallContext, Edge, Endpoint, FunctionKey, Grants, InstanceSettings, PoolSnapshot, Revision, RevisionError,
         RevisionInfo, Scope, Service, Shape, Tape,
@@ -61,7 +61,11 @@ pub fn context() -> CallContext {
 }
 
 pub fn within(limit: Duration) -> CallContext {
-    CallContext { caller: "test".into(), deadline: Instant::now() + limit, trace: TraceContext::root() }
+    CallContext {
+        caller: "test".into(),
+        deadline: Deadline { at: Instant::now() + limit, of: "test".into() },
+        trace: TraceContext::root(),
+    }
 }
 
 impl Plan {
@@ -94,7 +98,16 @@ impl House {
         let services: BTreeMap<_, _> = plans.iter().map(|plan| (plan.name, Service::new(plan.name))).collect();
         let mut edges = HashMap::new();
         for plan in plans {
-            let policy = || Policy::try_new(Duration::from_secs(60), RetryPolicy::never(), None, None).unwrap();
+            let policy = || {
+                Policy::try_new(PolicyParams {
+                    deadline: Duration::from_secs(60),
+                    retry: RetryPolicy::never(),
+                    breaker: None,
+                    bulkhead: None,
+                    ..PolicyParams::default()
+                })
+                .unwrap()
+            };
             let ends = |name: &str| Endpoint::Service(services[name].clone());
             edges.insert(("test", plan.name), Edge::new("test", plan.name, policy(), ends(plan.name)));
             for callee in plan.calls {
