@@ -11,6 +11,7 @@
 //! 5. **Retry**: another attempt after a failure, where one is safe, the deadline has room for it and the **budget**
 //!    allows it.
 //!
+//! Before all of them, where requests come in from outside, a **rate limit** says how many somebody may make.
 //! **Failure** says what counts as one, for all of them. **Fallback** is what a caller gets in place of a failure.
 //!
 //! The bulkhead stands before the breaker and holds its permit over all attempts, because it bounds what the *caller*
@@ -32,6 +33,7 @@ mod guard;
 mod hold;
 mod inject;
 mod invalid;
+mod rate_limit;
 mod retry;
 mod ring;
 mod status;
@@ -52,6 +54,7 @@ pub use self::{
     hold::HoldTime,
     inject::InjectPolicy,
     invalid::InvalidPolicy,
+    rate_limit::{Quota, RateLimitKey, RateLimitParams, RateLimitPolicy, RateLimiter},
     retry::{Ended, Jitter, Repeat, RetryParams, RetryPolicy},
     status::StatusSet,
 };

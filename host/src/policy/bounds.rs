@@ -23,3 +23,7 @@ pub const HALF_OPEN: RangeInclusive<u32> = 1..=1_000;
 pub const CONCURRENT: RangeInclusive<u32> = 1..=1_000_000;
 /// Calls that wait before a bulkhead; 0 is no waiting.
 pub const QUEUE: RangeInclusive<u32> = 0..=1_000_000;
+/// Requests that a rate limit grants within its time.
+pub const RATE: RangeInclusive<u32> = 1..=1_000_000;
+/// Requests that a rate limit grants at once.
+pub const BURST: RangeInclusive<u32> = 1..=1_000_000;
