@@ -12,6 +12,7 @@
 //!    allows it.
 //!
 //! Before all of them, where requests come in from outside, a **rate limit** says how many somebody may make.
+//! Behind all of them, where calls wait for a callee that has no room, a **fair queue** lets callers take turns.
 //! **Failure** says what counts as one, for all of them. **Fallback** is what a caller gets in place of a failure.
 //!
 //! The bulkhead stands before the breaker and holds its permit over all attempts, because it bounds what the *caller*
@@ -28,6 +29,7 @@ mod budget;
 mod bulkhead;
 mod deadline;
 mod failure;
+mod fair_queue;
 mod fault;
 mod guard;
 mod hold;
@@ -49,6 +51,7 @@ pub use self::{
     bulkhead::BulkheadPolicy,
     deadline::Deadline,
     failure::{Failure, FailureParams, FailurePolicy, Outcome},
+    fair_queue::{FairQueue, Pushed},
     fault::{Fault, FaultKind, Result},
     guard::{Answer, Attempt, Guard, GuardSnapshot},
     hold::HoldTime,
