@@ -313,6 +313,8 @@ fn routes(manifest: &Manifest, edges: &HashMap<(String, String), Arc<Edge>>) -> 
             strip_prefix: route.strip_prefix.clone(),
             max_body_bytes: Some(route.max_body_bytes),
             deadline: route.deadline,
+            rate_limit: route.rate_limit.clone(),
+            idempotent: route.idempotent,
         });
     }
     for aggregate in &manifest.gateway.aggregates {
@@ -324,7 +326,8 @@ fn routes(manifest: &Manifest, edges: &HashMap<(String, String), Arc<Edge>>) -> 
             deadline: part.deadline,
             optional: part.optional,
         });
-        builder.aggregate(Aggregate { path: aggregate.path.value.clone(), parts: parts.collect() });
+        let rate_limit = aggregate.rate_limit.clone();
+        builder.aggregate(Aggregate { path: aggregate.path.value.clone(), parts: parts.collect(), rate_limit });
     }
     builder.build()
 }

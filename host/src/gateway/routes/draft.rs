@@ -3,7 +3,10 @@
 use super::{
     Aggregate, AggregatePart, AggregateRoute, Node, Part, Route, RouteDeadline, RouteError, ServiceRoute, Target,
 };
-use crate::gateway::{aggregate, template::Template};
+use crate::{
+    gateway::{aggregate, limit::RouteLimit, template::Template},
+    policy::RateLimitPolicy,
+};
 use http::{HeaderValue, Method};
 use matchit::InsertError;
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
@@ -24,7 +27,10 @@ pub(super) fn insert_error(path: String, error: InsertError) -> RouteError {
 
 /// Nodes in the making, in the order in which their patterns came.
 #[derive(Default)]
-pub(super) struct Drafts(pub(super) Vec<Draft>);
+pub(super) struct Drafts {
+    pub(super) nodes: Vec<Draft>,
+    pub(super) limits: Vec<Arc<RouteLimit>>,
+}
 
 /// The node of one pattern.
 pub(super) struct Draft {
@@ -38,11 +44,17 @@ impl Drafts {
         if !path.starts_with('/') {
             return Err(RouteError::InvalidPath { path: path.to_owned(), reason: "must begin with /" });
         }
-        let at = self.0.iter().position(|draft| &*draft.pattern == path).unwrap_or_else(|| {
-            self.0.push(Draft { pattern: path.into(), by_method: Vec::new(), any: None });
-            self.0.len() - 1
+        let at = self.nodes.iter().position(|draft| &*draft.pattern == path).unwrap_or_else(|| {
+            self.nodes.push(Draft { pattern: path.into(), by_method: Vec::new(), any: None });
+            self.nodes.len() - 1
         });
-        Ok(&mut self.0[at])
+        Ok(&mut self.nodes[at])
+    }
+
+    fn limit(&mut self, methods: &[Method], path: &str, policy: Option<RateLimitPolicy>) -> Option<Arc<RouteLimit>> {
+        let limit = Arc::new(RouteLimit::new(methods, path, policy?));
+        self.limits.push(limit.clone());
+        Some(limit)
     }
 
     pub(super) fn add_route(&mut self, route: Route) -> Result<(), RouteError> {
@@ -51,6 +63,7 @@ impl Drafts {
             Some(prefix) => stripped(&route.path, prefix)
                 .ok_or_else(|| RouteError::StripPrefix { path: route.path.clone(), prefix: prefix.clone() })?,
         };
+        let limit = self.limit(&route.methods, &route.path, route.rate_limit);
         let draft = self.draft(&route.path)?;
         let service = Arc::new(ServiceRoute {
             pattern: draft.pattern.clone(),
@@ -59,6 +72,8 @@ impl Drafts {
             strip,
             max_body_bytes: route.max_body_bytes,
             deadline: deadline(route.deadline, format_args!("the route {}", route.path)),
+            limit,
+            idempotent: route.idempotent,
         });
         if route.methods.is_empty() {
             if draft.any.replace(Target::Service(service)).is_some() {
@@ -94,9 +109,10 @@ impl Drafts {
             let deadline = deadline(limit, format_args!("the part {name} of {}", aggregate.path));
             parts.push(AggregatePart { name, service, upstream, template, deadline, optional });
         }
+        let limit = self.limit(&[Method::GET], &aggregate.path, aggregate.rate_limit);
         let draft = self.draft(&aggregate.path)?;
         let pattern = draft.pattern.clone();
-        draft.add(Method::GET, Target::Aggregate(Arc::new(AggregateRoute { pattern, parts })))
+        draft.add(Method::GET, Target::Aggregate(Arc::new(AggregateRoute { pattern, parts, limit })))
     }
 }
 
