@@ -14,6 +14,7 @@
 //! - **What proxies add is set here and not believed**: `X-Forwarded-For`, `-Proto` and `-Host` say what this gateway
 //!   saw, and what a client put there is replaced. Hop-by-hop headers go no further in either direction.
 //! - **Who does not read is cut off**, so that an answer that nobody takes does not hold the instance that makes it.
+//! - **Who asks too often is told so** before the body is read, with the fields of the IETF's draft (`limit`).
 //! - **A fault is an `application/problem+json`** (RFC 9457) whose `type` is `urn:wharf:fault:<kind>`; what HTTP itself
 //!   explains (404, 405, 413 and so on) has the type `about:blank`. `instance` names the trace.
 //!
@@ -30,6 +31,7 @@ mod exchange;
 mod handler;
 mod headers;
 mod intake;
+mod limit;
 mod listener;
 mod path;
 mod problem;

@@ -11,6 +11,8 @@
 //! 5. **Retry**: another attempt after a failure, where one is safe, the deadline has room for it and the **budget**
 //!    allows it.
 //!
+//! Before all of them, where requests come in from outside, a **rate limit** says how many somebody may make.
+//! Behind all of them, where calls wait for a callee that has no room, a **fair queue** lets callers take turns.
 //! **Failure** says what counts as one, for all of them. **Fallback** is what a caller gets in place of a failure.
 //!
 //! The bulkhead stands before the breaker and holds its permit over all attempts, because it bounds what the *caller*
@@ -27,12 +29,14 @@ mod budget;
 mod bulkhead;
 mod deadline;
 mod failure;
+mod fair_queue;
 mod fallback;
 mod fault;
 mod guard;
 mod hold;
 mod inject;
 mod invalid;
+mod rate_limit;
 mod retry;
 mod ring;
 mod status;
@@ -48,12 +52,14 @@ pub use self::{
     bulkhead::BulkheadPolicy,
     deadline::Deadline,
     failure::{Failure, FailureParams, FailurePolicy, Outcome},
+    fair_queue::{FairQueue, Pushed},
     fallback::{FallbackParams, FallbackPolicy, FixedAnswer, StaleCache, StaleParams},
     fault::{Fault, FaultKind, Result},
     guard::{Answer, Attempt, Guard, GuardSnapshot},
     hold::HoldTime,
     inject::InjectPolicy,
     invalid::InvalidPolicy,
+    rate_limit::{Quota, RateLimitKey, RateLimitParams, RateLimitPolicy, RateLimiter},
     retry::{Ended, Jitter, Repeat, RetryParams, RetryPolicy},
     status::StatusSet,
 };

@@ -35,7 +35,7 @@ pub(crate) use state::current_call;
 pub use {
     body::{Body, BodyError},
     context::CallContext,
-    edge::{Edge, Endpoint},
+    edge::{Edge, Endpoint, Idempotent},
     endpoint::Service,
     exports::{FunctionKey, HttpVersion},
     pool::{InstanceSettings, PoolSnapshot},

@@ -296,3 +296,45 @@ retry = {{ attempts = 1 }}
     }
     host.stop().await;
 }
+
+#[tokio::test]
+async fn a_route_can_say_that_its_requests_may_be_made_twice() {
+    let app = App::new(
+        r#"
+[services.trap]
+component = "<trap>"
+instances = { max = 1 }
+[[gateway.routes]]
+path = "/twice/{*rest}"
+service = "trap"
+strip-prefix = "/twice"
+idempotent = true
+[[gateway.routes]]
+path = "/{*rest}"
+service = "trap"
+
+[policy.edges."gateway -> trap"]
+retry = { attempts = 3, backoff = "1ms", max-backoff = "5ms" }
+breaker = false
+"#,
+    );
+    let host = app.start().await;
+    // There is one instance. Armed, it traps, and the next one answers.
+    for (path, answers) in [("/armed", false), ("/twice/armed", true)] {
+        host.get("/arm").await.assert_text(200, "armed");
+        let answer = host.post(path, &json!({})).await;
+        if answers {
+            answer.assert_text(200, "alive");
+        } else {
+            answer.assert_fault(502, "trapped");
+        }
+        assert_eq!(host.edge(&app, "gateway -> trap").await["retries"], u64::from(answers));
+    }
+    // It may not be made twice for ever.
+    host.post("/twice/trap", &json!({})).await.assert_fault(502, "trapped");
+    assert_eq!(host.edge(&app, "gateway -> trap").await["retries"], 3);
+    // Nor can a body that is not there any more be sent again.
+    host.get("/arm").await.assert_text(200, "armed");
+    host.with_body("POST", "/twice/armed", vec![b'x'; 200_000]).await.assert_fault(502, "trapped");
+    host.stop().await;
+}

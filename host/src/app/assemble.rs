@@ -354,6 +354,8 @@ pub(super) fn routes(manifest: &Manifest, edges: &Edges) -> Result<Routes, Route
             strip_prefix: route.strip_prefix.clone(),
             max_body_bytes: Some(route.max_body_bytes),
             deadline: route.deadline,
+            rate_limit: route.rate_limit.clone(),
+            idempotent: route.idempotent,
         });
     }
     for aggregate in &manifest.gateway.aggregates {
@@ -365,7 +367,8 @@ pub(super) fn routes(manifest: &Manifest, edges: &Edges) -> Result<Routes, Route
             deadline: part.deadline,
             optional: part.optional,
         });
-        builder.aggregate(Aggregate { path: aggregate.path.value.clone(), parts: parts.collect() });
+        let rate_limit = aggregate.rate_limit.clone();
+        builder.aggregate(Aggregate { path: aggregate.path.value.clone(), parts: parts.collect(), rate_limit });
     }
     builder.build()
 }

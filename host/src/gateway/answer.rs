@@ -55,6 +55,9 @@ pub(super) fn finish(mut exchange: Exchange, result: Result<Response<Body>, Prob
         let wait = exchange.body_timeout();
         response = response.map(|body| pump(body, wait));
     }
+    if let Some((limit, quota)) = exchange.quota() {
+        limit.tell(response.headers_mut(), quota);
+    }
     if close && exchange.version() <= Version::HTTP_11 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

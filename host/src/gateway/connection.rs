@@ -2,6 +2,7 @@
 
 use super::{
     GatewayConfig, SharedRoutes, handler,
+    limit::client_of,
     watch::{Activity, Command, Membership},
 };
 use crate::telemetry::AccessLog;
@@ -20,7 +21,7 @@ use std::{
     future::poll_fn,
     io,
     mem::MaybeUninit,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -51,6 +52,8 @@ pub(super) struct Connection {
     pub(super) activity: Arc<Activity>,
     /// The client's address, as `X-Forwarded-For` says it.
     pub(super) peer: HeaderValue,
+    /// The client, as rate limits know it.
+    pub(super) client: IpAddr,
 }
 
 /// How a connection speaks HTTP.
@@ -87,10 +90,11 @@ pub(super) async fn run(
 ) {
     // Answers are written whole; waiting for more to send would only delay them.
     let _ = stream.set_nodelay(true);
+    let client = client_of(peer.ip());
     // An address is ASCII.
     let peer =
         HeaderValue::try_from(peer.ip().to_canonical().to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-    let connection = Arc::new(Connection { front: front.clone(), activity: activity.clone(), peer });
+    let connection = Arc::new(Connection { front: front.clone(), activity: activity.clone(), peer, client });
     let socket = Socket { io: TokioIo::new(stream), activity: activity.clone(), linger: None };
     let service = service_fn(move |request: Request<Incoming>| {
         let connection = connection.clone();

@@ -2,11 +2,12 @@
 
 use super::{
     connection::Connection,
+    limit::RouteLimit,
     problem::Problem,
     routes::{AggregateRoute, ServiceRoute},
 };
 use crate::{
-    policy::FaultKind,
+    policy::{FaultKind, Quota},
     telemetry::{AccessRecord, TraceContext},
 };
 use http::{Method, Request, StatusCode, Uri, Version};
@@ -28,6 +29,7 @@ pub(super) struct Exchange {
     place: Option<Place>,
     status: Option<StatusCode>,
     fault: Option<FaultKind>,
+    quota: Option<Quota>,
     bytes: u64,
     complete: bool,
     working: bool,
@@ -54,6 +56,7 @@ impl Exchange {
             place: None,
             status: None,
             fault: None,
+            quota: None,
             bytes: 0,
             complete: false,
             working: true,
@@ -78,6 +81,20 @@ impl Exchange {
 
     pub(super) fn goes_to_aggregate(&mut self, route: Arc<AggregateRoute>) {
         self.place = Some(Place::Aggregate(route));
+    }
+
+    /// A rate limit was asked, that of where the request goes.
+    pub(super) fn counted(&mut self, quota: Quota) {
+        self.quota = Some(quota);
+    }
+
+    /// The rate limit that was asked, and what it said.
+    pub(super) fn quota(&self) -> Option<(&RouteLimit, &Quota)> {
+        let limit = match self.place.as_ref()? {
+            Place::Service(route) => route.limit.as_deref(),
+            Place::Aggregate(route) => route.limit.as_deref(),
+        };
+        limit.zip(self.quota.as_ref())
     }
 
     pub(super) fn failed(&mut self, problem: &Problem) {
@@ -133,6 +150,7 @@ impl Drop for Exchange {
             service,
             trace_id: self.trace.trace_id(),
             fault: self.fault.map(FaultKind::as_str),
+            limited: self.quota.is_some_and(|quota| !quota.granted),
             aborted: !self.complete,
         });
     }

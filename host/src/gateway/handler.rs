@@ -5,19 +5,21 @@ use super::{
     answer::AnswerBody,
     connection::Connection,
     exchange::Exchange,
-    headers, intake, path,
+    headers, intake,
+    limit::RouteLimit,
+    path,
     problem::Problem,
     routes::{Dispatch, RouteDeadline, ServiceRoute, Target},
 };
 use crate::{
     policy::Deadline,
-    service::{Body, CallContext},
+    service::{Body, CallContext, Idempotent},
 };
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request::Parts, uri::PathAndQuery,
 };
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use std::sync::Arc;
 use tokio::time::{Duration, Instant};
 
@@ -75,13 +77,35 @@ async fn respond(
     match target {
         Destination::Service(route) => {
             exchange.goes_to_service(route.clone());
+            count(connection, exchange, route.limit.as_deref(), &parts.headers, &body)?;
             forward(connection, exchange, &route, parts, body).await
         }
         Destination::Aggregate(route, targets) => {
             exchange.goes_to_aggregate(route.clone());
+            count(connection, exchange, route.limit.as_deref(), &parts.headers, &body)?;
             aggregate::answer(connection, exchange.trace, &route, targets, parts.headers).await
         }
     }
+}
+
+/// Asks the rate limit of where a request goes.
+fn count(
+    connection: &Connection,
+    exchange: &mut Exchange,
+    limit: Option<&RouteLimit>,
+    headers: &HeaderMap,
+    body: &Incoming,
+) -> Result<(), Problem> {
+    let Some(limit) = limit else { return Ok(()) };
+    let quota = limit.take(connection.client, headers);
+    exchange.counted(quota);
+    if quota.granted {
+        return Ok(());
+    }
+    if !body.is_end_stream() {
+        connection.activity.answered_early();
+    }
+    Err(limit.refusal(&quota))
 }
 
 /// Where a request goes, held without the routes that said so: they may be replaced meanwhile.
@@ -127,6 +151,9 @@ async fn forward(
     *request.method_mut() = parts.method;
     *request.uri_mut() = origin_form(parts.uri, route.strip)?;
     *request.headers_mut() = parts.headers;
+    if route.idempotent && !request.method().is_safe() {
+        request.extensions_mut().insert(Idempotent);
+    }
     let context = context(connection, exchange.trace, route.deadline.as_ref());
     let called = route.upstream.call(context, request).await;
     // Whatever the service made of a body that broke off, it was not what the client meant.

@@ -5,7 +5,7 @@ use crate::{
     service::Body,
 };
 use http::{HeaderValue, Response, StatusCode, header};
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 /// Why a request gets no answer from a service.
 #[derive(Clone, Debug)]
@@ -16,12 +16,16 @@ pub(super) struct Problem {
     pub(super) retry_after: Option<Duration>,
     /// For `circuit-open`: why the breaker had opened.
     pub(super) trip: Option<TripReason>,
+    /// For 429: the name of the rate limit.
+    pub(super) violated: Option<Arc<str>>,
     /// For 405: the methods that the path does take.
     pub(super) allow: Option<HeaderValue>,
     /// The rest of the request is not worth reading: the connection ends with this answer.
     pub(super) close: bool,
 }
 
+/// The type of a 429 (draft-ietf-httpapi-ratelimit-headers-11, 5.1).
+const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 /// The longest detail that a client is told, in bytes.
 const MAX_DETAIL: usize = 400;
 
@@ -30,7 +34,16 @@ const MAX_DETAIL: usize = 400;
 impl Problem {
     /// A problem that HTTP itself explains.
     pub(super) fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, fault: None, detail: detail.into(), retry_after: None, trip: None, allow: None, close: false }
+        Self {
+            status,
+            fault: None,
+            detail: detail.into(),
+            retry_after: None,
+            trip: None,
+            violated: None,
+            allow: None,
+            close: false,
+        }
     }
 
     /// Ends the connection with this answer.
@@ -41,7 +54,11 @@ impl Problem {
 
     /// The identifier of the kind of problem.
     pub(super) fn type_uri(&self) -> Cow<'static, str> {
-        self.fault.map_or("about:blank".into(), |kind| format!("urn:wharf:fault:{kind}").into())
+        match (self.fault, &self.violated) {
+            (Some(kind), _) => format!("urn:wharf:fault:{kind}").into(),
+            (None, Some(_)) => QUOTA_EXCEEDED.into(),
+            (None, None) => "about:blank".into(),
+        }
     }
 
     fn title(&self) -> &'static str {
@@ -53,6 +70,7 @@ impl Problem {
             Some(FaultKind::Trapped) => "The service ended abnormally",
             Some(FaultKind::Cancelled) => "The request was given up",
             Some(FaultKind::Denied) => "The request is not granted",
+            None if self.violated.is_some() => "Request cannot be satisfied as assigned quota has been exceeded",
             None => self.status.canonical_reason().unwrap_or("Error"),
         }
     }
@@ -68,6 +86,9 @@ impl Problem {
         });
         if let Some(kind) = self.fault {
             document["fault"] = kind.as_str().into();
+        }
+        if let Some(limit) = self.violated {
+            document["violated-policies"] = [&*limit].into();
         }
         if let Some(trip) = self.trip {
             // It is made of numbers and words: there is no way for it not to be JSON.
@@ -97,6 +118,7 @@ impl From<Fault> for Problem {
             detail: for_clients(fault.message()).into(),
             retry_after: fault.retry_after().or(waits.then_some(Duration::from_secs(1))),
             trip: fault.trip(),
+            violated: None,
             allow: None,
             close: false,
         }
@@ -104,7 +126,7 @@ impl From<Fault> for Problem {
 }
 
 /// Seconds as `Retry-After` takes them: rounded up, so that nobody comes too early, and at least one.
-fn whole_seconds(after: Duration) -> u64 {
+pub(super) fn whole_seconds(after: Duration) -> u64 {
     (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1)
 }
 

@@ -12,8 +12,11 @@
 
 mod draft;
 
-use super::Upstream;
-use crate::manifest::{PathPattern, PathTemplate};
+use super::{Upstream, limit::RouteLimit};
+use crate::{
+    manifest::{PathPattern, PathTemplate},
+    policy::RateLimitPolicy,
+};
 use arc_swap::ArcSwap;
 use draft::{Drafts, insert_error};
 use http::{HeaderValue, Method};
@@ -37,6 +40,10 @@ pub struct Route {
     pub max_body_bytes: Option<u64>,
     /// How long the call may take; without one, only the policy behind the upstream decides.
     pub deadline: Option<Duration>,
+    /// How often it may be asked.
+    pub rate_limit: Option<RateLimitPolicy>,
+    /// Whether a request may be sent to the service twice, whatever its method.
+    pub idempotent: bool,
 }
 
 /// A pattern whose answer is put together from several services. Takes GET and HEAD.
@@ -46,6 +53,8 @@ pub struct Aggregate {
     pub path: PathPattern,
     /// What the answer consists of, in this order.
     pub parts: Vec<Part>,
+    /// How often it may be asked.
+    pub rate_limit: Option<RateLimitPolicy>,
 }
 
 /// One member of an aggregate's answer.
@@ -139,6 +148,7 @@ pub struct Routes {
     exact: Router<Node>,
     /// Patterns with one.
     rest: Router<Node>,
+    limits: Vec<Arc<RouteLimit>>,
 }
 
 /// The routes of a running gateway, to be replaced while requests run: a request keeps those it began with.
@@ -173,11 +183,14 @@ pub(super) struct ServiceRoute {
     pub(super) strip: usize,
     pub(super) max_body_bytes: Option<u64>,
     pub(super) deadline: Option<RouteDeadline>,
+    pub(super) limit: Option<Arc<RouteLimit>>,
+    pub(super) idempotent: bool,
 }
 
 pub(super) struct AggregateRoute {
     pub(super) pattern: Arc<str>,
     pub(super) parts: Vec<AggregatePart>,
+    pub(super) limit: Option<Arc<RouteLimit>>,
 }
 
 pub(super) struct AggregatePart {
@@ -197,6 +210,13 @@ pub(super) enum Dispatch<'n> {
     /// OPTIONS where nobody takes it: the gateway knows the answer.
     Options,
     NotAllowed,
+}
+
+/// What a route is called: its methods, where it does not take all, and its pattern.
+pub(super) fn methods_and_path(methods: &[Method], path: &str) -> String {
+    let mut methods: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    methods.sort_unstable();
+    if methods.is_empty() { path.to_owned() } else { format!("{} {path}", methods.join(",")) }
 }
 
 // === impl RoutesBuilder ===
@@ -226,8 +246,8 @@ impl RoutesBuilder {
         for aggregate in self.aggregates {
             drafts.add_aggregate(aggregate)?;
         }
-        let mut routes = Routes { exact: Router::new(), rest: Router::new() };
-        for draft in drafts.0 {
+        let mut routes = Routes { exact: Router::new(), rest: Router::new(), limits: drafts.limits };
+        for draft in drafts.nodes {
             let path = draft.pattern.to_string();
             let router = if draft.has_rest { &mut routes.rest } else { &mut routes.exact };
             router.insert(path.clone(), draft.finish()).map_err(|error| insert_error(path, error))?;
@@ -279,8 +299,13 @@ impl SharedRoutes {
         Self(Arc::new(ArcSwap::from_pointee(routes)))
     }
 
-    /// Puts `routes` in place of the present ones, for all requests that begin from now on.
+    /// Puts `routes` in place of the present ones, for all requests that begin from now on. What was counted under a rate
+    /// limit stays counted where the same route has the same limit.
     pub fn replace(&self, routes: Routes) {
+        let before = self.0.load();
+        for limit in &routes.limits {
+            before.limits.iter().for_each(|before| limit.take_over(before));
+        }
         self.0.store(Arc::new(routes));
     }
 

@@ -3,6 +3,7 @@
 mod aggregates;
 mod lifecycle;
 mod limits;
+mod rate_limits;
 mod requests;
 mod routing;
 mod slow_clients;

@@ -9,9 +9,12 @@ use std::{
 
 use http::Method;
 
+use crate::policy::{RateLimitKey, RateLimitParams, RateLimitPolicy, bounds};
+
 use super::{
     error::Placed,
     path::{PathPattern, PathTemplate},
+    policy::{or_refused, switchable},
     reader::{Document, Table, Value, did_you_mean, quoted},
     secret::SecretRef,
     values::{LONGEST, SHORTEST},
@@ -59,6 +62,10 @@ pub struct Route {
     pub max_body_bytes: u64,
     /// A deadline of the route's own, in place of the edge's.
     pub deadline: Option<Duration>,
+    /// How often it may be asked: its own, or the gateway's.
+    pub rate_limit: Option<RateLimitPolicy>,
+    /// Whether a request may be sent to the service twice, whatever its method.
+    pub idempotent: bool,
 }
 
 /// The methods that a route takes.
@@ -77,6 +84,8 @@ pub struct Aggregate {
     pub path: Placed<PathPattern>,
     /// The parts by their name in the answer; at least one.
     pub parts: BTreeMap<String, Part>,
+    /// How often it may be asked: its own, or the gateway's.
+    pub rate_limit: Option<RateLimitPolicy>,
 }
 
 /// A part of an aggregate: one GET to one service.
@@ -119,6 +128,7 @@ impl Gateway {
         let listen = table.optional("listen", |v| v.address());
         let listen = listen.unwrap_or_else(|| table.default("listen", SocketAddr::from(([127, 0, 0, 1], 3000))));
         let max_body_bytes = table.or("max-body-bytes", 1 << 20, |v| v.size(1..=MAX_BODY));
+        let rate_limit = rate_limit(&mut table, None);
         let (routes, aggregates) = (table.tables("routes").into_iter(), table.tables("aggregates").into_iter());
         let mut time = |key, seconds| table.or(key, Duration::from_secs(seconds), |v| v.duration(SHORTEST..=LONGEST));
         let gateway = Self {
@@ -130,11 +140,62 @@ impl Gateway {
             shutdown_grace: time("shutdown-grace", 30),
             max_header_bytes: table.or("max-header-bytes", 16 << 10, |v| v.size(1 << 10..=1 << 20)),
             max_connections: table.or("max-connections", 10_000, |v| v.integer(1..=1_000_000)),
-            routes: routes.filter_map(|route| Route::read(route, max_body_bytes, doc)).collect(),
-            aggregates: aggregates.map(|aggregate| Aggregate::read(aggregate, doc)).collect(),
+            routes: routes.filter_map(|route| Route::read(route, max_body_bytes, rate_limit.as_ref(), doc)).collect(),
+            aggregates: aggregates.map(|aggregate| Aggregate::read(aggregate, rate_limit.as_ref(), doc)).collect(),
         };
         table.finish();
         gateway
+    }
+}
+
+/// How often may be asked: what is written, else what `inherited` says.
+fn rate_limit(table: &mut Table<'_>, inherited: Option<&RateLimitPolicy>) -> Option<RateLimitPolicy> {
+    switchable(table, "rate-limit", inherited.cloned().map(Some), |mut table| {
+        let from = inherited.map(RateLimitPolicy::params);
+        let requests =
+            required_unless(&mut table, "requests", "a number of requests", from.map(|from| from.requests), |v| {
+                v.integer(bounds::RATE)
+            });
+        let per = required_unless(&mut table, "per", "a duration such as \"1s\"", from.map(|from| from.per), |v| {
+            v.duration(SHORTEST..=LONGEST)
+        });
+        let burst = table.optional("burst", |v| v.integer(bounds::BURST)).or(from.and_then(|from| from.burst));
+        let key = table.or("key", from.map_or(RateLimitKey::Client, |from| from.key.clone()), rate_limit_key);
+        let policy = requests.zip(per).and_then(|(requests, per)| {
+            let made = RateLimitPolicy::try_new(RateLimitParams { requests, per, burst, key });
+            or_refused(&table, made.map(Some), || None)
+        });
+        table.finish();
+        policy
+    })
+    .flatten()
+}
+
+fn rate_limit_key(value: &Value<'_>) -> Option<RateLimitKey> {
+    match value.as_str() {
+        Some("client") => Some(RateLimitKey::Client),
+        Some("route") => Some(RateLimitKey::Route),
+        Some(key)
+            if let Some(name) = key.strip_prefix("header:")
+                && !name.is_empty() =>
+        {
+            Some(RateLimitKey::Header(name.trim().to_ascii_lowercase()))
+        }
+        _ => value.expected("\"client\", \"route\" or a header such as \"header:x-api-key\""),
+    }
+}
+
+/// A key that must be there where nothing is inherited.
+fn required_unless<'a, T>(
+    table: &mut Table<'a>,
+    key: &'static str,
+    expected: &str,
+    inherited: Option<T>,
+    read: impl FnOnce(&Value<'a>) -> Option<T>,
+) -> Option<T> {
+    match inherited {
+        Some(inherited) => Some(table.or(key, inherited, read)),
+        None => table.required(key, expected, read),
     }
 }
 
@@ -163,7 +224,12 @@ fn service(table: &mut Table<'_>) -> Option<Placed<String>> {
 // === impl Route ===
 
 impl Route {
-    fn read(mut table: Table<'_>, max_body_bytes: u64, doc: &Document<'_>) -> Option<Self> {
+    fn read(
+        mut table: Table<'_>,
+        max_body_bytes: u64,
+        gateway: Option<&RateLimitPolicy>,
+        doc: &Document<'_>,
+    ) -> Option<Self> {
         // Everything is read before anything is given up, so that everything wrong is reported.
         let path = route_path(&mut table);
         let methods = table.or("methods", Methods::All, Methods::read);
@@ -171,6 +237,8 @@ impl Route {
         let strip_prefix = table.optional("strip-prefix", |v| Some(v.placed(v.string()?)));
         let max_body_bytes = table.or("max-body-bytes", max_body_bytes, |v| v.size(1..=MAX_BODY));
         let deadline = deadline(&mut table);
+        let rate_limit = rate_limit(&mut table, gateway);
+        let idempotent = table.or("idempotent", false, Value::boolean);
         let stand_in = table.placed(PathPattern::default());
         table.finish();
         if let Some(prefix) = &strip_prefix
@@ -181,7 +249,8 @@ impl Route {
         }
         let strip_prefix = strip_prefix.map(|prefix| prefix.value);
         let path = path.unwrap_or(stand_in);
-        Some(Self { path, methods, service: service?, strip_prefix, max_body_bytes, deadline })
+        let service = service?;
+        Some(Self { path, methods, service, strip_prefix, max_body_bytes, deadline, rate_limit, idempotent })
     }
 }
 
@@ -234,8 +303,9 @@ impl Methods {
 // === impl Aggregate ===
 
 impl Aggregate {
-    fn read(mut table: Table<'_>, doc: &Document<'_>) -> Self {
+    fn read(mut table: Table<'_>, gateway: Option<&RateLimitPolicy>, doc: &Document<'_>) -> Self {
         let path = route_path(&mut table);
+        let rate_limit = rate_limit(&mut table, gateway);
         let params = path.as_ref().map(|path| path.params());
         let mut parts = BTreeMap::new();
         let mut count = 0;
@@ -253,7 +323,7 @@ impl Aggregate {
         }
         let path = path.unwrap_or_else(|| table.placed(PathPattern::default()));
         table.finish();
-        Self { path, parts }
+        Self { path, parts, rate_limit }
     }
 }
 

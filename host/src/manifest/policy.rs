@@ -118,7 +118,7 @@ fn read_policy(mut table: Table<'_>, base: &Policy) -> Policy {
 }
 
 /// What a constructor made, or what stands in for it, the refusal being reported at its field.
-fn or_refused<T>(table: &Table<'_>, made: Result<T, InvalidPolicy>, base: impl FnOnce() -> T) -> T {
+pub(super) fn or_refused<T>(table: &Table<'_>, made: Result<T, InvalidPolicy>, base: impl FnOnce() -> T) -> T {
     made.unwrap_or_else(|refused| {
         // What could not be read might have been what is missing.
         if !table.has_errors() {
@@ -129,7 +129,7 @@ fn or_refused<T>(table: &Table<'_>, made: Result<T, InvalidPolicy>, base: impl F
 }
 
 /// A table, or `false` to switch it off.
-fn switchable<'a, T>(
+pub(super) fn switchable<'a, T>(
     table: &mut Table<'a>,
     key: &'static str,
     base: Option<T>,

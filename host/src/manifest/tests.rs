@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::policy::{
     BreakerMode, BreakerParams, BreakerPolicy, BudgetPolicy, BulkheadPolicy, FailureParams, FailurePolicy, FaultKind,
-    InjectPolicy, PolicyParams, RetryParams, RetryPolicy, StatusSet, WindowSize,
+    InjectPolicy, PolicyParams, RateLimitKey, RateLimitParams, RateLimitPolicy, RetryParams, RetryPolicy, StatusSet,
+    WindowSize,
 };
 
 const EXAMPLE: &str = include_str!("../../../wharf.toml");
@@ -193,6 +194,43 @@ fn a_policy_says_all_that_an_edge_does() {
         ..PolicyParams::default()
     });
     assert_eq!(*manifest.edge_policy("gateway", "user"), expected.expect("a valid policy"));
+}
+
+#[test]
+fn a_route_has_the_gateways_rate_limit_unless_it_says_something_else() {
+    let manifest = valid(
+        r#"
+        [gateway]
+        rate-limit = { requests = 100, per = "1s", burst = 20 }
+        [[gateway.routes]]
+        path = "/same"
+        service = "user"
+        [[gateway.routes]]
+        path = "/less"
+        service = "user"
+        idempotent = true
+        rate-limit = { requests = 5, key = "header:X-Api-Key" }
+        [[gateway.routes]]
+        path = "/none"
+        service = "user"
+        rate-limit = false
+        [[gateway.aggregates]]
+        path = "/all"
+        rate-limit = { key = "route" }
+        parts.user = { service = "user", path = "/" }
+        "#,
+    );
+    let limit = |requests, key| {
+        let params = RateLimitParams { requests, per: Duration::from_secs(1), burst: Some(20), key };
+        Some(RateLimitPolicy::try_new(params).expect("a valid policy"))
+    };
+    let gateway = &manifest.gateway;
+    let of_routes: Vec<_> = gateway.routes.iter().map(|route| route.rate_limit.clone()).collect();
+    let header = RateLimitKey::Header("x-api-key".into());
+    assert_eq!(of_routes, [limit(100, RateLimitKey::Client), limit(5, header), None]);
+    assert_eq!(gateway.aggregates[0].rate_limit, limit(100, RateLimitKey::Route));
+    assert_eq!(gateway.routes.iter().map(|route| route.idempotent).collect::<Vec<_>>(), [false, true, false]);
+    assert_eq!(valid("[[gateway.routes]]\npath = \"/\"\nservice = \"user\"").gateway.routes[0].rate_limit, None);
 }
 
 #[test]

@@ -29,3 +29,7 @@ pub const STALE_ENTRIES: RangeInclusive<u32> = 1..=1_000_000;
 pub const STALE_SIZE: RangeInclusive<u64> = 1_024..=1 << 30;
 /// The status of a fixed answer.
 pub const ANSWER_STATUS: RangeInclusive<u32> = 200..=599;
+/// Requests that a rate limit grants within its time.
+pub const RATE: RangeInclusive<u32> = 1..=1_000_000;
+/// Requests that a rate limit grants at once.
+pub const BURST: RangeInclusive<u32> = 1..=1_000_000;

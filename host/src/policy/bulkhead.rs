@@ -111,6 +111,9 @@ impl Bulkhead {
         let ahead = self.queued();
         let _place = self.take_place().ok_or(Refused::Full)?;
         let wait = self.hold.expected_wait(ahead as usize, self.policy.concurrent as usize);
+        // NB: who would be the first waits in any case. Else a queue that was slow once and is empty would never find out
+        // that it no longer is.
+        let wait = wait.filter(|_| ahead > 0);
         if let Some(wait) = wait.filter(|wait| *wait >= deadline.saturating_duration_since(now)) {
             return Err(Refused::Hopeless(wait));
         }

@@ -1,8 +1,13 @@
 //! The instances of one revision of a service: which are at rest, which are under way, and who waits for one.
 //!
 //! A call takes an instance at rest; else a new one, up to the service's `max`; else it joins one that is under way and
-//! has room; else it waits in a bounded queue; else it is refused. Instances at rest are taken last in, first out: the
-//! one that ran last is still in the processor's cache.
+//! has room; else it waits in a bounded queue, in which callers take turns; else it is refused. Instances at rest are
+//! taken last in, first out: the one that ran last is still in the processor's cache.
+//!
+//! Who can't wait as long as the queue will take is sent away at its entrance ([`HoldTime`]): at its turn its caller
+//! would be gone, and the place is for one that has the time. The measure is how long those who waited of late did so for
+//! each one before them. It needs no look at the clock while nobody waits, and knows nothing of how many instances share
+//! the work and how; that is all in it.
 
 use super::{
     call::Call,
@@ -14,17 +19,19 @@ use super::{
 };
 use crate::{
     engine::{CpuBudget, Engine, EpochClock},
-    policy::{Fault, FaultKind},
+    policy::{FairQueue, Fault, FaultKind, HoldTime, Pushed},
 };
 use std::{
-    collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
-use tokio::{runtime::Handle, time::timeout};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout},
+};
 use wasmtime::{
     PoolConcurrencyLimitError, Store,
     component::{Instance, InstancePre},
@@ -64,6 +71,8 @@ pub(super) struct Pool {
     inner: Mutex<Inner>,
     /// The length of the queue, to be seen without the lock.
     queued: AtomicUsize,
+    /// How long the queue takes to move up by one.
+    moves: HoldTime,
     runtime: Handle,
 }
 
@@ -72,8 +81,15 @@ struct Inner {
     under_way: Vec<Arc<Desk>>,
     /// Instances at rest and seats.
     instances: usize,
-    queue: VecDeque<Call>,
+    queue: FairQueue<Waiting>,
     closed: bool,
+}
+
+/// A call in the queue.
+struct Waiting {
+    call: Call,
+    /// Since when it waits and behind how many others; `None` if it had left the queue before.
+    came: Option<(Instant, usize)>,
 }
 
 /// The right to have one instance, and the place of its worker among those that are under way.
@@ -128,10 +144,11 @@ impl Pool {
                 at_rest: Vec::new(),
                 under_way: Vec::new(),
                 instances: 0,
-                queue: VecDeque::new(),
+                queue: FairQueue::new(settings.queue),
                 closed: false,
             }),
             queued: AtomicUsize::new(0),
+            moves: HoldTime::default(),
             runtime: Handle::current(),
         })
     }
@@ -173,11 +190,18 @@ impl Pool {
                 }
             }
         }
-        if inner.queue.len() >= self.settings.queue {
+        let now = Instant::now();
+        let mut hopeless = self.hopeless(&inner, &call, now);
+        if hopeless.is_some() || inner.queue.is_full() {
             // Those whose callers gave up make room.
-            inner.queue.retain(|call| !call.reply.is_abandoned());
+            inner.queue.remove(Waiting::is_abandoned);
+            self.queued.store(inner.queue.len(), Ordering::SeqCst);
+            hopeless = self.hopeless(&inner, &call, now);
         }
-        if inner.queue.len() >= self.settings.queue {
+        if let Some(fault) = hopeless {
+            return Err(fault);
+        }
+        if inner.queue.is_full() {
             // A worker that computes in this very moment may have room all the same.
             for desk in &inner.under_way {
                 match desk.join_anyway(call, self.settings.concurrency) {
@@ -185,24 +209,60 @@ impl Pool {
                     Err(back) => call = back,
                 }
             }
-            return Err(Fault::new(
-                FaultKind::Overloaded,
-                format!(
-                    "service `{}` is busy: all {} instances have all they can take, and {} calls wait",
-                    self.service,
-                    self.settings.max,
-                    inner.queue.len()
-                ),
-            )
-            .with_retry_after(Duration::from_secs(1)));
         }
-        inner.queue.push_back(call);
+        let caller = call.context.caller.clone();
+        let ahead = inner.queue.ahead_of(&caller);
+        let pushed = inner.queue.push(&caller, Waiting { call, came: Some((now, ahead)) });
         self.queued.store(inner.queue.len(), Ordering::SeqCst);
         // A worker that computed just now may have begun to wait in this moment, see `Desk::set_waits`.
         if let Some(desk) = inner.under_way.iter().find(|desk| desk.waits()) {
             desk.wake();
         }
-        Ok(Placed::Elsewhere)
+        drop(inner);
+        match pushed {
+            Pushed::Waits => Ok(Placed::Elsewhere),
+            Pushed::InPlaceOf(displaced) => {
+                displaced.call.reply.send(Err(self.displaced(&caller)));
+                Ok(Placed::Elsewhere)
+            }
+            Pushed::Refused(_) => Err(self.full()),
+        }
+    }
+
+    /// What a call gets that can't wait as long as the queue will take.
+    fn hopeless(&self, inner: &Inner, call: &Call, now: Instant) -> Option<Fault> {
+        let ahead = inner.queue.ahead_of(&call.context.caller);
+        // NB: who would be the first waits in any case. Else a queue that was slow once and is empty would never find out
+        // that it no longer is.
+        let wait = if ahead > 0 { self.moves.expected_wait(ahead, 1)? } else { return None };
+        let left = call.context.deadline.at.saturating_duration_since(now);
+        if wait < left {
+            return None;
+        }
+        let message = format!(
+            "service `{}` is busy: {ahead} calls wait before it for an instance, which takes about {wait:.1?}, and the \
+             call has {left:.1?} left",
+            self.service
+        );
+        Some(Fault::new(FaultKind::Overloaded, message).with_retry_after(wait))
+    }
+
+    #[cold]
+    fn full(&self) -> Fault {
+        let message = format!(
+            "service `{}` is busy: all {} instances have all they can take, and {} calls wait",
+            self.service, self.settings.max, self.settings.queue
+        );
+        Fault::new(FaultKind::Overloaded, message).with_retry_after(Duration::from_secs(1))
+    }
+
+    #[cold]
+    fn displaced(&self, by: &str) -> Fault {
+        let message = format!(
+            "service `{}` is busy: {} calls wait, and the place of this one went to `{by}`, which had fewer than its share",
+            self.service, self.settings.queue
+        );
+        Fault::new(FaultKind::Overloaded, message).with_retry_after(Duration::from_secs(1))
     }
 
     /// Gives `call` an instance of its own: one at rest, else a new one.
@@ -227,14 +287,16 @@ impl Pool {
     }
 
     fn pop_queued(&self, inner: &mut Inner) -> Option<Call> {
-        let call = loop {
-            match inner.queue.pop_front() {
-                Some(call) if call.reply.is_abandoned() => {}
-                next => break next,
-            }
-        };
+        if inner.queue.is_empty() {
+            return None;
+        }
+        let next = inner.queue.pop(Waiting::is_abandoned);
         self.queued.store(inner.queue.len(), Ordering::SeqCst);
-        call
+        let Waiting { call, came } = next?;
+        if let Some((since, ahead)) = came {
+            self.moves.record(since.elapsed() / u32::try_from(ahead + 1).unwrap_or(u32::MAX));
+        }
+        Some(call)
     }
 
     /// Whether calls wait in the queue.
@@ -314,6 +376,24 @@ impl Pool {
     }
 }
 
+// === impl Inner ===
+
+impl Inner {
+    /// Puts a call that was on a worker's desk, and was not begun, before all that wait.
+    fn put_back(&mut self, call: Call) {
+        let caller = call.context.caller.clone();
+        self.queue.push_front(&caller, Waiting { call, came: None });
+    }
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    fn is_abandoned(&self) -> bool {
+        self.call.reply.is_abandoned()
+    }
+}
+
 // === impl Seat ===
 
 impl Seat {
@@ -345,7 +425,7 @@ impl Seat {
             }
             match pool.take_instance(&mut inner, call) {
                 Ok(drive) => drives.push(drive),
-                Err(call) => inner.queue.push_front(call),
+                Err(call) => inner.put_back(call),
             }
         }
         pool.queued.store(inner.queue.len(), Ordering::SeqCst);
@@ -393,9 +473,7 @@ impl Drop for Seat {
         let mut inner = pool.lock();
         self.leave(&mut inner);
         // Calls that joined and were not begun have had no effect: they go to the front of the queue.
-        for call in self.desk.take_waiting().into_iter().rev() {
-            inner.queue.push_front(call);
-        }
+        self.desk.take_waiting().into_iter().rev().for_each(|call| inner.put_back(call));
         match pool.pop_queued(&mut inner) {
             Some(call) => {
                 let seat = pool.seat(&mut inner, Desk::new(call));

@@ -3,5 +3,6 @@ mod components;
 mod house;
 mod instances;
 mod links;
+mod queue;
 mod stress;
 mod trouble;

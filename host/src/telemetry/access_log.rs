@@ -57,6 +57,8 @@ pub struct AccessRecord<'a> {
     pub trace_id: u128,
     /// The kind of the fault that the answer reports.
     pub fault: Option<&'a str>,
+    /// Whether the route's rate limit refused it.
+    pub limited: bool,
     /// Whether the answer ended before its end: the client left, or the service's body failed.
     pub aborted: bool,
 }
@@ -255,6 +257,7 @@ mod tests {
             service: Some("user"),
             trace_id: 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736,
             fault: None,
+            limited: false,
             aborted: false,
         }
     }
@@ -263,7 +266,7 @@ mod tests {
     fn a_line_says_what_happened() {
         let paper = Paper::default();
         let log = AccessLog::new(AccessFormat::Logfmt, paper.clone()).unwrap();
-        log.record(&AccessRecord { fault: Some("trapped"), aborted: true, ..record("/api/users/1") });
+        log.record(&AccessRecord { fault: Some("trapped"), limited: true, aborted: true, ..record("/api/users/1") });
         log.flush();
         let text = paper.text();
         let (time, rest) = text.split_once(' ').unwrap();
@@ -272,7 +275,7 @@ mod tests {
         assert_eq!(
             rest,
             "method=GET path=/api/users/1 status=200 bytes=17 duration_us=85 route=/api/users/{*rest} service=user \
-             trace=4bf92f3577b34da6a3ce929d0e0e4736 fault=trapped aborted=true\n"
+             trace=4bf92f3577b34da6a3ce929d0e0e4736 fault=trapped limited=true aborted=true\n"
         );
     }
 

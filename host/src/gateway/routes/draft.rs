@@ -3,7 +3,11 @@
 use super::{
     Aggregate, AggregatePart, AggregateRoute, Node, Part, Route, RouteDeadline, RouteError, ServiceRoute, Target,
 };
-use crate::{gateway::aggregate, manifest::PathPattern};
+use crate::{
+    gateway::{aggregate, limit::RouteLimit},
+    manifest::PathPattern,
+    policy::RateLimitPolicy,
+};
 use http::{HeaderValue, Method};
 use matchit::InsertError;
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
@@ -20,7 +24,10 @@ pub(super) fn insert_error(path: String, error: InsertError) -> RouteError {
 
 /// Nodes in the making, in the order in which their patterns came.
 #[derive(Default)]
-pub(super) struct Drafts(pub(super) Vec<Draft>);
+pub(super) struct Drafts {
+    pub(super) nodes: Vec<Draft>,
+    pub(super) limits: Vec<Arc<RouteLimit>>,
+}
 
 /// The node of one pattern.
 pub(super) struct Draft {
@@ -32,12 +39,18 @@ pub(super) struct Draft {
 
 impl Drafts {
     fn draft(&mut self, path: &PathPattern) -> &mut Draft {
-        let at = self.0.iter().position(|draft| &*draft.pattern == path.as_str()).unwrap_or_else(|| {
+        let at = self.nodes.iter().position(|draft| &*draft.pattern == path.as_str()).unwrap_or_else(|| {
             let (pattern, has_rest) = (path.as_str().into(), path.has_rest());
-            self.0.push(Draft { pattern, has_rest, by_method: Vec::new(), any: None });
-            self.0.len() - 1
+            self.nodes.push(Draft { pattern, has_rest, by_method: Vec::new(), any: None });
+            self.nodes.len() - 1
         });
-        &mut self.0[at]
+        &mut self.nodes[at]
+    }
+
+    fn limit(&mut self, methods: &[Method], path: &str, policy: Option<RateLimitPolicy>) -> Option<Arc<RouteLimit>> {
+        let limit = Arc::new(RouteLimit::new(methods, path, policy?));
+        self.limits.push(limit.clone());
+        Some(limit)
     }
 
     pub(super) fn add_route(&mut self, route: Route) -> Result<(), RouteError> {
@@ -49,6 +62,7 @@ impl Drafts {
                 stripped.map_err(|_| RouteError::StripPrefix { path: path.clone(), prefix: prefix.clone() })?
             }
         };
+        let limit = self.limit(&route.methods, &path, route.rate_limit);
         let draft = self.draft(&route.path);
         let service = Arc::new(ServiceRoute {
             pattern: draft.pattern.clone(),
@@ -57,6 +71,8 @@ impl Drafts {
             strip,
             max_body_bytes: route.max_body_bytes,
             deadline: deadline(route.deadline, format_args!("the route {}", route.path)),
+            limit,
+            idempotent: route.idempotent,
         });
         if route.methods.is_empty() {
             if draft.any.replace(Target::Service(service)).is_some() {
@@ -91,9 +107,10 @@ impl Drafts {
             let deadline = deadline(limit, format_args!("the part {name} of {}", aggregate.path));
             parts.push(AggregatePart { name, service, upstream, template, deadline, optional });
         }
+        let limit = self.limit(&[Method::GET], aggregate.path.as_str(), aggregate.rate_limit);
         let draft = self.draft(&aggregate.path);
         let pattern = draft.pattern.clone();
-        draft.add(Method::GET, Target::Aggregate(Arc::new(AggregateRoute { pattern, parts })))
+        draft.add(Method::GET, Target::Aggregate(Arc::new(AggregateRoute { pattern, parts, limit })))
     }
 }
 

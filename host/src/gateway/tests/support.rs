@@ -109,6 +109,8 @@ pub fn route(path: &str, upstream: Arc<dyn Upstream>) -> Route {
         strip_prefix: None,
         max_body_bytes: None,
         deadline: None,
+        rate_limit: None,
+        idempotent: false,
     }
 }
 
@@ -133,7 +135,7 @@ pub fn routes(list: impl IntoIterator<Item = Route>) -> RoutesBuilder {
 
 pub fn aggregate(path: &str, parts: Vec<Part>) -> RoutesBuilder {
     let mut builder = Routes::builder();
-    builder.aggregate(Aggregate { path: path.parse().unwrap(), parts });
+    builder.aggregate(Aggregate { path: path.parse().unwrap(), parts, rate_limit: None });
     builder
 }
 

@@ -132,6 +132,24 @@ async fn who_can_not_wait_so_long_is_sent_away_at_once() {
     assert_eq!(bulkhead.queued(), 2, "who is sent away leaves no place taken");
 }
 
+/// The measure is taken of those who wait. If nobody were let in because of it, it would stay what it is.
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_was_slow_finds_out_that_it_no_longer_is() {
+    let bulkhead = bulkhead(1, 10);
+    let second = Duration::from_secs(1);
+    for hold in std::iter::once(60 * second).chain(std::iter::repeat_n(Duration::from_millis(1), 60)) {
+        let inside = bulkhead.try_enter(Instant::now()).unwrap();
+        let mut waiting = spawn(bulkhead.enter(Instant::now(), Instant::now() + second * 100));
+        assert!(waiting.poll().is_pending());
+        tokio::time::advance(hold).await;
+        drop(inside);
+        assert!(waiting.poll().is_ready());
+    }
+    let _inside = bulkhead.try_enter(Instant::now()).unwrap();
+    let _first = wait(&bulkhead);
+    let _second = wait(&bulkhead);
+}
+
 #[test]
 fn nonsense_is_refused() {
     let refused = |concurrent, queue| BulkheadPolicy::try_new(concurrent, queue).unwrap_err().to_string();

@@ -43,9 +43,11 @@ impl Line {
         out.key("trace");
         out.quoted(|out| push_hex(out, record.trace_id));
         out.optional("fault", record.fault);
-        if record.aborted {
-            out.key("aborted");
-            out.out.extend_from_slice(b"true");
+        for (key, value) in [("limited", record.limited), ("aborted", record.aborted)] {
+            if value {
+                out.key(key);
+                out.out.extend_from_slice(b"true");
+            }
         }
         out.end();
     }
@@ -176,6 +178,7 @@ mod tests {
             service: None,
             trace_id: 1,
             fault: None,
+            limited: false,
             aborted: false,
         }
     }
