@@ -579,23 +579,22 @@ async fn nobody_queues_before_an_open_breaker() {
 async fn who_can_not_wait_so_long_is_sent_away_with_the_time_that_it_takes() {
     let guard = with_bulkhead(1, 10);
     let hold = |_| async {
-        sleep(ms(400)).await;
+        sleep(ms(300)).await;
         Ok(Answer::of(7))
     };
     let deadline = patient();
-    let first = guard.run(deadline, IfNothingBegun, hold);
-    let second = guard.run(deadline, IfNothingBegun, hold);
-    let third = async {
-        // By now one has held the place for 400 ms while another waited.
-        sleep(ms(401)).await;
-        let refused = hang(&guard, within(ms(300))).await;
-        assert_eq!((refused.kind(), refused.retry_after()), (FaultKind::Overloaded, Some(ms(400))));
-        let expected = "order -> user: 0 calls wait before the bulkhead, which takes about 400.0ms, and the call has \
-                        300.0ms left";
+    let [first, second, third] = std::array::from_fn(|_| guard.run(deadline, IfNothingBegun, hold));
+    let hasty = async {
+        // By now one has held the place for 300 ms while others waited, of whom one has it and one waits still.
+        sleep(ms(301)).await;
+        let refused = hang(&guard, within(ms(500))).await;
+        assert_eq!((refused.kind(), refused.retry_after()), (FaultKind::Overloaded, Some(ms(600))));
+        let expected = "order -> user: 1 calls wait before the bulkhead, which takes about 600.0ms, and the call has \
+                        500.0ms left";
         assert_eq!(refused.message(), expected);
     };
-    let (first, second, ()) = tokio::join!(first, second, third);
-    assert_eq!((first, second), (Ok(7), Ok(7)));
+    let (first, second, third, ()) = tokio::join!(first, second, third, hasty);
+    assert_eq!((first, second, third), (Ok(7), Ok(7), Ok(7)));
 }
 
 // --- what counts
