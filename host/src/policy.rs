@@ -11,6 +11,9 @@
 //! 5. **Retry**: another attempt after a failure, where one is safe, the deadline has room for it and the **budget**
 //!    allows it.
 //!
+//! Where the callee is an external service with several endpoints, a **balancer** chooses one for each attempt, and each
+//! endpoint has a breaker of its own behind the edge's.
+//!
 //! **Failure** says what counts as one, for all of them. **Fallback** is what a caller gets in place of a failure.
 //!
 //! The bulkhead stands before the breaker and holds its permit over all attempts, because it bounds what the *caller*
@@ -21,6 +24,7 @@
 //! the field; the manifest adds the place.
 
 mod backoff;
+mod balancer;
 pub mod bounds;
 mod breaker;
 mod budget;
@@ -29,9 +33,11 @@ mod deadline;
 mod failure;
 mod fault;
 mod guard;
+mod health;
 mod hold;
 mod inject;
 mod invalid;
+mod outlier;
 mod retry;
 mod ring;
 mod status;
@@ -39,6 +45,9 @@ mod totals;
 
 pub use self::{
     backoff::Backoff,
+    balancer::{
+        AttemptAt, Balance, BalancePolicy, Balancer, Choice, EndpointSnapshot, InFlight, Picked, Standing, Tried,
+    },
     breaker::{
         Admission, Breaker, BreakerCommand, BreakerMode, BreakerParams, BreakerPolicy, BreakerSnapshot, BreakerState,
         Rejected, TripReason, WindowSize, WindowSums,
@@ -49,9 +58,11 @@ pub use self::{
     failure::{Failure, FailureParams, FailurePolicy, Outcome},
     fault::{Fault, FaultKind, Result},
     guard::{Answer, Attempt, Guard, GuardSnapshot},
+    health::{Health, HealthParams, HealthPolicy, HealthSnapshot},
     hold::HoldTime,
     inject::InjectPolicy,
     invalid::InvalidPolicy,
+    outlier::OutlierPolicy,
     retry::{Ended, Jitter, Repeat, RetryParams, RetryPolicy},
     status::StatusSet,
 };
