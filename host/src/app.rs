@@ -12,8 +12,8 @@ pub use assemble::{Components, StartError, admin_address, check};
 pub use status::{ServiceStatus, Status};
 
 use crate::{
-    events::Bus, gateway::Gateway, manifest::Manifest, rollout::Rollout, service::Edge, store::Database,
-    telemetry::AccessLog,
+    events::Bus, gateway::Gateway, manifest::Manifest, outbound::External, rollout::Rollout, service::Edge,
+    store::Database, telemetry::AccessLog,
 };
 use admin::Admin;
 use std::{net::SocketAddr, sync::Arc};
@@ -24,6 +24,7 @@ pub struct App {
     manifest: Manifest,
     rollout: Rollout,
     edges: Vec<Arc<Edge>>,
+    external: Vec<Arc<External>>,
     bus: Bus,
     databases: Vec<Database>,
     address: SocketAddr,

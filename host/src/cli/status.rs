@@ -6,7 +6,7 @@ use std::fmt;
 use wharf::{
     app::Status,
     manifest::Manifest,
-    policy::{BreakerSnapshot, BreakerState},
+    policy::{BreakerSnapshot, BreakerState, EndpointSnapshot},
 };
 
 #[derive(clap::Args)]
@@ -38,6 +38,32 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
         ]);
     }
 
+    let mut endpoints = Table::new(["EXTERNAL SERVICE", "ENDPOINT", "STANDING", "CALLS", "FAILURES", "IN FLIGHT"]);
+    for external in &status.external {
+        for endpoint in &external.endpoints {
+            endpoints.row([
+                external.name.clone(),
+                endpoint.endpoint.clone(),
+                standing(endpoint),
+                endpoint.calls.to_string(),
+                endpoint.failures.to_string(),
+                endpoint.in_flight.to_string(),
+            ]);
+        }
+        if let Some(problem) = &external.problem {
+            endpoints.row([
+                external.name.clone(),
+                format!("- ({problem})"),
+                "-".into(),
+                "-".into(),
+                "-".into(),
+                "-".into(),
+            ]);
+        }
+    }
+    // Most applications have none, and need no table of them.
+    let endpoints = if status.external.is_empty() { String::new() } else { format!("{endpoints}\n") };
+
     let mut edges = Table::new(["EDGE", "BREAKER", "CALLS", "FAULTS", "RETRIES", "REJECTED", "IN FLIGHT"]);
     for edge in &status.edges {
         edges.row([
@@ -67,7 +93,7 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     }
 
     print(format_args!(
-        "{} on {}, pid {}, up {} s\n\n{services}\n{edges}\n\
+        "{} on {}, pid {}, up {} s\n\n{services}\n{endpoints}{edges}\n\
          events: {} bus, {}; {} published, {} refused\n\n{subscriptions}",
         status.app,
         status.gateway,
@@ -84,6 +110,13 @@ fn breaker(breaker: &BreakerSnapshot) -> String {
     match (breaker.state, &breaker.last_trip) {
         (BreakerState::Closed | BreakerState::Disabled, _) | (_, None) => breaker.state.to_string(),
         (state, Some(reason)) => format!("{state} ({reason})"),
+    }
+}
+
+fn standing(endpoint: &EndpointSnapshot) -> String {
+    match &endpoint.reason {
+        Some(reason) => format!("{} ({reason})", endpoint.standing),
+        None => endpoint.standing.to_string(),
     }
 }
 

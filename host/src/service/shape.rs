@@ -40,6 +40,8 @@ pub struct Misfit {
 pub struct Grants {
     /// Whom it may call.
     pub calls: Vec<String>,
+    /// Those of them that are external: they have no component, and speak HTTP only.
+    pub external: Vec<String>,
     /// Whether it has a database.
     pub database: bool,
     /// Whether events are delivered to it.
@@ -123,7 +125,14 @@ pub fn provider<'a>(
     match (granted.as_slice(), all.as_slice()) {
         ([one], _) => Ok(one),
         ([], []) => {
-            Err(format!("imports `{interface}`, which neither the host nor any service of the manifest offers"))
+            let external: Vec<&str> = grants.external.iter().map(String::as_str).collect();
+            let or_outside = match external.as_slice() {
+                [] => String::new(),
+                [_] => format!("; {} is external, and external services speak HTTP only", listed(&external)),
+                _ => format!("; {} are external, and external services speak HTTP only", listed(&external)),
+            };
+            let what = "which neither the host nor any service of the manifest offers";
+            Err(format!("imports `{interface}`, {what}{or_outside}"))
         }
         ([], all) => Err(format!(
             "imports `{interface}`, which {} exports, but `services.{service}.calls` does not name {}",
