@@ -115,12 +115,16 @@ fn read_policy(mut table: Table<'_>, base: &Policy) -> Policy {
 /// What a constructor made, or what stands in for it, the refusal being reported at its field.
 pub(super) fn or_refused<T>(table: &Table<'_>, made: Result<T, InvalidPolicy>, base: impl FnOnce() -> T) -> T {
     made.unwrap_or_else(|refused| {
-        // What could not be read might have been what is missing.
-        if !table.has_errors() {
-            table.report_field(refused.field(), format!("expected {}, found {}", refused.expected(), refused.found()));
-        }
+        refuse(table, &refused, refused.expected());
         base()
     })
+}
+
+fn refuse(table: &Table<'_>, refused: &InvalidPolicy, expected: &str) {
+    // What could not be read might have been what is missing.
+    if !table.has_errors() {
+        table.report_field(refused.field(), format!("expected {expected}, found {}", refused.found()));
+    }
 }
 
 /// A table, or `false` to switch it off.
@@ -243,7 +247,11 @@ pub(super) fn read_breaker_keys(table: &mut Table<'_>, base: BreakerPolicy) -> B
         max_open: duration_or_off(table, "max-open", from.max_open),
         half_open: table.or("half-open", from.half_open, |v| v.integer(bounds::HALF_OPEN)),
     };
-    or_refused(table, BreakerPolicy::try_new(params), || base)
+    BreakerPolicy::try_new(params).unwrap_or_else(|refused| {
+        let own = format!("`{}.", table.name());
+        refuse(table, &refused, &refused.expected().replace("`breaker.", &own));
+        base
+    })
 }
 
 fn read_bulkhead(mut table: Table<'_>, base: BulkheadPolicy) -> BulkheadPolicy {

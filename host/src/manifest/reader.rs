@@ -160,6 +160,11 @@ impl<'a> Table<'a> {
         self.refused.push(key);
     }
 
+    /// The last part of its key.
+    pub fn name(&self) -> &str {
+        self.key.rsplit('.').next().unwrap_or_default()
+    }
+
     /// A value with the table's own key and place.
     pub fn placed<T>(&self, value: T) -> Placed<T> {
         Placed { value, key: self.key.clone(), place: self.place }

@@ -173,6 +173,9 @@ fn check_edge(manifest: &Manifest, placed: &Placed<Edge>, existing: &BTreeSet<Ed
     let why = match placed.value.caller.as_str() {
         GATEWAY | EVENTS if outside => format!("{caller} calls only services"),
         GATEWAY => format!("no route or aggregate leads to {callee}"),
+        EVENTS if manifest.external.contains_key(&placed.value.callee) => {
+            format!("{callee} is external, and events are delivered to services that run here")
+        }
         EVENTS => format!("{callee} subscribes to no topic"),
         _ => format!("{caller} may not call {callee}; add {callee} to {grants}"),
     };
