@@ -21,6 +21,7 @@ use toml::de::DeTable;
 
 mod error;
 mod events;
+mod external;
 mod gateway;
 mod origin;
 mod path;
@@ -37,6 +38,7 @@ pub(crate) use reader::did_you_mean;
 
 pub use error::{ManifestError, ManifestErrors, Place, Placed};
 pub use events::{Bus, RedisUrl, Topic};
+pub use external::{Addresses, ExternalService};
 pub use gateway::{Admin, Aggregate, Gateway, Methods, Part, Route};
 pub use origin::{Origin, Scheme};
 pub use path::{InvalidPath, PathPattern, PathTemplate};
@@ -57,8 +59,10 @@ pub struct Manifest {
     pub gateway: Gateway,
     /// Where the running host is asked and told.
     pub admin: Admin,
-    /// The services by name; at least one.
+    /// The services that run here, by name.
     pub services: BTreeMap<String, Service>,
+    /// The services outside, by name; none is in `services` too. Of both together there is at least one.
+    pub external: BTreeMap<String, ExternalService>,
     /// The topics by name.
     pub topics: BTreeMap<String, Topic>,
     /// What carries events.
@@ -133,14 +137,19 @@ impl Manifest {
         if services_table.is_empty() {
             services_table.report("expected at least one service, as in [services.user]");
         }
-        let services = services::read(services_table, doc);
+        let (services, external) = services::read(services_table, doc);
         let topics = events::read_topics(root.table("topics"), doc);
         let bus = Bus::read(root.table("events"));
         let (policies, edges) = Policies::read(root.table("policy"), doc);
         root.finish();
-        let manifest = Self { path: path.to_owned(), app, gateway, admin, services, topics, bus, policies };
+        let manifest = Self { path: path.to_owned(), app, gateway, admin, services, external, topics, bus, policies };
         validate::validate(&manifest, &edges, doc);
         manifest
+    }
+
+    /// Whether there is a service of this name, here or outside.
+    pub fn has_service(&self, name: &str) -> bool {
+        self.services.contains_key(name) || self.external.contains_key(name)
     }
 
     /// The policy of the calls from `caller` (a service, [`GATEWAY`] or [`EVENTS`]) to `callee` (a service, or an

@@ -1,10 +1,15 @@
 //! HTTP requests that services make: to each other without leaving the process, and to the origins outside that the
 //! manifest allows. Everything else is denied.
 
+mod address;
+mod client;
+mod dns;
 mod external;
+mod health;
 mod hooks;
 
-pub use external::{External, HttpClient};
+pub use client::HttpClient;
+pub use external::{Addresses, External, ExternalSettings, ExternalSnapshot};
 pub use hooks::{Hooks, Outbound};
 
 use crate::service::{State, current_call};

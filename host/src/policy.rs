@@ -11,8 +11,11 @@
 //! 5. **Retry**: another attempt after a failure, where one is safe, the deadline has room for it and the **budget**
 //!    allows it.
 //!
+//! Where the callee is an external service with several endpoints, a **balancer** chooses one for each attempt, and each
+//! endpoint has a breaker of its own behind the edge's.
 //! Before all of them, where requests come in from outside, a **rate limit** says how many somebody may make.
 //! Behind all of them, where calls wait for a callee that has no room, a **fair queue** lets callers take turns.
+//!
 //! **Failure** says what counts as one, for all of them. **Fallback** is what a caller gets in place of a failure.
 //!
 //! The bulkhead stands before the breaker and holds its permit over all attempts, because it bounds what the *caller*
@@ -23,6 +26,7 @@
 //! the field; the manifest adds the place.
 
 mod backoff;
+mod balancer;
 pub mod bounds;
 mod breaker;
 mod budget;
@@ -33,9 +37,11 @@ mod fair_queue;
 mod fallback;
 mod fault;
 mod guard;
+mod health;
 mod hold;
 mod inject;
 mod invalid;
+mod outlier;
 mod rate_limit;
 mod retry;
 mod ring;
@@ -44,6 +50,9 @@ mod totals;
 
 pub use self::{
     backoff::Backoff,
+    balancer::{
+        AttemptAt, Balance, BalancePolicy, Balancer, Choice, EndpointSnapshot, InFlight, Picked, Standing, Tried,
+    },
     breaker::{
         Admission, Breaker, BreakerCommand, BreakerMode, BreakerParams, BreakerPolicy, BreakerSnapshot, BreakerState,
         Rejected, TripReason, WindowSize, WindowSums,
@@ -56,9 +65,11 @@ pub use self::{
     fallback::{FallbackParams, FallbackPolicy, FixedAnswer, StaleCache, StaleParams},
     fault::{Fault, FaultKind, Result},
     guard::{Answer, Attempt, Guard, GuardSnapshot},
+    health::{Health, HealthParams, HealthPolicy, HealthSnapshot},
     hold::HoldTime,
     inject::InjectPolicy,
     invalid::InvalidPolicy,
+    outlier::OutlierPolicy,
     rate_limit::{Quota, RateLimitKey, RateLimitParams, RateLimitPolicy, RateLimiter},
     retry::{Ended, Jitter, Repeat, RetryParams, RetryPolicy},
     status::StatusSet,

@@ -224,6 +224,13 @@ async fn answer(app: &App, token: Option<&Token>, request: Request<Incoming>) ->
 }
 
 async fn deploy(app: &App, service: &str, request: Request<Incoming>) -> Response<Body> {
+    if app.manifest().external.contains_key(service) {
+        let message = format!(
+            "`{service}` is external and has no revisions; as a component it has a `source` or a \
+                               `component` in the manifest, and no `endpoints`"
+        );
+        return problem(StatusCode::CONFLICT, &message);
+    }
     let origin = request.headers().get("x-origin").and_then(|origin| origin.to_str().ok());
     let origin = origin.unwrap_or("the admin API").to_string();
     let wasm = match Limited::new(request.into_body(), LARGEST_COMPONENT).collect().await {

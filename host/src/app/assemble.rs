@@ -10,7 +10,7 @@ use crate::{
     events::{Bus, BusConfig, BusError, BusKind, Event, RedisConfig, Subscriber, Subscription, Verdict},
     gateway::{Aggregate, BindError, Gateway, GatewayConfig, Part, Route, RouteError, Routes, Upstream},
     manifest::{self, EVENTS, GATEWAY, Manifest, ManifestErrors},
-    outbound::{External, HttpClient, Outbound},
+    outbound::{Addresses, External, ExternalSettings, HttpClient, Outbound},
     policy::{Deadline, Fault},
     rollout::{DeployError, Loaded, Member, Rollout},
     service::{Body, CallContext, Concern, Edge, Endpoint, Grants, InstanceSettings, Misfit, Scope, Service, misfits},
@@ -18,7 +18,7 @@ use crate::{
     telemetry::{AccessLog, TraceContext},
 };
 use arc_swap::ArcSwap;
-use futures::future::{BoxFuture, try_join_all};
+use futures::future::{BoxFuture, join_all, try_join_all};
 use hyper::{Request, Response};
 use std::{
     collections::BTreeMap,
@@ -131,19 +131,23 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
 
     let services: BTreeMap<String, Arc<Service>> =
         manifest.services.keys().map(|name| (name.clone(), Service::new(name.as_str()))).collect();
+    let client = HttpClient::new();
+    let external = external(&manifest, &client).await;
     let mut edges = Edges::new();
     for edge in manifest.edges() {
-        // Those that end at an origin outside are made with the service's grants, below.
-        let Some(service) = services.get(&edge.callee) else { continue };
+        let endpoint = match (services.get(&edge.callee), external.get(&edge.callee)) {
+            (Some(service), _) => Endpoint::Service(service.clone()),
+            (None, Some(external)) => Endpoint::External(external.clone()),
+            // Those that end at an origin outside are made with the service's grants, below.
+            (None, None) => continue,
+        };
         let policy = manifest.edge_policy(&edge.caller, &edge.callee).clone();
-        let endpoint = Endpoint::Service(service.clone());
         let built = Edge::new(edge.caller.as_str(), &edge.callee, policy, endpoint);
         edges.insert(edge, built);
     }
 
     let databases = databases(&manifest).await?;
     let bus = Bus::start(bus_config(&manifest)?, subscriptions(&manifest, &edges)).await?;
-    let client = HttpClient::new();
     let mut members = BTreeMap::new();
     for (name, service) in &manifest.services {
         let outbound = outbound(&manifest, name, service, &client, &mut edges);
@@ -171,6 +175,7 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
         rollout,
         edges,
         routes: listener.routes(),
+        external: external.into_values().collect(),
         bus,
         databases: databases.into_values().collect(),
         address,
@@ -178,6 +183,22 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
         _lock: lock,
     });
     Ok(Ready { app, gateway: listener.with_access_log(log), admin, components })
+}
+
+/// The services outside, by name.
+async fn external(manifest: &Manifest, client: &HttpClient) -> BTreeMap<String, Arc<External>> {
+    let starting = manifest.external.iter().map(|(name, external)| async move {
+        let addresses = match &external.addresses {
+            manifest::Addresses::List(origins) => Addresses::List(origins.iter().map(|it| it.to_uri()).collect()),
+            manifest::Addresses::Dns { origin, refresh } => {
+                Addresses::Dns { origin: origin.to_uri(), port: origin.port, refresh: *refresh }
+            }
+        };
+        let (balance, probe) = (external.balance, external.probe.clone());
+        let settings = ExternalSettings { name: name.clone(), addresses, balance, probe };
+        (name.clone(), External::start(settings, client.clone()).await)
+    });
+    join_all(starting).await.into_iter().collect()
 }
 
 /// The database of each service that has one, opened side by side.
@@ -226,8 +247,10 @@ fn read(manifest: &Manifest, name: &str, path: &Path) -> Result<Vec<u8>, StartEr
 fn grants(manifest: &Manifest) -> BTreeMap<String, Grants> {
     let edges = manifest.edges();
     let grants = manifest.services.iter().map(|(name, service)| {
+        let external = service.calls.iter().filter(|callee| manifest.external.contains_key(&callee.value));
         let grants = Grants {
             calls: service.calls.iter().map(|callee| callee.value.clone()).collect(),
+            external: external.map(|callee| callee.value.clone()).collect(),
             database: service.database,
             subscribes: !service.subscribes.is_empty(),
             routed: edges.iter().any(|edge| edge.caller == GATEWAY && edge.callee == *name),
@@ -272,7 +295,7 @@ fn outbound(
     let mut outbound = Outbound::default();
     for origin in &service.outbound {
         let (text, uri) = (origin.to_string(), origin.to_uri());
-        let endpoint = Endpoint::External(Box::new(External::new(uri.clone(), client.clone())));
+        let endpoint = Endpoint::External(External::origin(&uri, client.clone()));
         let edge = Edge::new(name, &text, manifest.edge_policy(name, &text).clone(), endpoint);
         outbound.allow(&uri, edge.clone());
         edges.insert(manifest::Edge::new(name, text), edge);

@@ -86,7 +86,7 @@ fn needing_restart(old: &Manifest, new: &Manifest) -> Vec<&'static str> {
         ("app", old.app != new.app),
         ("gateway", old.gateway != gateway),
         ("admin", old.admin != new.admin),
-        ("services", old.services != new.services),
+        ("services", old.services != new.services || old.external != new.external),
         ("topics", old.topics != new.topics),
         ("events", old.bus != new.bus),
     ];

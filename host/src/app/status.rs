@@ -3,6 +3,7 @@
 use super::App;
 use crate::{
     events::BusSnapshot,
+    outbound::ExternalSnapshot,
     policy::GuardSnapshot,
     service::{PoolSnapshot, RevisionInfo},
 };
@@ -21,8 +22,10 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// Where the gateway listens.
     pub gateway: String,
-    /// The services, by name.
+    /// The services that run here, by name.
     pub services: Vec<ServiceStatus>,
+    /// The services outside, by name.
+    pub external: Vec<ExternalSnapshot>,
     /// The edges, by name.
     pub edges: Vec<GuardSnapshot>,
     /// The events.
@@ -65,6 +68,7 @@ impl Status {
             uptime_seconds: app.started.elapsed().as_secs(),
             gateway: format!("http://{}", app.address),
             services: services.collect(),
+            external: app.external.iter().map(|external| external.snapshot()).collect(),
             edges: app.edges.values().map(|edge| edge.snapshot()).collect(),
             events: app.bus.snapshot(),
         }

@@ -6,7 +6,7 @@ use std::fmt;
 use wharf::{
     app::Status,
     manifest::Manifest,
-    policy::{BreakerSnapshot, BreakerState, WindowSums},
+    policy::{BreakerSnapshot, BreakerState, EndpointSnapshot, WindowSums},
 };
 
 #[derive(clap::Args)]
@@ -37,6 +37,32 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
             service.instances.queued.to_string(),
         ]);
     }
+
+    let mut endpoints = Table::new(["EXTERNAL SERVICE", "ENDPOINT", "STANDING", "CALLS", "FAILURES", "IN FLIGHT"]);
+    for external in &status.external {
+        for endpoint in &external.endpoints {
+            endpoints.row([
+                external.name.clone(),
+                endpoint.endpoint.clone(),
+                standing(endpoint),
+                endpoint.calls.to_string(),
+                endpoint.failures.to_string(),
+                endpoint.in_flight.to_string(),
+            ]);
+        }
+        if let Some(problem) = &external.problem {
+            endpoints.row([
+                external.name.clone(),
+                format!("- ({problem})"),
+                "-".into(),
+                "-".into(),
+                "-".into(),
+                "-".into(),
+            ]);
+        }
+    }
+    // Most applications have none, and need no table of them.
+    let endpoints = if status.external.is_empty() { String::new() } else { format!("{endpoints}\n") };
 
     let mut edges = Table::new([
         "EDGE",
@@ -91,7 +117,7 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     }
 
     print(format_args!(
-        "{} on {}, pid {}, up {} s\n\n{injected}{services}\n{edges}\n\
+        "{} on {}, pid {}, up {} s\n\n{injected}{services}\n{endpoints}{edges}\n\
          events: {} bus, {}; {} published, {} refused\n\n{subscriptions}",
         status.app,
         status.gateway,
@@ -127,6 +153,13 @@ fn since(ms: u64) -> String {
 
 fn window(window: &WindowSums) -> String {
     format!("{} calls, {} % failed, {} % slow", window.calls, window.failure_rate(), window.slow_rate())
+}
+
+fn standing(endpoint: &EndpointSnapshot) -> String {
+    match &endpoint.reason {
+        Some(reason) => format!("{} ({reason})", endpoint.standing),
+        None => endpoint.standing.to_string(),
+    }
 }
 
 /// Columns as wide as what is in them.

@@ -79,19 +79,28 @@ impl Origin {
         self.to_string().parse().unwrap_or_default()
     }
 
+    /// Reads the origins that a service may call, none twice.
     pub(super) fn read_all(value: &Value<'_>) -> Option<Vec<Placed<Self>>> {
+        Self::read_each(value, |service| {
+            format!("services are reached by `calls`, not `outbound`; list {} there", quoted(service))
+        })
+    }
+
+    /// Reads the endpoints of an external service, none twice.
+    pub(super) fn read_endpoints(value: &Value<'_>) -> Option<Vec<Placed<Self>>> {
+        Self::read_each(value, not_outside)
+    }
+
+    /// Reads the origin of an external service.
+    pub(super) fn read_endpoint(value: &Value<'_>) -> Option<Self> {
+        Self::read(value, &not_outside)
+    }
+
+    fn read_each(value: &Value<'_>, internal: impl Fn(&str) -> String) -> Option<Vec<Placed<Self>>> {
         let mut origins: Vec<Placed<Self>> = Vec::new();
         for item in value.items("an array of origins")? {
-            let Some(origin) = item.as_str().and_then(Self::parse) else {
-                item.expected::<()>(
-                    "an origin, scheme://host[:port] without a path, such as \"https://api.example.com\"",
-                );
-                continue;
-            };
-            if let Some(service) = origin.host.strip_suffix(INTERNAL) {
-                let service = quoted(service);
-                item.report::<()>(format!("services are reached by `calls`, not `outbound`; list {service} there"));
-            } else if origins.iter().any(|known| known.value == origin) {
+            let Some(origin) = Self::read(&item, &internal) else { continue };
+            if origins.iter().any(|known| known.value == origin) {
                 item.report::<()>(format!("{} is listed twice", quoted(&origin.to_string())));
             } else {
                 origins.push(item.placed(origin));
@@ -99,6 +108,22 @@ impl Origin {
         }
         Some(origins)
     }
+
+    /// Reads an origin outside; `internal` says what is wrong with the name of a service here.
+    fn read(value: &Value<'_>, internal: &impl Fn(&str) -> String) -> Option<Self> {
+        let Some(origin) = value.as_str().and_then(Self::parse) else {
+            return value
+                .expected("an origin, scheme://host[:port] without a path, such as \"https://api.example.com\"");
+        };
+        match origin.host.strip_suffix(INTERNAL) {
+            Some(service) => value.report(internal(service)),
+            None => Some(origin),
+        }
+    }
+}
+
+fn not_outside(service: &str) -> String {
+    format!("{} is a service of this manifest, by its name; an endpoint is outside", quoted(service))
 }
 
 impl fmt::Display for Origin {

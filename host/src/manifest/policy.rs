@@ -120,12 +120,16 @@ fn read_policy(mut table: Table<'_>, base: &Policy) -> Policy {
 /// What a constructor made, or what stands in for it, the refusal being reported at its field.
 pub(super) fn or_refused<T>(table: &Table<'_>, made: Result<T, InvalidPolicy>, base: impl FnOnce() -> T) -> T {
     made.unwrap_or_else(|refused| {
-        // What could not be read might have been what is missing.
-        if !table.has_errors() {
-            table.report_field(refused.field(), format!("expected {}, found {}", refused.expected(), refused.found()));
-        }
+        refuse(table, &refused, refused.expected());
         base()
     })
+}
+
+fn refuse(table: &Table<'_>, refused: &InvalidPolicy, expected: &str) {
+    // What could not be read might have been what is missing.
+    if !table.has_errors() {
+        table.report_field(refused.field(), format!("expected {expected}, found {}", refused.found()));
+    }
 }
 
 /// A table, or `false` to switch it off.
@@ -221,6 +225,13 @@ fn read_budget(mut table: Table<'_>, base: BudgetPolicy) -> BudgetPolicy {
 }
 
 fn read_breaker(mut table: Table<'_>, base: BreakerPolicy) -> BreakerPolicy {
+    let policy = read_breaker_keys(&mut table, base);
+    table.finish();
+    policy
+}
+
+/// The breaker of a table that has other keys too.
+pub(super) fn read_breaker_keys(table: &mut Table<'_>, base: BreakerPolicy) -> BreakerPolicy {
     let from = *base.params();
     let params = BreakerParams {
         mode: table.or("mode", from.mode, |v| match v.str("a mode")? {
@@ -228,9 +239,9 @@ fn read_breaker(mut table: Table<'_>, base: BreakerPolicy) -> BreakerPolicy {
             "metrics-only" => Some(BreakerMode::MetricsOnly),
             _ => v.expected("\"enforce\" or \"metrics-only\""),
         }),
-        failures: number_or_off(&mut table, "failures", from.failures, bounds::FAILURES),
-        failure_rate: number_or_off(&mut table, "failure-rate", from.failure_rate, bounds::PERCENT),
-        slow_rate: number_or_off(&mut table, "slow-rate", from.slow_rate, bounds::PERCENT),
+        failures: number_or_off(table, "failures", from.failures, bounds::FAILURES),
+        failure_rate: number_or_off(table, "failure-rate", from.failure_rate, bounds::PERCENT),
+        slow_rate: number_or_off(table, "slow-rate", from.slow_rate, bounds::PERCENT),
         window: table.or("window", from.window, |v| match v.as_str() {
             Some(_) => duration(v).map(WindowSize::Time),
             None if v.is_integer() => v.integer(bounds::WINDOW_CALLS).map(WindowSize::Calls),
@@ -238,12 +249,14 @@ fn read_breaker(mut table: Table<'_>, base: BreakerPolicy) -> BreakerPolicy {
         }),
         minimum: table.optional("minimum", |v| v.integer(bounds::MINIMUM)).or(from.minimum),
         open: table.or("open", from.open, duration),
-        max_open: duration_or_off(&mut table, "max-open", from.max_open),
+        max_open: duration_or_off(table, "max-open", from.max_open),
         half_open: table.or("half-open", from.half_open, |v| v.integer(bounds::HALF_OPEN)),
     };
-    let policy = or_refused(&table, BreakerPolicy::try_new(params), || base);
-    table.finish();
-    policy
+    BreakerPolicy::try_new(params).unwrap_or_else(|refused| {
+        let own = format!("`{}.", table.name());
+        refuse(table, &refused, &refused.expected().replace("`breaker.", &own));
+        base
+    })
 }
 
 fn read_bulkhead(mut table: Table<'_>, base: BulkheadPolicy) -> BulkheadPolicy {

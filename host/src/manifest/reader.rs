@@ -37,6 +37,8 @@ pub(super) struct Table<'a> {
     place: Option<Place>,
     entries: Option<&'a DeTable<'a>>,
     known: Vec<&'static str>,
+    /// Keys that exist but not here, and were reported.
+    refused: Vec<&'static str>,
     /// Something else stands in its place, which is reported; what it lacks then says nothing new.
     broken: bool,
 }
@@ -119,7 +121,15 @@ impl<'a> Document<'a> {
 
     /// The table that holds all others.
     pub fn root(&'a self, table: &'a DeTable<'a>) -> Table<'a> {
-        Table { doc: self, key: String::new(), place: None, entries: Some(table), known: Vec::new(), broken: false }
+        Table {
+            doc: self,
+            key: String::new(),
+            place: None,
+            entries: Some(table),
+            known: Vec::new(),
+            refused: Vec::new(),
+            broken: false,
+        }
     }
 
     /// A path in the manifest: relative ones start at the manifest's folder.
@@ -134,6 +144,25 @@ impl<'a> Table<'a> {
     /// Whether it has no entry where it should have some.
     pub fn is_empty(&self) -> bool {
         !self.broken && self.entries.is_none_or(|entries| entries.is_empty())
+    }
+
+    /// Whether it has a key, without taking it.
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.is_some_and(|entries| entries.contains_key(key))
+    }
+
+    /// Reports a key, if it is there, that is known but has no place in this table.
+    pub fn refuse(&mut self, key: &'static str, message: impl Display) {
+        if let Some((name, _)) = self.entries.and_then(|entries| entries.get_key_value(key)) {
+            let place = Some(self.doc.place(name.span().start));
+            self.doc.report(place, join_key(&self.key, key), message.to_string());
+        }
+        self.refused.push(key);
+    }
+
+    /// The last part of its key.
+    pub fn name(&self) -> &str {
+        self.key.rsplit('.').next().unwrap_or_default()
     }
 
     /// A value with the table's own key and place.
@@ -209,6 +238,7 @@ impl<'a> Table<'a> {
             place: self.place,
             entries: None,
             known: Vec::new(),
+            refused: Vec::new(),
             broken,
         })
     }
@@ -233,7 +263,7 @@ impl<'a> Table<'a> {
     pub fn finish(self) {
         for (name, _) in self.entries.into_iter().flatten() {
             let unknown = name.get_ref().as_ref();
-            if !self.known.contains(&unknown) {
+            if !self.known.contains(&unknown) && !self.refused.contains(&unknown) {
                 let meant = did_you_mean(unknown, self.known.iter().copied());
                 let message = format!("unknown key{meant}; known keys here: {}", self.known.join(", "));
                 let place = Some(self.doc.place(name.span().start));
@@ -401,6 +431,7 @@ impl<'a> Value<'a> {
                 place: Some(self.place),
                 entries: Some(table),
                 known: Vec::new(),
+                refused: Vec::new(),
                 broken: false,
             }),
             _ => self.expected("a table"),

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use super::{
     error::Placed,
+    external::{self, EITHER, ExternalService},
     origin::Origin,
     policy::{EVENTS, GATEWAY},
     reader::{Document, Table, Value, quoted},
@@ -11,7 +12,7 @@ use super::{
     values::SHORTEST,
 };
 
-/// One service.
+/// A service that runs here, as a component.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// Its name: at most 63 lower-case letters, digits and inner hyphens, a letter first.
@@ -24,7 +25,7 @@ pub struct Service {
     pub publishes: Vec<Placed<String>>,
     /// The topics whose events are delivered to it; all are declared.
     pub subscribes: Vec<Placed<String>>,
-    /// The services that it may call; all exist.
+    /// The services that it may call, external ones too; all exist.
     pub calls: Vec<Placed<String>>,
     /// The origins outside that it may send requests to.
     pub outbound: Vec<Placed<Origin>>,
@@ -97,9 +98,13 @@ pub(super) fn wrong_name(name: &str) -> Option<String> {
     (!good).then(|| format!("{rule}, found {}", quoted(name)))
 }
 
-/// Reads all services. A name that is no good is reported, and its service read all the same.
-pub(super) fn read(table: Table<'_>, doc: &Document<'_>) -> BTreeMap<String, Service> {
-    let mut services = BTreeMap::new();
+/// Reads all services: those that run here, and those outside. A name that is no good is reported, and its service read all
+/// the same.
+pub(super) fn read(
+    table: Table<'_>,
+    doc: &Document<'_>,
+) -> (BTreeMap<String, Service>, BTreeMap<String, ExternalService>) {
+    let (mut services, mut external) = (BTreeMap::new(), BTreeMap::new());
     for (name, value) in table.entries() {
         if let Some(wrong) = wrong_name(&name) {
             doc.report_at(&name, wrong);
@@ -107,17 +112,24 @@ pub(super) fn read(table: Table<'_>, doc: &Document<'_>) -> BTreeMap<String, Ser
             let message = format!("a service cannot be named {}: Wharf itself uses that name", quoted(&name));
             doc.report_at(&name, message);
         }
-        if let Some(table) = value.table() {
-            services.insert(name.value.clone(), Service::read(name, table, doc));
+        match value.table() {
+            Some(table) if external::is_external(&table) => {
+                external.insert(name.value.clone(), ExternalService::read(name, table));
+            }
+            Some(table) => {
+                services.insert(name.value.clone(), Service::read(name, table, doc));
+            }
+            None => {}
         }
     }
-    services
+    (services, external)
 }
 
 // === impl Service ===
 
 impl Service {
     fn read(name: Placed<String>, mut table: Table<'_>, doc: &Document<'_>) -> Self {
+        external::refuse_in_component(&mut table);
         let service = Self {
             component: Component::read(&mut table),
             database: table.or("database", false, Value::boolean),
@@ -178,7 +190,7 @@ impl Component {
             (Some(_), Some(file)) => {
                 file.report::<()>(format!("{expected}, found both"));
             }
-            (None, None) => table.report(format!("{expected}, found neither")),
+            (None, None) => table.report(format!("{EITHER}, found neither")),
             (Some(folder), None) => {
                 if let Some(folder) = folder.path() {
                     return Self::Source(Source { folder, build, artifact });

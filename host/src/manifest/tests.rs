@@ -4,9 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::policy::{
-    BreakerMode, BreakerParams, BreakerPolicy, BudgetPolicy, BulkheadPolicy, FailureParams, FailurePolicy, FaultKind,
-    InjectPolicy, PolicyParams, RateLimitKey, RateLimitParams, RateLimitPolicy, RetryParams, RetryPolicy, StatusSet,
-    WindowSize,
+    Balance, BalancePolicy, BreakerMode, BreakerParams, BreakerPolicy, BudgetPolicy, BulkheadPolicy, FailureParams,
+    FailurePolicy, FaultKind, HealthParams, HealthPolicy, InjectPolicy, OutlierPolicy, PolicyParams, RateLimitKey,
+    RateLimitParams, RateLimitPolicy, RetryParams, RetryPolicy, StatusSet, WindowSize,
 };
 
 const EXAMPLE: &str = include_str!("../../../wharf.toml");
@@ -231,6 +231,56 @@ fn a_route_has_the_gateways_rate_limit_unless_it_says_something_else() {
     assert_eq!(gateway.aggregates[0].rate_limit, limit(100, RateLimitKey::Route));
     assert_eq!(gateway.routes.iter().map(|route| route.idempotent).collect::<Vec<_>>(), [false, true, false]);
     assert_eq!(valid("[[gateway.routes]]\npath = \"/\"\nservice = \"user\"").gateway.routes[0].rate_limit, None);
+}
+
+#[test]
+fn a_service_outside_is_called_like_one_here() {
+    let manifest = valid(
+        r#"
+        [services.order]
+        component = "order.wasm"
+        calls = ["payment", "mail"]
+        [services.payment]
+        endpoints = ["http://127.0.0.1:9001", "https://Pay.example.com"]
+        balance = "least-loaded"
+        outlier = { failures = 3, open = "1s", max-open = false, max-ejected = 100 }
+        health = { path = "/health?deep=1", interval = "500ms" }
+        [services.mail]
+        dns = "http://mail.example.com:8025"
+        refresh = "5s"
+        outlier = false
+        [[gateway.routes]]
+        path = "/pay"
+        service = "payment"
+        [policy.edges."order -> payment"]
+        deadline = "1s"
+        "#,
+    );
+    let edges: Vec<_> = manifest.edges().iter().map(Edge::to_string).collect();
+    assert_eq!(edges, ["gateway -> payment", "order -> mail", "order -> payment"]);
+    let payment = &manifest.external["payment"];
+    let Addresses::List(origins) = &payment.addresses else { panic!("expected a list, found {payment:?}") };
+    let origins: Vec<_> = origins.iter().map(|origin| origin.to_string()).collect();
+    assert_eq!(origins, ["http://127.0.0.1:9001", "https://pay.example.com"]);
+    let breaker = BreakerParams { failures: Some(3), open: Duration::from_secs(1), ..BreakerParams::default() };
+    let breaker = BreakerPolicy::try_new(breaker).expect("a valid policy");
+    let half_second = Duration::from_millis(500);
+    // A probe ends before the next is due.
+    let health = HealthParams { interval: half_second, timeout: half_second, ..HealthParams::default() };
+    let expected = BalancePolicy {
+        balance: Balance::LeastLoaded,
+        outlier: OutlierPolicy::try_new(breaker, 100).ok(),
+        health: HealthPolicy::try_new(health).ok(),
+    };
+    assert_eq!((payment.balance, payment.probe.as_deref()), (expected, Some("/health?deep=1")));
+
+    let mail = &manifest.external["mail"];
+    assert_eq!(mail.balance, BalancePolicy::default());
+    assert_eq!(mail.probe, None);
+    let Addresses::Dns { origin, refresh } = &mail.addresses else { panic!("expected a name, found {mail:?}") };
+    assert_eq!((origin.to_string().as_str(), *refresh), ("http://mail.example.com:8025", Duration::from_secs(5)));
+    let untold = valid("[services.mail]\ndns = \"http://mail\"");
+    assert_eq!(untold.external["mail"].balance.outlier, Some(OutlierPolicy::default()));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Manifest,
     error::Placed,
+    external::ExternalService,
     gateway::{Admin, Methods},
     path::PathPattern,
     policy::{EVENTS, Edge, GATEWAY},
@@ -28,6 +29,9 @@ pub(super) fn validate(manifest: &Manifest, edges: &[Placed<Edge>], doc: &Docume
     }
     check_routes(manifest, doc);
     check_listeners(manifest, doc);
+    for external in manifest.external.values() {
+        check_slow_rate(manifest, external, doc);
+    }
     let existing = manifest.edges();
     for edge in edges {
         check_edge(manifest, edge, &existing, doc);
@@ -35,11 +39,11 @@ pub(super) fn validate(manifest: &Manifest, edges: &[Placed<Edge>], doc: &Docume
 }
 
 fn service_names(manifest: &Manifest) -> impl Iterator<Item = &str> + Clone {
-    manifest.services.keys().map(String::as_str)
+    manifest.services.keys().chain(manifest.external.keys()).map(String::as_str)
 }
 
 fn check_service(manifest: &Manifest, name: &Placed<String>, doc: &Document<'_>) -> bool {
-    let exists = manifest.services.contains_key(&name.value);
+    let exists = manifest.has_service(name);
     if !exists {
         let meant = did_you_mean(name, service_names(manifest));
         doc.report_at(name, format!("there is no service {}{meant}", quoted(name)));
@@ -54,6 +58,21 @@ fn check_calls(manifest: &Manifest, service: &Service, doc: &Document<'_>) {
         } else {
             check_service(manifest, callee, doc);
         }
+    }
+}
+
+/// What is slow is said by those who call, so one of them must.
+fn check_slow_rate(manifest: &Manifest, external: &ExternalService, doc: &Document<'_>) {
+    let outlier = external.balance.outlier.as_ref();
+    if outlier.is_none_or(|outlier| outlier.breaker().params().slow_rate.is_none()) {
+        return;
+    }
+    let name = &external.name;
+    let says = |edge: &Edge| manifest.edge_policy(&edge.caller, &edge.callee).params().failure.params().slow.is_some();
+    if !manifest.edges().iter().any(|edge| edge.callee == name.value && says(edge)) {
+        let callers = "expected a policy of an edge that leads here to say what is slow";
+        let message = format!("`outlier.slow-rate` is set, and nothing is slow: {callers}, as failure.slow = \"1s\"");
+        doc.report_at(name, message);
     }
 }
 
@@ -138,6 +157,11 @@ fn check_edge(manifest: &Manifest, placed: &Placed<Edge>, existing: &BTreeSet<Ed
         doc.report_at(placed, message);
         return;
     }
+    if manifest.external.contains_key(caller) {
+        let caller = quoted(caller);
+        doc.report_at(placed, format!("{caller} is external: its calls come from outside, by the gateway"));
+        return;
+    }
     // What could not be read might have been the way that is missing here.
     let grants = match caller.as_str() {
         GATEWAY => "gateway".to_owned(),
@@ -152,6 +176,9 @@ fn check_edge(manifest: &Manifest, placed: &Placed<Edge>, existing: &BTreeSet<Ed
     let why = match placed.value.caller.as_str() {
         GATEWAY | EVENTS if outside => format!("{caller} calls only services"),
         GATEWAY => format!("no route or aggregate leads to {callee}"),
+        EVENTS if manifest.external.contains_key(&placed.value.callee) => {
+            format!("{callee} is external, and events are delivered to services that run here")
+        }
         EVENTS => format!("{callee} subscribes to no topic"),
         _ => format!("{caller} may not call {callee}; add {callee} to {grants}"),
     };

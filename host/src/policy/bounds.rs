@@ -19,6 +19,8 @@ pub const WINDOW_CALLS: RangeInclusive<u32> = 1..=10_000;
 pub const MINIMUM: RangeInclusive<u32> = 1..=1_000_000;
 /// Probes of a half-open breaker.
 pub const HALF_OPEN: RangeInclusive<u32> = 1..=1_000;
+/// Health probes in a row that decide.
+pub const PROBES: RangeInclusive<u32> = 1..=1_000;
 /// Calls under way in a bulkhead.
 pub const CONCURRENT: RangeInclusive<u32> = 1..=1_000_000;
 /// Calls that wait before a bulkhead; 0 is no waiting.

@@ -166,6 +166,24 @@ impl Breaker {
         self.rejection(self.word().state(), &rest, at)
     }
 
+    /// What a call would be told now, if it would be refused: also by a half-open breaker whose probes are all under way.
+    /// Asks without becoming a probe.
+    pub fn refusal(&self) -> Option<Rejected> {
+        if self.lets_all_pass() {
+            return None;
+        }
+        let rest = self.lock();
+        match self.word().state() {
+            BreakerState::HalfOpen => self.no_place(&rest),
+            state => self.rejection(state, &rest, Instant::now()),
+        }
+    }
+
+    /// Whether it is in a state in which every call passes.
+    pub fn lets_all_pass(&self) -> bool {
+        self.word().state().lets_pass()
+    }
+
     /// Does what an operator says.
     pub fn command(&self, command: BreakerCommand) {
         let mut rest = self.lock();
@@ -217,8 +235,8 @@ impl Breaker {
                 return Ok(Admission { breaker: self, generation: word.generation(), is_probe: false });
             }
             BreakerState::HalfOpen => {
-                if rest.probes.under_way + rest.probes.ended >= self.policy.params().half_open {
-                    return Err(Rejected { state: BreakerState::HalfOpen, reason: rest.last_trip, retry_after: None });
+                if let Some(rejected) = self.no_place(&rest) {
+                    return Err(rejected);
                 }
                 None
             }
@@ -234,6 +252,12 @@ impl Breaker {
         drop(rest);
         self.tell(told);
         Ok(Admission { breaker: self, generation: self.word().generation(), is_probe: true })
+    }
+
+    /// The answer of a half-open breaker, while it has all its probes.
+    fn no_place(&self, rest: &Rest) -> Option<Rejected> {
+        let is_full = rest.probes.under_way + rest.probes.ended >= self.policy.params().half_open;
+        is_full.then_some(Rejected { state: BreakerState::HalfOpen, reason: rest.last_trip, retry_after: None })
     }
 
     /// The answer of an open breaker, until its open time is over.

@@ -86,8 +86,13 @@ impl Allowance {
     /// was given: half of what the edge gives a call is a fair chance, less (because the caller was in haste, the call
     /// waited long in the bulkhead, or it is a late retry) says little.
     pub(super) fn was_fair(&self, began: Instant) -> bool {
-        self.at().saturating_duration_since(began) * 2 >= self.edge
+        is_fair(self.at().saturating_duration_since(began), self.edge)
     }
+}
+
+/// Whether an attempt that was given so much time had a fair chance, by the deadline of its edge.
+pub(super) fn is_fair(given: Duration, edge: Duration) -> bool {
+    given * 2 >= edge
 }
 
 /// Runs `future` until `deadline`.

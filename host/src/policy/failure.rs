@@ -5,7 +5,7 @@
 //! failure, 4xx the caller's own, unless the policy says otherwise. And an answer that took too long can count as slow,
 //! which is no failure: a breaker that opens for slowness says so.
 
-use super::{FaultKind, InvalidPolicy, StatusSet, invalid};
+use super::{Ended, FaultKind, InvalidPolicy, StatusSet, invalid};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{fmt, time::Duration};
 
@@ -121,6 +121,22 @@ impl FailurePolicy {
     /// Whether an answer with this HTTP status counts.
     pub fn of_status(&self, status: u16) -> Option<Failure> {
         self.params.status.contains(status).then_some(Failure::Status(status))
+    }
+
+    /// What an attempt comes to that ended like this after so long; `None` where it says nothing of the callee.
+    ///
+    /// `was_fair`: whether an attempt that met its deadline had a fair chance.
+    pub(super) fn outcome(&self, ended: Ended, took: Duration, was_fair: bool) -> Option<Outcome> {
+        let slow = self.is_slow(took);
+        match ended {
+            Ended::Status(status) => Some(Outcome { failure: self.of_status(status), slow }),
+            Ended::Fault(FaultKind::DeadlineExceeded) if !was_fair => None,
+            Ended::Fault(kind) => {
+                let failure = self.of_fault(kind);
+                // A fault that the policy does not count is no success either.
+                (kind.counts_as_failure() && (failure.is_some() || slow)).then_some(Outcome { failure, slow })
+            }
+        }
     }
 
     /// Whether an attempt that took so long is slow.

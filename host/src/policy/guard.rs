@@ -1,8 +1,8 @@
 //! The guard of an edge: runs calls under the edge's policy.
 
 use super::{
-    Breaker, BreakerCommand, BreakerSnapshot, BudgetSnapshot, Deadline, Ended, Failure, Fault, FaultKind, InjectPolicy,
-    Jitter, Outcome, Policy, Rejected, Repeat, Result,
+    Breaker, BreakerCommand, BreakerSnapshot, BudgetSnapshot, Deadline, Ended, Fault, FaultKind, InjectPolicy, Jitter,
+    Outcome, Policy, Rejected, Repeat, Result,
     budget::Budget,
     bulkhead::{Bulkhead, Permit, Refused},
     deadline::{Allowance, until},
@@ -345,32 +345,26 @@ impl Guard {
         allowance: &Allowance,
     ) -> (Tried<T>, Option<Outcome>) {
         let policy = &self.policy.params().failure;
-        let slow = policy.is_slow(now.saturating_duration_since(began));
+        let took = now.saturating_duration_since(began);
         match result {
             Ok(Answer { value, status, retry_after }) => {
                 let status = status.unwrap_or_default();
-                let failure = policy.of_status(status);
-                let outcome = Some(Outcome { failure, slow });
-                if failure.is_none() && !self.policy.params().retry.params().status.contains(status) {
+                let outcome = policy.outcome(Ended::Status(status), took, true);
+                let is_failure = outcome.is_some_and(|outcome| outcome.failure.is_some());
+                if !is_failure && !self.policy.params().retry.params().status.contains(status) {
                     return (Tried::Answered(value), outcome);
                 }
-                if failure.is_some() {
+                if is_failure {
                     self.totals.count_failed_answer();
                 }
                 let failed = Failed { result: Ok(value), ended: Ended::Status(status), told: retry_after };
                 (Tried::Failed(failed), outcome)
             }
             Err(fault) => {
-                let kind = fault.kind();
-                let speaks = match kind {
-                    FaultKind::DeadlineExceeded => allowance.was_fair(began),
-                    _ => kind.counts_as_failure(),
-                };
-                let failure: Option<Failure> = policy.of_fault(kind);
-                // A fault that the policy does not count is no success either.
-                let outcome = (speaks && (failure.is_some() || slow)).then_some(Outcome { failure, slow });
+                let ended = Ended::Fault(fault.kind());
+                let outcome = policy.outcome(ended, took, allowance.was_fair(began));
                 let told = fault.retry_after();
-                (Tried::Failed(Failed { result: Err(fault), ended: Ended::Fault(kind), told }), outcome)
+                (Tried::Failed(Failed { result: Err(fault), ended, told }), outcome)
             }
         }
     }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     events::{Event, Verdict},
     outbound::External,
-    policy::{Answer, Attempt, BreakerCommand, Fault, FaultKind, Guard, GuardSnapshot, Policy, Repeat},
+    policy::{Answer, Attempt, BreakerCommand, Fault, FaultKind, Guard, GuardSnapshot, Policy, Repeat, Tried},
 };
 use arc_swap::ArcSwap;
 use hyper::{Request, Response};
@@ -29,8 +29,8 @@ pub struct Edge {
 pub enum Endpoint {
     /// A service in this process.
     Service(Arc<Service>),
-    /// An origin outside, by HTTP.
-    External(Box<External>),
+    /// A service or an origin outside, by HTTP.
+    External(Arc<External>),
 }
 
 // === impl Edge ===
@@ -84,16 +84,18 @@ impl Edge {
             (true, false) => Repeat::IfNothingBegun,
             (true, true) => Repeat::Always,
         };
+        let tried = Tried::default();
         let attempt = |attempt: Attempt| {
             let context = self.context(context, attempt);
             let request = again.next();
+            let (policy, tried) = (guard.policy(), &tried);
             async move {
                 let request = request.ok_or_else(|| {
                     Fault::new(FaultKind::Cancelled, "the request's body streamed away with the first try")
                 })?;
                 let response = match &self.endpoint {
                     Endpoint::Service(service) => service.http(context, request).await?,
-                    Endpoint::External(external) => external.http(&context, request).await?,
+                    Endpoint::External(external) => external.http(&context, request, policy, tried).await?,
                 };
                 let response = if remembers { fallback::complete(response).await? } else { response };
                 let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
@@ -154,7 +156,7 @@ impl Edge {
                 match &self.endpoint {
                     Endpoint::Service(service) => service.function(context, key, params).await.map(Answer::of),
                     Endpoint::External(_) => {
-                        Err(Fault::new(FaultKind::Unreachable, "an origin outside has no typed functions"))
+                        Err(Fault::new(FaultKind::Unreachable, "a service outside has no typed functions"))
                     }
                 }
             }
@@ -186,7 +188,7 @@ impl Edge {
                 match &self.endpoint {
                     Endpoint::Service(service) => service.event(context, event, number).await.map(Answer::of),
                     Endpoint::External(_) => {
-                        Err(Fault::new(FaultKind::Unreachable, "an origin outside has no subscriptions"))
+                        Err(Fault::new(FaultKind::Unreachable, "a service outside has no subscriptions"))
                     }
                 }
             }

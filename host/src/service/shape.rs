@@ -51,6 +51,8 @@ pub enum Concern {
 pub struct Grants {
     /// Whom it may call.
     pub calls: Vec<String>,
+    /// Those of them that are external: they have no component, and speak HTTP only.
+    pub external: Vec<String>,
     /// Whether it has a database.
     pub database: bool,
     /// Whether events are delivered to it.
@@ -142,8 +144,14 @@ pub fn provider<'a>(
     match (granted.as_slice(), all.as_slice()) {
         ([one], _) => Ok(one),
         ([], []) => {
+            let external: Vec<&str> = grants.external.iter().map(String::as_str).collect();
+            let or_outside = match external.as_slice() {
+                [] => String::new(),
+                [_] => format!("; {} is external, and external services speak HTTP only", listed(&external)),
+                _ => format!("; {} are external, and external services speak HTTP only", listed(&external)),
+            };
             let nobody = "which neither the host nor any service of the manifest offers";
-            Err((Concern::Component, format!("imports `{interface}`, {nobody}")))
+            Err((Concern::Component, format!("imports `{interface}`, {nobody}{or_outside}")))
         }
         ([], all) => {
             let which = if all.len() == 1 { "it" } else { "one of them" };

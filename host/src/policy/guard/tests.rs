@@ -1,6 +1,6 @@
 use super::*;
 use crate::policy::{
-    BreakerParams, BreakerPolicy, BreakerState, BudgetPolicy, BulkheadPolicy, FailureParams, FailurePolicy,
+    BreakerParams, BreakerPolicy, BreakerState, BudgetPolicy, BulkheadPolicy, Failure, FailureParams, FailurePolicy,
     PolicyParams, RetryParams, RetryPolicy, StatusSet,
 };
 use proptest::prelude::*;
