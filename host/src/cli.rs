@@ -52,7 +52,8 @@ enum Command {
     Build,
     /// Checks the manifest, and the components against it and against each other, without running anything.
     Check(check::Args),
-    /// Shows how the running application stands: services, revisions, edges and their circuit breakers, events.
+    /// Shows how the running application stands: services, revisions, endpoints outside, edges and their circuit
+    /// breakers, events.
     Status(status::Args),
     /// Replaces a service of the running application by another component, while requests run.
     Deploy(deploy::Args),
