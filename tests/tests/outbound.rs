@@ -27,6 +27,12 @@ service = "old"
 
 [services.hello]
 component = "<hello-p3>"
+
+# A guest that got no answer says 502, which is a failure like any other.
+[policy.edges."gateway -> new"]
+breaker = false
+[policy.edges."gateway -> old"]
+breaker = false
 "#
     )
 }

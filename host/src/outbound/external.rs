@@ -217,3 +217,36 @@ impl hyper::body::Body for Answer {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::HealthPolicy;
+    use tokio::time::timeout;
+
+    #[tokio::test]
+    async fn probing_and_resolving_end_with_the_service() {
+        let health = Some(HealthPolicy::default());
+        let settings = ExternalSettings {
+            name: "pay".into(),
+            addresses: Addresses::Dns {
+                origin: "http://127.0.0.1:1".parse().unwrap(),
+                port: 1,
+                refresh: Duration::from_secs(30),
+            },
+            balance: BalancePolicy { health, ..BalancePolicy::default() },
+            probe: Some("/health".into()),
+        };
+        let external = External::start(settings, HttpClient::new()).await;
+        assert_eq!(external.tasks.len(), 2);
+        assert_eq!(external.snapshot().endpoints[0].endpoint, "http://127.0.0.1:1");
+        let balancer = Arc::downgrade(&external.balancer);
+        drop(external);
+        let gone = async {
+            while balancer.upgrade().is_some() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(60), gone).await.expect("both tasks have let go of it");
+    }
+}

@@ -27,7 +27,8 @@ pub struct WindowSums {
 #[derive(Debug)]
 pub(super) enum Window {
     Calls(CallWindow),
-    Time(TimeWindow),
+    // Boxed, since its buckets have cache lines of their own.
+    Time(Box<TimeWindow>),
 }
 
 /// The last so many calls, to the call.
