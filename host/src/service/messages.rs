@@ -1,7 +1,7 @@
 //! `wharf:http/messages` for components: HTTP messages in one piece.
 
-use super::{Body, state::State};
-use http_body_util::BodyExt;
+use super::{Body, BodyError, state::State};
+use http_body_util::{BodyExt, combinators::MapErr};
 use hyper::{
     HeaderMap, Response, StatusCode,
     http::uri::{Authority, PathAndQuery, Scheme},
@@ -85,20 +85,23 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     })
 }
 
+/// A body as wasmtime takes it.
+type WholeBody = MapErr<Body, fn(BodyError) -> Error>;
+
 /// Status, headers and body.
 type Message = (u16, Vec<(String, Vec<u8>)>, Vec<u8>);
 
 fn response(
     hooks: &mut dyn wasmtime_wasi_http::WasiHttpHooks,
     (status, headers, body): Message,
-) -> Result<Response<http_body_util::combinators::MapErr<Body, fn(super::BodyError) -> Error>>, String> {
+) -> Result<Response<WholeBody>, String> {
     let mut fields = FieldMap::new_mutable(MOST_HEADERS);
     for (name, value) in headers {
         if let Err(error) = fields.append(hooks, name.clone(), value) {
             return Err(format!("header {name:?}: {error}"));
         }
     }
-    let internal: fn(super::BodyError) -> Error = |error| Error::InternalError(Some(error.to_string()));
+    let internal: fn(BodyError) -> Error = |error| Error::InternalError(Some(error.to_string()));
     let mut response = Response::new(Body::complete(body).map_err(internal));
     *response.status_mut() = StatusCode::from_u16(status).map_err(|_| format!("{status} is not an HTTP status"))?;
     *response.headers_mut() = HeaderMap::from(fields);
@@ -125,7 +128,6 @@ async fn read(mut body: WasiBody, limit: u64) -> Result<Vec<u8>, ReadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::BodyError;
     use futures::FutureExt;
     use http_body_util::StreamBody;
     use wasmtime_wasi_http::{DEFAULT_FORBIDDEN_HEADERS, ForbiddenHeaderFilter, RequestOptions, WasiHttpHooks};

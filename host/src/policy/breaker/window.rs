@@ -84,7 +84,9 @@ impl Window {
     pub(super) fn new(size: WindowSize) -> Self {
         match size {
             WindowSize::Calls(calls) => Self::Calls(CallWindow::new(calls)),
-            WindowSize::Time(time) => Self::Time(TimeWindow { ring: TimeRing::new(time), last_bad: AtomicU64::new(0) }),
+            WindowSize::Time(time) => {
+                Self::Time(Box::new(TimeWindow { ring: TimeRing::new(time), last_bad: AtomicU64::new(0) }))
+            }
         }
     }
 
