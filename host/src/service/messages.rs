@@ -1,7 +1,7 @@
 //! `wharf:http/messages` for components: HTTP messages in one piece.
 
-use super::{Body, BodyError, state::State};
-use http_body_util::{BodyExt, combinators::MapErr};
+use super::{Body, state::State};
+use http_body_util::BodyExt;
 use hyper::{
     HeaderMap, Response, StatusCode,
     http::uri::{Authority, PathAndQuery, Scheme},
@@ -80,13 +80,11 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
             Ok(response) => response,
             Err(reason) => return Ok((Err(reason),)),
         };
+        let response = response.map(|body| body.map_err(|error| Error::InternalError(Some(error.to_string()))));
         let (response, _sent) = p3::Response::from_http(view.hooks, response);
         Ok((Ok(view.table.push(response)?),))
     })
 }
-
-/// A body as wasmtime takes it.
-type WholeBody = MapErr<Body, fn(BodyError) -> Error>;
 
 /// Status, headers and body.
 type Message = (u16, Vec<(String, Vec<u8>)>, Vec<u8>);
@@ -94,15 +92,14 @@ type Message = (u16, Vec<(String, Vec<u8>)>, Vec<u8>);
 fn response(
     hooks: &mut dyn wasmtime_wasi_http::WasiHttpHooks,
     (status, headers, body): Message,
-) -> Result<Response<WholeBody>, String> {
+) -> Result<Response<Body>, String> {
     let mut fields = FieldMap::new_mutable(MOST_HEADERS);
     for (name, value) in headers {
         if let Err(error) = fields.append(hooks, name.clone(), value) {
             return Err(format!("header {name:?}: {error}"));
         }
     }
-    let internal: fn(BodyError) -> Error = |error| Error::InternalError(Some(error.to_string()));
-    let mut response = Response::new(Body::complete(body).map_err(internal));
+    let mut response = Response::new(Body::complete(body));
     *response.status_mut() = StatusCode::from_u16(status).map_err(|_| format!("{status} is not an HTTP status"))?;
     *response.headers_mut() = HeaderMap::from(fields);
     Ok(response)
@@ -129,7 +126,6 @@ async fn read(mut body: WasiBody, limit: u64) -> Result<Vec<u8>, ReadError> {
 mod tests {
     use super::*;
     use futures::FutureExt;
-    use http_body_util::StreamBody;
     use wasmtime_wasi_http::{DEFAULT_FORBIDDEN_HEADERS, ForbiddenHeaderFilter, RequestOptions, WasiHttpHooks};
 
     struct NoClient;
@@ -182,9 +178,8 @@ mod tests {
         let body = |bytes: &'static [u8]| super::super::into_wasi(Body::complete(bytes));
         assert_eq!(read(body(b"12345"), 5).now_or_never().unwrap().ok(), Some(b"12345".to_vec()));
         assert!(matches!(read(body(b"123456"), 5).now_or_never().unwrap(), Err(ReadError::TooLarge)));
-        let frames = [Ok(hyper::body::Frame::data("12".into())), Err("it broke off".into())];
-        let broken: StreamBody<_> = StreamBody::new(futures::stream::iter::<[Result<_, BodyError>; 2]>(frames));
-        let broken = Body::stream(broken);
+        let broken =
+            Body::begun([Ok(hyper::body::Frame::data("12".into())), Err("it broke off".into())].into(), Body::empty());
         assert!(matches!(read(super::super::into_wasi(broken), 5).now_or_never().unwrap(), Err(ReadError::Broken)));
     }
 }
