@@ -14,11 +14,12 @@ pub enum FaultKind {
     Overloaded,
     /// The caller's time ran out; the call may have had its effect.
     DeadlineExceeded,
-    /// The callee's instance ended abnormally; the call may have had its effect.
+    /// The callee's instance ended abnormally, or its results were more than a call carries; the call may have had its
+    /// effect.
     Trapped,
     /// The call was given up before it ended.
     Cancelled,
-    /// The manifest does not grant it.
+    /// The manifest does not grant it, or its parameters are more than a call carries; nothing was begun.
     Denied,
 }
 
