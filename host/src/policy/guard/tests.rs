@@ -6,7 +6,6 @@ use crate::policy::{
 use proptest::prelude::*;
 use std::{
     future::{pending, poll_fn},
-    io,
     sync::{Mutex, atomic::AtomicU32, atomic::Ordering::Relaxed},
     task::Poll,
     time::Duration,
@@ -843,52 +842,4 @@ async fn status_reads_it_as_json() {
     });
     assert_eq!(json, expected);
     assert_eq!(serde_json::from_value::<GuardSnapshot>(json).unwrap(), guard.snapshot());
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn each_transition_is_logged_once() {
-    async fn transitions() {
-        let guard = without_retry(Some(breaker(2, 2)));
-        for _ in 0..10 {
-            fail(&guard, FaultKind::Unreachable).await;
-        }
-        advance(OPEN).await;
-        fail(&guard, FaultKind::Trapped).await;
-        advance(OPEN).await;
-        for _ in 0..10 {
-            succeed(&guard).await;
-        }
-    }
-    // Once unseen: tracing settles at a place's first event whether anybody listens, and in other threads nobody does.
-    transitions().await;
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).without_time().with_target(false);
-    let subscriber = subscriber.with_writer(move || writer.clone()).finish();
-    let _installed = tracing::subscriber::set_default(subscriber);
-    tracing::callsite::rebuild_interest_cache();
-    transitions().await;
-    let expected = [
-        "WARN circuit breaker opened edge=\"order -> user\" reason=2 failures in a row, the last: unreachable open_for=60s",
-        "INFO circuit breaker half-open edge=\"order -> user\" reason=2 failures in a row, the last: unreachable probes=2",
-        "WARN circuit breaker opened edge=\"order -> user\" reason=1 of 2 probes failed, the last: trapped open_for=60s",
-        "INFO circuit breaker half-open edge=\"order -> user\" reason=1 of 2 probes failed, the last: trapped probes=2",
-        "INFO circuit breaker closed edge=\"order -> user\" reason=1 of 2 probes failed, the last: trapped",
-    ];
-    let written = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    assert_eq!(written.lines().map(str::trim).collect::<Vec<_>>(), expected);
 }
