@@ -156,11 +156,17 @@ impl Default for RetryParams {
 }
 
 /// Whether a list of functions names this one: by its name, or by its full name, with or without the version.
+///
+/// It is asked at each typed call, so it looks at no more than it must: mostly the list is empty or names others.
 pub(super) fn names_function(names: &[String], interface: &str, function: &str) -> bool {
-    let unversioned = interface.split_once('@').map_or(interface, |(name, _)| name);
-    names.iter().any(|name| match name.rsplit_once('.') {
-        Some((of, name)) if of.contains('/') => name == function && (of == interface || of == unversioned),
-        _ => name == function,
+    let is_interface = |of: &str| {
+        let version = interface.strip_prefix(of);
+        of.contains('/') && version.is_some_and(|version| version.is_empty() || version.starts_with('@'))
+    };
+    names.iter().any(|name| match name.strip_suffix(function) {
+        Some("") => true,
+        Some(before) => before.strip_suffix('.').is_some_and(is_interface),
+        None => false,
     })
 }
 
