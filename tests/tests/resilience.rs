@@ -342,6 +342,25 @@ async fn policies_change_while_the_host_runs_and_the_breaker_keeps_its_state() {
 }
 
 #[tokio::test]
+async fn of_many_who_reload_at_once_one_takes_the_manifest_over() {
+    let quiet = behind("hello-p3", "retry = { attempts = 1 }");
+    let app = App::new(&quiet);
+    let host = Host::start_with(&app, &["--no-watch"]).await;
+    app.write(&format!("{quiet}\ninject = {{ percent = 100, fault = \"unreachable\" }}"));
+    let reload = || host.wharf(&app, &["reload", "--json"]);
+    let (one, two, three, four) = tokio::join!(reload(), reload(), reload(), reload());
+    let mut edges = [one, two, three, four].map(|done| done.json()["edges"].as_array().map_or(0, Vec::len));
+    edges.sort_unstable();
+    assert_eq!(edges, [0, 0, 0, 1]);
+    host.get("/x").await.assert_fault(502, "unreachable");
+    for once in ["FAULT INJECTION IS ON", "manifest reloaded"] {
+        host.logged(once).await;
+        assert_eq!(host.log().matches(once).count(), 1, "{once}: {}", host.log());
+    }
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn a_changed_manifest_is_taken_over_by_itself() {
     let app = App::new(&behind("hello-p3", "deadline = \"1s\""));
     let host = app.start().await;

@@ -14,13 +14,18 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use hyper::{Request, Response};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 /// One caller's way to one callee. All calls on it, of whatever kind, share one policy and its live state.
 pub struct Edge {
     name: Arc<str>,
     caller: Arc<str>,
     guard: ArcSwap<Guard>,
+    /// Held by who puts another guard in place.
+    changing: Mutex<()>,
     endpoint: Endpoint,
     remembered: Remembered,
 }
@@ -41,7 +46,7 @@ impl Edge {
         let caller = caller.into();
         let name: Arc<str> = format!("{caller} -> {callee}").into();
         let guard = ArcSwap::from_pointee(Guard::new(name.clone(), policy));
-        Arc::new(Self { name, caller, guard, endpoint, remembered: Remembered::default() })
+        Arc::new(Self { name, caller, guard, changing: Mutex::default(), endpoint, remembered: Remembered::default() })
     }
 
     /// `caller -> callee`, the name that the manifest uses.
@@ -56,8 +61,12 @@ impl Edge {
 
     /// Puts another policy in place of the present one: breaker state and counters carry on.
     pub fn set_policy(&self, policy: Policy) {
+        // One after the other: a guard that is made tells so in the log, and one that is made in vain must not. The lock
+        // guards no data.
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever comes in between keeps what it loaded.
-        self.guard.rcu(|guard| Arc::new(guard.with_policy(policy.clone())));
+        let guard = self.guard.load().with_policy(policy);
+        self.guard.store(Arc::new(guard));
     }
 
     /// Does to the circuit breaker what an operator says. `None` if the edge has none.
