@@ -287,7 +287,7 @@ async fn ejected_endpoints_come_back_when_they_are_well() {
 async fn probes_take_an_endpoint_out_and_bring_it_back() {
     let (one, other) = (Origin::start().await, Origin::start().await);
     let health = "health = { path = \"/health\", interval = \"50ms\", healthy = 2, unhealthy = 2 }\noutlier = false";
-    let app = app(&[&one, &other], health, "retry = { attempts = 1 }\nbreaker = false");
+    let app = app(&[&one, &other], health, "breaker = { failures = 1, open = \"1h\" }");
     let host = app.start().await;
     eventually("both are probed", async || match (one.probed(), other.probed()) {
         (0, _) | (_, 0) => Err(()),
@@ -311,6 +311,9 @@ async fn probes_take_an_endpoint_out_and_bring_it_back() {
     let detail = problem["detail"].as_str().unwrap_or_default();
     assert!(detail.contains(&format!("http://{} is unhealthy (status 404)", other.address())), "{problem}");
 
+    // Nobody was asked, which the breaker of the edge does not count: calls flow as soon as one is back.
+    let edge = host.edge(&app, "gateway -> payment").await;
+    assert_eq!((&edge["retries"], &edge["breaker"]["state"]), (&0.into(), &"closed".into()), "{edge}");
     one.answer_probes(204);
     becomes(&host, &app, &one, "healthy").await;
     for _ in 0..4 {

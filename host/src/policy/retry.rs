@@ -48,6 +48,12 @@ pub enum Ended {
     Fault(FaultKind),
     /// By an HTTP answer with this status.
     Status(u16),
+    /// Before it began, because all endpoints of the callee are known to be out and nobody was asked: `unreachable`.
+    ///
+    /// It says nothing new of anybody, so it is neither a failure nor a success. If it counted, the breaker of the edge
+    /// would open for what probes and resolver have found out already, and refuse calls for a while when they have long
+    /// found out that an endpoint is back. And no other attempt follows, since it would end the same way.
+    Nowhere,
 }
 
 /// Where the pause between two attempts falls between zero and its ceiling.
@@ -130,7 +136,7 @@ impl RetryPolicy {
     /// Whether another attempt can do good and no harm.
     fn may_retry(&self, ended: Ended, repeat: Repeat) -> bool {
         match (ended, repeat) {
-            (_, Repeat::Never) => false,
+            (_, Repeat::Never) | (Ended::Nowhere, _) => false,
             (Ended::Status(status), repeat) => repeat == Repeat::Always && self.0.status.contains(status),
             (Ended::Fault(FaultKind::Unreachable | FaultKind::Overloaded), _) => true,
             (Ended::Fault(FaultKind::DeadlineExceeded | FaultKind::Trapped), repeat) => repeat == Repeat::Always,

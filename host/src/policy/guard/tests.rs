@@ -185,6 +185,34 @@ async fn nor_do_they_end_a_row_of_failures() {
     assert_eq!(state(&guard), BreakerState::Open);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_call_that_found_nobody_to_ask_is_neither_failure_nor_success_and_not_retried() {
+    let guard = guard(of(PolicyParams { breaker: Some(breaker(3, 1)), ..params() }));
+    let nowhere = async || {
+        let mut attempts = 0;
+        let result = guard.run(patient(), Always, |_| {
+            attempts += 1;
+            async { Err::<Answer<()>, _>(Fault::nowhere("all are out")) }
+        });
+        assert_eq!((result.await, attempts), (Err(Fault::nowhere("all are out")), 1));
+    };
+    let trap = async || run(&guard, patient(), IfNothingBegun, &[Err(FaultKind::Trapped)]).await;
+    trap().await;
+    trap().await;
+    for _ in 0..10 {
+        nowhere().await;
+    }
+    let breaker = guard.snapshot().breaker.unwrap();
+    assert_eq!((breaker.state, breaker.consecutive_failures), (BreakerState::Closed, 2), "as before");
+    trap().await;
+    advance(OPEN).await;
+    nowhere().await;
+    assert_eq!(state(&guard), BreakerState::HalfOpen, "a probe that went nowhere decides nothing");
+    succeed(&guard).await;
+    assert_eq!(state(&guard), BreakerState::Closed);
+    assert_eq!(guard.snapshot().faults["unreachable"], 11);
+}
+
 // --- retry
 
 #[tokio::test(start_paused = true)]
