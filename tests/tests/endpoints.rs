@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use wharf_tests::{App, Host, Origin, eventually};
+use wharf_tests::{App, Host, Origin, below, eventually};
 
 /// `payment`, which is outside at these endpoints, behind the gateway and for `caller`. `more` goes to its table, and
 /// `policy` to all edges.
@@ -16,25 +16,17 @@ fn named(payment: &str, policy: &str) -> App {
 }
 
 fn manifest(payment: &str, policy: &str) -> String {
+    let caller = below("caller", "caller", "calls = [\"payment\"]");
     format!(
         r#"
 [services.payment]
 {payment}
 
-[services.caller]
-component = "<caller>"
-calls = ["payment"]
-
 [[gateway.routes]]
 path = "/pay/{{*rest}}"
 service = "payment"
 strip-prefix = "/pay"
-
-[[gateway.routes]]
-path = "/caller/{{*rest}}"
-service = "caller"
-strip-prefix = "/caller"
-
+{caller}
 [policy.defaults]
 {policy}
 "#
