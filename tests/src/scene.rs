@@ -12,7 +12,7 @@ path = "/{*rest}"
 service = "hello"
 "#;
 
-/// A service of this component at `/{name}`, and nothing else. `more` is more of its table.
+/// A service of this component that gets `/{name}` and nothing below it. `more` is more of its table.
 pub fn at(name: &str, component: &str, more: &str) -> String {
     format!(
         r#"
