@@ -24,5 +24,5 @@ pub use host::{Host, send_signal};
 pub use load::{Load, Report};
 pub use origin::Origin;
 pub use redis::{Redis, Session};
-pub use scene::{Asking, HELLO, caller, held};
+pub use scene::{Asking, EDGE, HELLO, at, behind, below, caller, held, linked};
 pub use wait::{PATIENCE, eventually, within};

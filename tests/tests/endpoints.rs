@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use wharf_tests::{App, Host, Origin, eventually};
+use wharf_tests::{App, Host, Origin, below, eventually};
 
 /// `payment`, which is outside at these endpoints, behind the gateway and for `caller`. `more` goes to its table, and
 /// `policy` to all edges.
@@ -16,25 +16,17 @@ fn named(payment: &str, policy: &str) -> App {
 }
 
 fn manifest(payment: &str, policy: &str) -> String {
+    let caller = below("caller", "caller", "calls = [\"payment\"]");
     format!(
         r#"
 [services.payment]
 {payment}
 
-[services.caller]
-component = "<caller>"
-calls = ["payment"]
-
 [[gateway.routes]]
 path = "/pay/{{*rest}}"
 service = "payment"
 strip-prefix = "/pay"
-
-[[gateway.routes]]
-path = "/caller/{{*rest}}"
-service = "caller"
-strip-prefix = "/caller"
-
+{caller}
 [policy.defaults]
 {policy}
 "#
@@ -287,7 +279,7 @@ async fn ejected_endpoints_come_back_when_they_are_well() {
 async fn probes_take_an_endpoint_out_and_bring_it_back() {
     let (one, other) = (Origin::start().await, Origin::start().await);
     let health = "health = { path = \"/health\", interval = \"50ms\", healthy = 2, unhealthy = 2 }\noutlier = false";
-    let app = app(&[&one, &other], health, "retry = { attempts = 1 }\nbreaker = false");
+    let app = app(&[&one, &other], health, "breaker = { failures = 1, open = \"1h\" }");
     let host = app.start().await;
     eventually("both are probed", async || match (one.probed(), other.probed()) {
         (0, _) | (_, 0) => Err(()),
@@ -311,6 +303,9 @@ async fn probes_take_an_endpoint_out_and_bring_it_back() {
     let detail = problem["detail"].as_str().unwrap_or_default();
     assert!(detail.contains(&format!("http://{} is unhealthy (status 404)", other.address())), "{problem}");
 
+    // Nobody was asked, which the breaker of the edge does not count: calls flow as soon as one is back.
+    let edge = host.edge(&app, "gateway -> payment").await;
+    assert_eq!((&edge["retries"], &edge["breaker"]["state"]), (&0.into(), &"closed".into()), "{edge}");
     one.answer_probes(204);
     becomes(&host, &app, &one, "healthy").await;
     for _ in 0..4 {

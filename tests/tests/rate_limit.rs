@@ -1,6 +1,6 @@
 //! Rate limits, as clients meet them.
 
-use wharf_tests::{Answer, App, eventually, request};
+use wharf_tests::{Answer, App, HELLO, eventually, request};
 
 /// That it was refused by the limit of this name.
 #[track_caller]
@@ -61,16 +61,7 @@ rate-limit = false
 
 #[tokio::test]
 async fn what_was_used_up_comes_back() {
-    let app = App::new(
-        r#"
-[services.hello]
-component = "<hello-p3>"
-[[gateway.routes]]
-path = "/{*rest}"
-service = "hello"
-rate-limit = { requests = 1, per = "2s" }
-"#,
-    );
+    let app = App::new(&format!("{HELLO}rate-limit = {{ requests = 1, per = \"2s\" }}"));
     let host = app.start().await;
     assert_eq!(host.get("/").await.status, 404, "the route is for what is below it");
     assert_eq!(host.get("/a").await.status, 200);
@@ -89,16 +80,8 @@ rate-limit = { requests = 1, per = "2s" }
 
 #[tokio::test]
 async fn who_has_a_key_is_counted_by_it() {
-    let app = App::new(
-        r#"
-[services.hello]
-component = "<hello-p3>"
-[[gateway.routes]]
-path = "/{*rest}"
-service = "hello"
-rate-limit = { requests = 2, per = "1h", key = "header:x-api-key" }
-"#,
-    );
+    let limit = "rate-limit = { requests = 2, per = \"1h\", key = \"header:x-api-key\" }";
+    let app = App::new(&format!("{HELLO}{limit}"));
     let host = app.start().await;
     let ask = async |key: &'static str| {
         let mut request = request("GET", "/a", "");

@@ -2,44 +2,7 @@
 //! and does, what the manifest changes while the host runs.
 
 use serde_json::json;
-use wharf_tests::{App, Host, eventually};
-
-/// A service of this component behind the gateway, and more of a policy for the edge to it.
-fn behind(component: &str, policy: &str) -> String {
-    format!(
-        r#"
-[services.callee]
-component = "<{component}>"
-[[gateway.routes]]
-path = "/{{*rest}}"
-service = "callee"
-
-[policy.edges."gateway -> callee"]
-{policy}
-"#
-    )
-}
-
-/// `linked-caller` behind the gateway, `linked-callee` behind that, and policies.
-fn linked(policies: &str) -> String {
-    format!(
-        r#"
-[services.caller]
-component = "<linked-caller>"
-calls = ["callee"]
-[[gateway.routes]]
-path = "/{{*rest}}"
-service = "caller"
-
-[services.callee]
-component = "<linked-callee>"
-
-{policies}
-"#
-    )
-}
-
-const EDGE: &str = "gateway -> callee";
+use wharf_tests::{App, EDGE, Host, at, behind, below, eventually, linked};
 
 async fn breaker(host: &Host, app: &App, edge: &str) -> serde_json::Value {
     host.edge(app, edge).await["breaker"].clone()
@@ -97,27 +60,13 @@ breaker = { failures = 5, failure-rate = 50, window = "1m", minimum = 6, open = 
 
 #[tokio::test]
 async fn a_callee_that_loops_is_cut_off_and_then_left_alone_while_its_neighbour_goes_on() {
-    let app = App::new(
-        r#"
-[services.spin]
-component = "<spin>"
-limits = { cpu = "50ms" }
-[[gateway.routes]]
-path = "/spin/{*rest}"
-service = "spin"
-strip-prefix = "/spin"
-
-[services.hello]
-component = "<hello-p3>"
-[[gateway.routes]]
-path = "/hello"
-service = "hello"
-
+    let policy = r#"
 [policy.defaults]
 retry = { attempts = 1 }
 breaker = { failures = 3, open = "1h" }
-"#,
-    );
+"#;
+    let services = [below("spin", "spin", "limits = { cpu = \"50ms\" }"), at("hello", "hello-p3", "")];
+    let app = App::new(&(services.concat() + policy));
     let host = app.start().await;
     let load = host.load("/hello", 4);
     for _ in 0..3 {
@@ -338,6 +287,25 @@ async fn policies_change_while_the_host_runs_and_the_breaker_keeps_its_state() {
     host.signal("HUP");
     host.logged("manifest reloaded edges=[\"gateway -> callee\"] routes=false").await;
     host.get("/alive").await.assert_fault(503, "circuit-open");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn of_many_who_reload_at_once_one_takes_the_manifest_over() {
+    let quiet = behind("hello-p3", "retry = { attempts = 1 }");
+    let app = App::new(&quiet);
+    let host = Host::start_with(&app, &["--no-watch"]).await;
+    app.write(&format!("{quiet}\ninject = {{ percent = 100, fault = \"unreachable\" }}"));
+    let reload = || host.wharf(&app, &["reload", "--json"]);
+    let (one, two, three, four) = tokio::join!(reload(), reload(), reload(), reload());
+    let mut edges = [one, two, three, four].map(|done| done.json()["edges"].as_array().map_or(0, Vec::len));
+    edges.sort_unstable();
+    assert_eq!(edges, [0, 0, 0, 1]);
+    host.get("/x").await.assert_fault(502, "unreachable");
+    for once in ["FAULT INJECTION IS ON", "manifest reloaded"] {
+        host.logged(once).await;
+        assert_eq!(host.log().matches(once).count(), 1, "{once}: {}", host.log());
+    }
     host.stop().await;
 }
 

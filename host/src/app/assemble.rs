@@ -23,7 +23,7 @@ use hyper::{Request, Response};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 use tokio::time::Instant;
 
@@ -172,6 +172,7 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
     listener.routes().replace(routes(&manifest, &edges)?);
     let app = Arc::new(App {
         manifest: ArcSwap::from_pointee(manifest),
+        reloading: Mutex::default(),
         rollout,
         edges,
         routes: listener.routes(),

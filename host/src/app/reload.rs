@@ -11,7 +11,7 @@ use crate::{
     manifest::{self, Manifest, ManifestErrors},
 };
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 /// What came of reading the manifest again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,9 @@ impl App {
     ///
     /// When it is wrong, or says something new that takes a restart. Then nothing changes.
     pub fn reload(&self) -> Result<Reloaded, ReloadError> {
+        // A signal, the watcher and an operator can come at once. One after the other, so that each compares with what
+        // its forerunner left, and the last manifest is the one that holds. The lock guards no data.
+        let _reloading = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.manifest();
         let new = Manifest::load(&old.path)?;
         let fixed = needing_restart(&old, &new);

@@ -168,7 +168,7 @@ impl External {
     fn explain(&self, fault: Fault) -> Fault {
         match self.problem.load().as_ref() {
             Some(problem) if fault.kind() == FaultKind::Unreachable => {
-                Fault::new(FaultKind::Unreachable, format!("{}; {problem}", fault.message()))
+                Fault::nowhere(format!("{}; {problem}", fault.message()))
             }
             _ => fault,
         }

@@ -9,8 +9,10 @@
 //! apart from the probes. What the two may do differs:
 //!
 //! - An **unhealthy** endpoint says itself that it can't serve, so any number may be unhealthy. If all are, a call ends
-//!   as `unreachable` at once. Envoy would send it to one of them by lot (its "panic"), because its probes are answered
-//!   by others than its calls may be; here both go the same way, and what can't answer a probe is spared the calls.
+//!   as `unreachable` at once. That does not count against the edge that it came by
+//!   ([`Ended::Nowhere`](super::Ended::Nowhere)), so calls flow again the moment one is back. Envoy would send it to one
+//!   of them by lot (its "panic"), because its probes are answered by others than its calls may be; here both go the
+//!   same way, and what can't answer a probe is spared the calls.
 //! - An **ejected** one is out on the word of its callers, who may be wrong: it is perhaps the calls that are bad. So at
 //!   most `max-ejected` in a hundred are out, the unhealthy ones counted in. Who would be one too many stays in though
 //!   its breaker is open, and gets calls like the others; that is the panic of this place. Those that went first stay
@@ -268,7 +270,8 @@ impl<T> Choice<'_, T> {
     ///
     /// # Errors
     ///
-    /// When all endpoints are out: `circuit-open` if one of them is ejected, and else `unreachable`.
+    /// When all endpoints are out: `circuit-open` if one of them is ejected, and else `unreachable`. Neither counts against
+    /// the edge.
     pub fn pick<'s>(&'s self, attempt: AttemptAt<'s>, tried: &Tried) -> Result<Picked<'s, T>> {
         let balancer = self.balancer;
         let all_is_well = balancer.ejected_count.load(Relaxed) == 0
@@ -306,7 +309,7 @@ impl<T> Choice<'_, T> {
     fn nobody(&self, attempt: AttemptAt<'_>) -> Fault {
         let name = &self.balancer.name;
         if self.endpoints.is_empty() {
-            return Fault::new(FaultKind::Unreachable, format!("no address of `{name}` is known"));
+            return Fault::nowhere(format!("no address of `{name}` is known"));
         }
         let reasons: Vec<_> = self
             .endpoints
@@ -323,7 +326,7 @@ impl<T> Choice<'_, T> {
         // Those on probation can't tell when they are back, but their probes end by the deadline of an edge.
         let after = |refusal: &Rejected| refusal.retry_after.unwrap_or(attempt.policy.params().deadline);
         let Some(first) = ejected.filter_map(|endpoint| endpoint.refusal()).min_by_key(after) else {
-            return Fault::new(FaultKind::Unreachable, message);
+            return Fault::nowhere(message);
         };
         let fault = Fault::new(FaultKind::CircuitOpen, message).with_retry_after(after(&first));
         match first.reason {

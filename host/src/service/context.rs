@@ -2,7 +2,12 @@
 
 use crate::{policy::Deadline, telemetry::TraceContext};
 use std::sync::Arc;
-use tokio::time::Duration;
+use tokio::time::{Duration, Instant};
+
+/// How long a call may take that a service makes in its background: on its own account, after the call to it that began
+/// the work was answered. With a caller it would be the caller's time that bounds it. The deadline of the edge is mostly
+/// the nearer one.
+const BACKGROUND_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Travels with a call from where it entered the house to the last callee: who asks, until when, and in which trace.
 #[derive(Clone, Debug)]
@@ -18,6 +23,13 @@ pub struct CallContext {
 // === impl CallContext ===
 
 impl CallContext {
+    /// That of a call which `service` makes in its background.
+    pub(crate) fn background(service: &Arc<str>) -> Self {
+        let at = Instant::now() + BACKGROUND_DEADLINE;
+        let deadline = Deadline { at, of: format!("the background of {service}").into() };
+        Self { caller: Arc::clone(service), deadline, trace: TraceContext::root() }
+    }
+
     /// How much time is left; zero when the deadline has passed.
     pub fn remaining(&self) -> Duration {
         self.deadline.remaining()

@@ -5,12 +5,10 @@ use crate::{
     engine::StoreLimits,
     events::Publisher,
     outbound::Hooks,
-    policy::Deadline,
     store::{SqlCtx, SqlView},
-    telemetry::{GuestOutput, TraceContext},
+    telemetry::GuestOutput,
 };
 use std::sync::Arc;
-use tokio::time::{Duration, Instant};
 use wasmtime::{
     StoreContextMut,
     component::{GuestTaskId, Linker, ResourceTable},
@@ -18,9 +16,6 @@ use wasmtime::{
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
-
-/// How long a call may take that a guest makes on its own account, after all calls to it were answered.
-const BACKGROUND_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How many resources of the host (bodies, headers, transactions, …) an instance may hold at a time. wasmtime's own
 /// default would let a guest that forgets to drop them take gigabytes of the host.
@@ -136,9 +131,6 @@ impl WasiHttpView for State {
 pub(crate) fn current_call(mut store: StoreContextMut<'_, State>) -> CallContext {
     let root = store.async_call_stack().ok().and_then(Iterator::last);
     let state = store.data();
-    root.and_then(|task| state.calls.get(task)).cloned().unwrap_or_else(|| CallContext {
-        caller: state.scope.name.clone(),
-        deadline: Deadline { at: Instant::now() + BACKGROUND_DEADLINE, of: "the background of the service".into() },
-        trace: TraceContext::root(),
-    })
+    let call = root.and_then(|task| state.calls.get(task)).cloned();
+    call.unwrap_or_else(|| CallContext::background(&state.scope.name))
 }

@@ -1,5 +1,8 @@
 use super::*;
-use crate::policy::{BreakerParams, BreakerPolicy, BreakerState, Ended, HealthParams, PolicyParams, TripReason};
+use crate::policy::{
+    Answer, Attempt, BreakerParams, BreakerPolicy, BreakerState, Deadline, Ended, Guard, HealthParams, PolicyParams,
+    Repeat, TripReason,
+};
 use proptest::prelude::*;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::advance;
@@ -250,6 +253,51 @@ async fn the_unhealthy_are_out_whatever_the_cap_and_count_in_it() {
     );
     balancer.probed("a", Ok(()));
     assert_eq!(caller.spread(&balancer, 3, |_| GOOD), BTreeMap::from([(0, 3)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_flow_the_moment_an_endpoint_is_back_whatever_came_while_all_were_out() {
+    let balancer = over(2, 50, Balance::RoundRobin);
+    let breaker = BreakerParams { failures: Some(1), open: 3600 * SECOND, ..BreakerParams::default() };
+    let breaker = Some(BreakerPolicy::try_new(breaker).unwrap());
+    let policy = Policy::try_new(PolicyParams { breaker, ..PolicyParams::default() }).unwrap();
+    let guard = Guard::new("order -> pay", policy);
+    let deadline = Deadline { at: Instant::now() + 3600 * SECOND, of: "the test".into() };
+    let call = async || {
+        let tried = Tried::default();
+        let attempt = |attempt: Attempt| {
+            let choice = balancer.choice();
+            let at = AttemptAt { policy: guard.policy(), deadline: attempt.deadline.at };
+            let answer = choice.pick(at, &tried).map(|picked| {
+                let at = *picked.target();
+                drop(picked.end(GOOD));
+                Answer { value: at, status: Some(200), retry_after: None }
+            });
+            async move { answer }
+        };
+        guard.run(&deadline, Repeat::Always, attempt).await
+    };
+    let standing = || (guard.snapshot().breaker.unwrap().state, guard.snapshot().retries);
+    let began = Instant::now();
+    for name in ["a", "b"] {
+        balancer.probed(name, Err("status 503".into()));
+    }
+    for _ in 0..10 {
+        assert_eq!(call().await.unwrap_err().kind(), FaultKind::Unreachable);
+    }
+    assert_eq!((standing(), began.elapsed()), ((BreakerState::Closed, 0), Duration::ZERO));
+    balancer.probed("b", Ok(()));
+    assert_eq!(call().await, Ok(1));
+    // The same while no address is known.
+    balancer.replace([]);
+    assert_eq!(call().await.unwrap_err().message(), "no address of `pay` is known");
+    balancer.replace([(name(0), 0)]);
+    assert_eq!((call().await, standing()), (Ok(0), (BreakerState::Closed, 0)));
+    assert_eq!(
+        guard.snapshot().faults,
+        BTreeMap::from([("unreachable".into(), 11)]),
+        "its callers got them all the same"
+    );
 }
 
 #[tokio::test(start_paused = true)]
