@@ -5,12 +5,13 @@ use super::{
     endpoint::Service,
     exports::FunctionKey,
     fallback::{self, Remembered},
+    fixed::FixedResults,
     tape::Tape,
 };
 use crate::{
     events::{Event, Verdict},
     outbound::External,
-    policy::{Answer, Attempt, BreakerCommand, Fault, FaultKind, Guard, GuardSnapshot, Policy, Repeat, Tried},
+    policy::{Answer, Attempt, BreakerCommand, FallbackPolicy, Fault, FaultKind, Guard, GuardSnapshot, Policy, Repeat, Tried},
 };
 use arc_swap::ArcSwap;
 use hyper::{Request, Response};
@@ -23,6 +24,7 @@ pub struct Edge {
     guard: ArcSwap<Guard>,
     endpoint: Endpoint,
     remembered: Remembered,
+    fixed_results: ArcSwap<FixedResults>,
 }
 
 /// Where calls on an edge end up. A caller can't tell which it is.
@@ -41,7 +43,8 @@ impl Edge {
         let caller = caller.into();
         let name: Arc<str> = format!("{caller} -> {callee}").into();
         let guard = ArcSwap::from_pointee(Guard::new(name.clone(), policy));
-        Arc::new(Self { name, caller, guard, endpoint, remembered: Remembered::default() })
+        let (remembered, fixed_results) = (Remembered::default(), ArcSwap::default());
+        Arc::new(Self { name, caller, guard, endpoint, remembered, fixed_results })
     }
 
     /// `caller -> callee`, the name that the manifest uses.
@@ -58,6 +61,17 @@ impl Edge {
     pub fn set_policy(&self, policy: Policy) {
         // Whoever comes in between keeps what it loaded.
         self.guard.rcu(|guard| Arc::new(guard.with_policy(policy.clone())));
+    }
+
+    /// What its policy gives in place of a failure.
+    pub fn fallback(&self) -> FallbackPolicy {
+        self.guard.load().policy().params().fallback.clone()
+    }
+
+    /// Puts other fixed results in place of the present ones: those that its policy has, as values of the types of the
+    /// component that it ends at. There are none until this is called.
+    pub fn set_fixed_results(&self, results: FixedResults) {
+        self.fixed_results.store(Arc::new(results));
     }
 
     /// Does to the circuit breaker what an operator says. `None` if the edge has none.
@@ -162,20 +176,39 @@ impl Edge {
             }
         };
         let result = guard.run(&context.deadline, repeat, attempt).await;
-        let Some((stale, call)) = stale else { return result };
+        let Some((stale, call)) = stale else { return self.or_fixed_results(&guard, key, result) };
         match result {
             Ok(results) => {
                 self.remembered.put_results(stale, call, &results);
                 Ok(results)
             }
             Err(fault) if has_fallback(&fault) => {
-                let Some((results, age)) = self.remembered.results(stale, &call) else { return Err(fault) };
+                let Some((results, age)) = self.remembered.results(stale, &call) else {
+                    return self.or_fixed_results(&guard, key, Err(fault));
+                };
                 tracing::debug!(edge = &*self.name, %fault, ?age, "stale results in place of a fault");
                 guard.count_fallback(true);
                 Ok(results)
             }
             Err(fault) => Err(fault),
         }
+    }
+
+    /// A failure, or the fixed results that there are in its place.
+    fn or_fixed_results(
+        &self,
+        guard: &Guard,
+        key: &FunctionKey,
+        result: Result<Tape, Fault>,
+    ) -> Result<Tape, Fault> {
+        let Err(fault) = &result else { return result };
+        if !has_fallback(fault) {
+            return result;
+        }
+        let Some(fixed) = self.fixed_results.load().get(key).cloned() else { return result };
+        tracing::debug!(edge = &*self.name, %fault, "the fixed results in place of a fault");
+        guard.count_fallback(false);
+        Ok(fixed)
     }
 
     /// Delivers an event, once: delivering again is its subscription's business.
