@@ -14,7 +14,8 @@ use crate::{
     policy::{Deadline, Fault},
     rollout::{DeployError, Loaded, Member, Rollout},
     service::{
-        Body, CallContext, Concern, Edge, Endpoint, FixedResults, Grants, InstanceSettings, Misfit, Scope, Service, misfits,
+        Body, CallContext, Concern, Edge, Endpoint, FixedResults, Grants, InstanceSettings, Misfit, Scope, Service,
+        misfits,
     },
     store::{Database, OpenError, Settings},
     telemetry::{AccessLog, TraceContext},
@@ -81,8 +82,7 @@ pub fn admin_address(manifest: &Manifest) -> Result<AdminAddress, ManifestErrors
 pub async fn check(manifest: &Manifest, components: &Components) -> Result<(), StartError> {
     let engine = engine(manifest)?;
     let loaded = load(&engine, manifest, components).await?;
-    let shapes: BTreeMap<_, _> =
-        loaded.into_iter().map(|(name, loaded)| (name, Arc::new(loaded.shape()))).collect();
+    let shapes: BTreeMap<_, _> = loaded.into_iter().map(|(name, loaded)| (name, Arc::new(loaded.shape()))).collect();
     let mut found = misfits(&shapes, &grants(manifest));
     for manifest::Edge { caller, callee } in manifest.policies.fixed_results.keys() {
         // The manifest's own check made sure that it is a service here.

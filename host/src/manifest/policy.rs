@@ -322,7 +322,9 @@ fn read_fixed_results(value: &Value<'_>, written: Written<'_>) -> Option<Vec<Fix
     };
     let mut results = Vec::new();
     for (function, value) in value.table()?.entries() {
-        let Some(text) = value.str("a string that holds a value in WAVE, such as 'some({id: \"0\"})'") else { continue };
+        let Some(text) = value.str("a string that holds a value in WAVE, such as 'some({id: \"0\"})'") else {
+            continue;
+        };
         match WaveText::try_new(text) {
             Ok(value) => results.push(FixedResult { function: function.value.clone(), value }),
             Err(error) => value.report(error.to_string()).unwrap_or_default(),

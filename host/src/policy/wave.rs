@@ -55,7 +55,11 @@ impl fmt::Display for WaveText {
 }
 
 fn reason(text: &WaveText, error: &ParserError) -> String {
-    if error.span().is_empty() { error.kind().to_string() } else { format!("{}, {}", error.kind(), text.part(error.span())) }
+    if error.span().is_empty() {
+        error.kind().to_string()
+    } else {
+        format!("{}, {}", error.kind(), text.part(error.span()))
+    }
 }
 
 /// A text in one line, without what a terminal would obey.

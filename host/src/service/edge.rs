@@ -11,7 +11,9 @@ use super::{
 use crate::{
     events::{Event, Verdict},
     outbound::External,
-    policy::{Answer, Attempt, BreakerCommand, FallbackPolicy, Fault, FaultKind, Guard, GuardSnapshot, Policy, Repeat, Tried},
+    policy::{
+        Answer, Attempt, BreakerCommand, FallbackPolicy, Fault, FaultKind, Guard, GuardSnapshot, Policy, Repeat, Tried,
+    },
 };
 use arc_swap::ArcSwap;
 use hyper::{Request, Response};
@@ -195,12 +197,7 @@ impl Edge {
     }
 
     /// A failure, or the fixed results that there are in its place.
-    fn or_fixed_results(
-        &self,
-        guard: &Guard,
-        key: &FunctionKey,
-        result: Result<Tape, Fault>,
-    ) -> Result<Tape, Fault> {
+    fn or_fixed_results(&self, guard: &Guard, key: &FunctionKey, result: Result<Tape, Fault>) -> Result<Tape, Fault> {
         let Err(fault) = &result else { return result };
         if !has_fallback(fault) {
             return result;

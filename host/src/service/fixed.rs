@@ -63,8 +63,8 @@ fn value(result: &FixedResult, ty: &ComponentFunc) -> Result<Tape, String> {
     // A function has one result at most.
     let Some(ty) = ty.results().next() else { return Err("which gives none: leave it out".into()) };
     written(&result.value, &ty).map_err(|wrong| {
-        let (wanted, found) = (wit(&ty), &result.value);
-        format!("which is not what the function gives: {wrong}\n  expected: {wanted}\n  found:    {found}")
+        let (ty, value) = (wit(&ty), &result.value);
+        format!("which is not what the function gives: {wrong}\n  its type:   {ty}\n  the result: {value}")
     })
 }
 

@@ -3,7 +3,8 @@
 //! A tape holds the parameters of one call, or its results, one after the other: what their types say needs not be on
 //! it. It is recorded while wasmtime lifts the values out of one component, and played while it lowers them into the
 //! other, each time along the types of that component. Both are known to have the same types, because these are part of
-//! the name by which a function is looked up ([`super::FunctionKey`]).
+//! the name by which a function is looked up ([`super::FunctionKey`]). A fixed result is recorded from a text instead, along
+//! the type that it has to be of.
 //!
 //! # Why not wasmtime's dynamic values
 //!

@@ -29,7 +29,8 @@ fn policy(fallback: FallbackParams) -> Policy {
 
 /// `a`, which calls `b`, and a policy between them.
 async fn house(a: String, b: &str, fallback: FallbackParams) -> House {
-    let house = House::unstarted(&[plan("a", a, &["b"]), plan("b", b.into(), &[])]).await;
+    let plans = [plan("a", a, &["b"]), plan("b", b.into(), &[])].map(|plan| plan.with_memory(96 << 20));
+    let house = House::unstarted(&plans).await;
     house.edges[&("a", "b")].set_policy(policy(fallback));
     house
 }
@@ -81,12 +82,9 @@ async fn what_the_callee_would_not_give_is_refused_before_anything_runs() {
         (
             ("add", "-1"),
             "service `a` has a fixed result for `add` of `t:b/work`, which is not what the function gives: expected `u32`, \
-             found `-1` (character 1)\n  expected: u32\n  found:    `-1`",
+             found `-1` (character 1)\n  its type:   u32\n  the result: `-1`",
         ),
-        (
-            ("trap", "1"),
-            "service `a` has a fixed result for `trap` of `t:b/work`, which gives none: leave it out",
-        ),
+        (("trap", "1"), "service `a` has a fixed result for `trap` of `t:b/work`, which gives none: leave it out"),
         (
             ("sleeep", "1"),
             "service `a` has a fixed result for `sleeep`, a function that `b` does not export (did you mean `sleep`?)",
@@ -99,7 +97,7 @@ async fn what_the_callee_would_not_give_is_refused_before_anything_runs() {
         (
             ("everything", "1"),
             "service `a` has a fixed result for `everything`, a function that `b` does not export; its functions are `add`, \
-             `hold`, `sleep`, `trap`",
+             `compute`, `count`, `grow`, `hold`, `sleep`, `spin`, `trap`",
         ),
     ] {
         let house = house(a.clone(), &b, fallback(&[result])).await;
@@ -139,7 +137,7 @@ async fn a_deploy_is_refused_where_the_new_component_gives_something_else() {
     assert_eq!(
         error.to_string(),
         "service `a` has a fixed result for `f` of `t:b/work`, which is not what the function gives: expected `bool`, found \
-         `7` (character 1)\n  expected: bool\n  found:    `7`"
+         `7` (character 1)\n  its type:   bool\n  the result: `7`"
     );
     assert_eq!(house.services["b"].revision().unwrap().info().number, 1, "the old one goes on");
     rollout.deploy("b", wasm(&gives("u8")), "test".into()).await.unwrap();

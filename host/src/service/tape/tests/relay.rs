@@ -4,7 +4,10 @@ use crate::service::tape::{Given, MOST_FLAT, NotCarried, Sent, Tape, flat_count}
 use std::sync::{Arc, LazyLock, Mutex};
 use wasmtime::{
     AsContextMut, Config, Engine, Store, StoreContextMut,
-    component::{Accessor, Component, Func, Instance, Linker, Val, types::{ComponentFunc, ComponentItem, Type}},
+    component::{
+        Accessor, Component, Func, Instance, Linker, Val,
+        types::{ComponentFunc, ComponentItem, Type},
+    },
 };
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
@@ -82,9 +85,10 @@ fn type_of_f(component: &Component) -> ComponentFunc {
     ty.expect("it imports `f`")
 }
 
-/// The type that `kind` is about.
-pub fn type_of(kind: Kind) -> Type {
-    type_of_f(&relay(kind, "")).results().next().expect("it has a result")
+/// The type that a definition of `$t` is about.
+pub fn type_of(definition: &str) -> Type {
+    let component = compile(&format!(r#"(component {definition} (import "f" (func (result $t))))"#));
+    type_of_f(&component).results().next().expect("it has a result")
 }
 
 /// What came to `f`.

@@ -18,7 +18,7 @@ fn tape(ty: &Type, text: &str) -> Result<Tape, String> {
 
 /// That these texts are these values, by the tape that wasmtime makes of the values.
 async fn check(kind: Kind, texts: impl IntoIterator<Item = (&str, Val)>) {
-    let ty = type_of(kind);
+    let ty = type_of(kind.definition);
     for (text, value) in texts {
         let (_, sent, _) = send(kind, "", value).await.unwrap();
         assert_eq!(tape(&ty, text).as_ref(), Ok(&sent), "{text}");
@@ -50,7 +50,8 @@ async fn numbers_and_strings() {
     check(kind("(type $t f32)", "f32"), floats.map(|(text, value)| (text, Val::Float32(value)))).await;
     check(kind("(type $t f64)", "f64"), [("1e300", Val::Float64(1e300)), ("inf", Val::Float64(f64::INFINITY))]).await;
     check(kind("(type $t char)", "i32"), [("'🚢'", Val::Char('🚢')), (r"'\u{e9}'", Val::Char('é'))]).await;
-    let strings = [(r#""""#, ""), (r#""a\tü\"\u{1F6A2}""#, "a\tü\"🚢"), ("\"\"\"\n  two\n  lines\n  \"\"\"", "two\nlines")];
+    let strings =
+        [(r#""""#, ""), (r#""a\tü\"\u{1F6A2}""#, "a\tü\"🚢"), ("\"\"\"\n  two\n  lines\n  \"\"\"", "two\nlines")];
     check(kind("(type $t string)", "i32 i32"), strings.map(|(text, value)| (text, string(value)))).await;
 }
 
@@ -132,7 +133,7 @@ async fn named_types() {
 
 #[test]
 fn what_is_of_another_type_is_refused_and_the_place_told() {
-    let refused = |definition: &'static str, text: &str| tape(&type_of(kind(definition, "i32 i32")), text).unwrap_err();
+    let refused = |definition: &'static str, text: &str| tape(&type_of(definition), text).unwrap_err();
     for (definition, text, expected) in [
         ("(type $t (list u8))", "[1, 256]", "expected `u8`, found `256` (character 5)"),
         ("(type $t (list u8))", "[1, -1]", "expected `u8`, found `-1` (character 5)"),
@@ -150,9 +151,13 @@ fn what_is_of_another_type_is_refused_and_the_place_told() {
     ] {
         assert_eq!(refused(definition, text), expected, "{text}");
     }
-    let all = type_of(kind(NAMED, "i32"));
+    let all = type_of(NAMED);
     for (from, to, expected) in [
-        ("circle(-1.5)", "circle", "expected `variant { nothing, circle(f64), err(list<enum { red, green, none }>), named(tuple<string, char>) }`, found `circle` (character 20)"),
+        (
+            "circle(-1.5)",
+            "circle",
+            "expected `variant { nothing, circle(f64), err(list<enum { red, green, none }>), named(tuple<string, char>) }`, found `circle` (character 20)",
+        ),
         ("nothing", "nothing(1)", ", found `nothing(1)` (character 11)"),
         ("nothing", "square", ", found `square` (character 11)"),
         ("[red,", "[blue,", "expected `enum { red, green, none }`, found `blue` (character 40)"),
@@ -189,9 +194,7 @@ fn any_value(ty: &Type) -> BoxedStrategy<Val> {
         Type::Char => any::<char>().prop_map(Val::Char).boxed(),
         Type::String => any::<String>().prop_map(Val::String).boxed(),
         Type::List(list) => prop::collection::vec(any_value(&list.ty()), 0..4).prop_map(Val::List).boxed(),
-        Type::Tuple(tuple) => {
-            tuple.types().map(|ty| any_value(&ty)).collect::<Vec<_>>().prop_map(Val::Tuple).boxed()
-        }
+        Type::Tuple(tuple) => tuple.types().map(|ty| any_value(&ty)).collect::<Vec<_>>().prop_map(Val::Tuple).boxed(),
         Type::Record(record) => {
             let fields = record.fields().map(|field| (Just(field.name.to_string()), any_value(&field.ty)));
             fields.collect::<Vec<_>>().prop_map(Val::Record).boxed()
@@ -209,13 +212,11 @@ fn any_value(ty: &Type) -> BoxedStrategy<Val> {
             prop::sample::subsequence(names.clone(), 0..=names.len()).prop_map(Val::Flags).boxed()
         }
         Type::Option(option) => prop_oneof![Just(NONE), any_value(&option.ty()).prop_map(some)].boxed(),
-        Type::Result(result) => {
-            prop_oneof![
-                payload(result.ok()).prop_map(|value| Val::Result(Ok(value))),
-                payload(result.err()).prop_map(|value| Val::Result(Err(value)))
-            ]
-            .boxed()
-        }
+        Type::Result(result) => prop_oneof![
+            payload(result.ok()).prop_map(|value| Val::Result(Ok(value))),
+            payload(result.err()).prop_map(|value| Val::Result(Err(value)))
+        ]
+        .boxed(),
         other => panic!("no value of {other:?}"),
     }
 }
@@ -267,10 +268,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn any_value_that_is_written_is_on_its_tape(value in any_value(&type_of(kind(NAMED, "i32")))) {
+    fn any_value_that_is_written_is_on_its_tape(value in any_value(&type_of(NAMED))) {
         let text = wave(&value);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (_, sent, _) = runtime.block_on(send(kind(NAMED, "i32"), "", value)).unwrap();
-        prop_assert_eq!(tape(&type_of(kind(NAMED, "i32")), &text), Ok(sent), "{}", text);
+        prop_assert_eq!(tape(&type_of(NAMED), &text), Ok(sent), "{}", text);
     }
 }
