@@ -28,18 +28,12 @@ use crate::{
 use admin::Admin;
 use arc_swap::ArcSwap;
 use lock::DataLock;
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use tokio::time::{Duration, Instant};
 
 /// A running application.
 pub struct App {
     manifest: ArcSwap<Manifest>,
-    /// Held by who puts another manifest in place.
-    reloading: Mutex<()>,
     rollout: Rollout,
     edges: Edges,
     routes: SharedRoutes,

@@ -2,7 +2,7 @@
 //! and does, what the manifest changes while the host runs.
 
 use serde_json::json;
-use wharf_tests::{App, EDGE, Host, at, behind, below, eventually, linked};
+use wharf_tests::{App, EDGE, Host, at, behind, below, component, eventually, linked};
 
 async fn breaker(host: &Host, app: &App, edge: &str) -> serde_json::Value {
     host.edge(app, edge).await["breaker"].clone()
@@ -211,6 +211,66 @@ fallback = { stale = { functions = ["probe:shapes/shapes.find"] } }
     assert_eq!(host.edge(&app, "caller -> callee").await["stale_answers"], 1);
     // Of a function that the policy does not name nothing is kept.
     host.get("/find-plain?key=pen").await.assert_fault(502, "trapped");
+    host.stop().await;
+}
+
+/// The number of the line in the manifest that has this text, as errors write it.
+fn line(app: &App, text: &str) -> String {
+    let manifest = std::fs::read_to_string(app.manifest()).expect("it was written");
+    let at = manifest.lines().position(|line| line.contains(text)).unwrap_or_else(|| panic!("no {text} in {manifest}"));
+    format!("wharf.toml:{}", at + 1)
+}
+
+#[tokio::test]
+async fn a_typed_call_gets_the_result_that_the_manifest_has_for_it() {
+    let manifest =
+        |results: &str| linked(&format!("[policy.edges.\"caller -> callee\".fallback.fixed-results]\n{results}"));
+    let good = manifest("find = 'ok(\"someone\")'\n\"probe:shapes/shapes.find-plain\" = 'err(\"later\")'");
+    let app = App::new(&good);
+    let host = Host::start_with(&app, &["--no-watch"]).await;
+    host.get("/find?key=pen").await.assert_text(200, "found pen");
+    host.get("/find?key=missing").await.assert_text(404, "missing");
+    host.get("/find?key=trap").await.assert_text(200, "someone");
+    host.get("/find-plain?key=trap").await.assert_text(404, "later");
+    order(&host, &app, "force-open", "caller -> callee").await;
+    host.get("/find?key=pen").await.assert_text(200, "someone");
+    let edge = host.edge(&app, "caller -> callee").await;
+    assert_eq!((&edge["stale_answers"], &edge["fixed_answers"]), (&json!(0), &json!(3)), "{edge}");
+
+    app.write(&manifest("find = '\"nobody\"'"));
+    let done = host.wharf(&app, &["reload"]).await;
+    assert_eq!(done.code(), Some(0), "{done:?}");
+    host.get("/find?key=pen").await.assert_text(200, "nobody");
+    // What the component would not give is refused, by a reload as by a start, and changes nothing.
+    for (results, key, expected) in [
+        (
+            "find = 'ok(1)'",
+            "find",
+            "a fixed result for `find` of `probe:shapes/shapes@0.1.0`, which is not what the function gives: expected \
+             `string`, found `1` (character 4)\n  its type:   result<string, variant { missing, fault(record {",
+        ),
+        ("fnid = '1'", "fnid", "a function that `callee` does not export (did you mean `find`?)"),
+    ] {
+        app.write(&manifest(results));
+        let apart = App::new(&manifest(results));
+        let place =
+            format!("{}: policy.edges.\"caller -> callee\".fallback.fixed-results.{key}: ", line(&app, results));
+        let refused = [host.wharf(&app, &["reload"]).await, apart.wharf(&["check"]).await, apart.wharf(&["up"]).await];
+        for done in refused {
+            assert_eq!(done.code(), Some(1), "{done:?}");
+            assert!(done.stderr.contains(&place) && done.stderr.contains(expected), "{done:?}");
+        }
+        host.get("/find?key=pen").await.assert_text(200, "nobody");
+    }
+    // A component that no longer has the function is refused too.
+    app.write(&good);
+    assert_eq!(host.wharf(&app, &["reload"]).await.code(), Some(0));
+    let other = component("hello-p3").display().to_string();
+    let done = host.wharf(&app, &["deploy", "callee", &other]).await;
+    assert_eq!(done.code(), Some(1), "{done:?}");
+    let place = format!("{}: policy.edges.\"caller -> callee\".fallback.fixed-results.find: ", line(&app, "find = "));
+    assert!(done.stderr.contains(&place), "{done:?}");
+    host.get("/find?key=pen").await.assert_text(200, "someone");
     host.stop().await;
 }
 

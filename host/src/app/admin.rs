@@ -10,7 +10,7 @@
 //! | `POST /v1/breakers` with `{"edge": "order -> user", "command": "force-open"}` | the edge as it is then |
 //! | `POST /v1/reload` | what changed in policies and routes ([`Reloaded`](super::Reloaded)) |
 
-use super::{App, CommandError};
+use super::{App, CommandError, assemble::refusal};
 use crate::{policy::BreakerCommand, rollout::DeployError, service::Body};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
@@ -240,7 +240,7 @@ async fn deploy(app: &App, service: &str, request: Request<Incoming>) -> Respons
     match app.rollout().deploy(service, wasm.to_vec(), origin).await {
         Ok(deployment) => json(StatusCode::OK, &deployment),
         Err(error @ DeployError::UnknownService { .. }) => problem(StatusCode::NOT_FOUND, &error.to_string()),
-        Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
+        Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &refusal(&app.manifest(), &error)),
     }
 }
 

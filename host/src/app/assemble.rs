@@ -13,7 +13,10 @@ use crate::{
     outbound::{Addresses, External, ExternalSettings, HttpClient, Outbound},
     policy::{Deadline, Fault},
     rollout::{DeployError, Loaded, Member, Rollout},
-    service::{Body, CallContext, Concern, Edge, Endpoint, Grants, InstanceSettings, Misfit, Scope, Service, misfits},
+    service::{
+        Body, CallContext, Concern, Edge, Endpoint, FixedResults, Grants, InstanceSettings, Misfit, Scope, Service,
+        misfits,
+    },
     store::{Database, OpenError, Settings},
     telemetry::{AccessLog, TraceContext},
 };
@@ -23,7 +26,7 @@ use hyper::{Request, Response};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 use tokio::time::Instant;
 
@@ -79,24 +82,46 @@ pub fn admin_address(manifest: &Manifest) -> Result<AdminAddress, ManifestErrors
 pub async fn check(manifest: &Manifest, components: &Components) -> Result<(), StartError> {
     let engine = engine(manifest)?;
     let loaded = load(&engine, manifest, components).await?;
-    let shapes = loaded.into_iter().map(|(name, loaded)| (name, Arc::new(loaded.shape()))).collect();
-    let found = misfits(&shapes, &grants(manifest));
+    let shapes: BTreeMap<_, _> = loaded.into_iter().map(|(name, loaded)| (name, Arc::new(loaded.shape()))).collect();
+    let mut found = misfits(&shapes, &grants(manifest));
+    for manifest::Edge { caller, callee } in manifest.policies.fixed_results.keys() {
+        // The manifest's own check made sure that it is a service here.
+        let Some(shape) = shapes.get(callee) else { continue };
+        let fallback = &manifest.edge_policy(caller, callee).params().fallback;
+        found.extend(FixedResults::new(caller, callee, fallback, shape).err().into_iter().flatten());
+    }
     if found.is_empty() { Ok(()) } else { Err(misfits_at(manifest, &found).into()) }
 }
 
 /// Misfits, each at the line that says otherwise.
-fn misfits_at(manifest: &Manifest, found: &[Misfit]) -> ManifestErrors {
+pub(super) fn misfits_at(manifest: &Manifest, found: &[Misfit]) -> ManifestErrors {
     let place = |misfit: &Misfit| {
         let service = manifest.services.get(&misfit.service)?;
-        let list = match misfit.concern {
+        let list = match &misfit.concern {
             Concern::Component => None,
             Concern::Calls => service.calls.first(),
             Concern::Subscribes => service.subscribes.first(),
+            Concern::FixedResult { callee, function } => {
+                let edge = manifest::Edge::new(&misfit.service, callee);
+                let written = manifest.policies.fixed_results.get(&edge);
+                written.and_then(|all| all.iter().find(|name| name.value == *function))
+            }
         };
         // A list that is not there has no line, but the component has.
         Some(list.map_or_else(|| service.component.place().with(()), |entry| entry.with(())))
     };
     manifest.errors_at(found.iter().filter_map(|misfit| Some(place(misfit)?.with(misfit.to_string()))))
+}
+
+/// What an operator is told of a deploy that was refused: with the place in the manifest, where that is what the new
+/// component does not agree with.
+pub(super) fn refusal(manifest: &Manifest, error: &DeployError) -> String {
+    let DeployError::Misfit(found) = error else { return error.to_string() };
+    let each = found.iter().map(|misfit| match misfit.concern {
+        Concern::Component => misfit.to_string(),
+        _ => misfits_at(manifest, std::slice::from_ref(misfit)).to_string(),
+    });
+    each.collect::<Vec<_>>().join("\n")
 }
 
 /// The error at the line of the component that it is about.
@@ -172,7 +197,6 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
     listener.routes().replace(routes(&manifest, &edges)?);
     let app = Arc::new(App {
         manifest: ArcSwap::from_pointee(manifest),
-        reloading: Mutex::default(),
         rollout,
         edges,
         routes: listener.routes(),

@@ -3,7 +3,8 @@
 //! An operator in trouble changes numbers, and a restart is the last thing that he wants then. So the manifest can be read
 //! again while the host runs. What concerns the calls that come from now on takes effect at once: policies (the state of
 //! breakers, budgets and counters carries on) and routes. Everything else is refused, with what it is, and then nothing
-//! changes: a host that runs half of its manifest would be worse than one that runs the old one.
+//! changes: a host that runs half of its manifest would be worse than one that runs the old one. The same goes for a policy
+//! that has results of functions written down which the component that runs would never give.
 
 use super::{App, assemble};
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
     manifest::{self, Manifest, ManifestErrors},
 };
 use serde::{Deserialize, Serialize};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// What came of reading the manifest again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,9 +48,8 @@ impl App {
     ///
     /// When it is wrong, or says something new that takes a restart. Then nothing changes.
     pub fn reload(&self) -> Result<Reloaded, ReloadError> {
-        // A signal, the watcher and an operator can come at once. One after the other, so that each compares with what
-        // its forerunner left, and the last manifest is the one that holds. The lock guards no data.
-        let _reloading = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        // No component is replaced meanwhile, so what fits it now does so when it is put in place.
+        let running = self.rollout.running();
         let old = self.manifest();
         let new = Manifest::load(&old.path)?;
         let fixed = needing_restart(&old, &new);
@@ -59,13 +59,24 @@ impl App {
         let has_routes = old.gateway.routes != new.gateway.routes || old.gateway.aggregates != new.gateway.aggregates;
         // First what can fail.
         let routes = has_routes.then(|| assemble::routes(&new, &self.edges)).transpose()?;
-        let mut reloaded = Reloaded { edges: Vec::new(), routes: has_routes };
+        let (mut changed, mut misfits) = (Vec::new(), Vec::new());
         for (ends, edge) in &self.edges {
             let policy = new.edge_policy(&ends.caller, &ends.callee);
             if policy != old.edge_policy(&ends.caller, &ends.callee) {
-                edge.set_policy(policy.clone());
-                reloaded.edges.push(edge.name().to_string());
+                match running.fixed_results(&ends.caller, &ends.callee, &policy.params().fallback) {
+                    Ok(results) => changed.push((edge, policy, results)),
+                    Err(found) => misfits.extend(found),
+                }
             }
+        }
+        if !misfits.is_empty() {
+            return Err(assemble::misfits_at(&new, &misfits).into());
+        }
+        let mut reloaded = Reloaded { edges: Vec::new(), routes: has_routes };
+        for (edge, policy, results) in changed {
+            edge.set_policy(policy.clone());
+            edge.set_fixed_results(results);
+            reloaded.edges.push(edge.name().to_string());
         }
         if let Some(routes) = routes {
             self.routes.replace(routes);

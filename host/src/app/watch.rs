@@ -7,7 +7,7 @@
 //! What changes between its loading and the beginning of the watch would be missed, so then each file is compared once
 //! with what was loaded from it, and the manifest read once more.
 
-use super::{App, Components};
+use super::{App, Components, assemble::refusal};
 use crate::engine::CodeCache;
 use notify::{RecursiveMode, Watcher};
 use std::{
@@ -123,6 +123,7 @@ async fn deploy(app: &App, service: &str, path: &Path) {
         Err(error) => return tracing::warn!(service, %error, "the changed component can't be read"),
     };
     if let Err(error) = app.rollout.deploy(service, wasm, path.display().to_string()).await {
-        tracing::error!(service, %error, "the changed component was refused; the old revision goes on");
+        let error = refusal(&app.manifest(), &error);
+        tracing::error!(service, error, "the changed component was refused; the old revision goes on");
     }
 }

@@ -197,6 +197,28 @@ fn a_policy_says_all_that_an_edge_does() {
 }
 
 #[test]
+fn fixed_results_of_functions_are_read_with_their_places() {
+    let manifest = valid(
+        r#"
+        [services.order]
+        component = "order.wasm"
+        calls = ["user"]
+        [policy.edges."order -> user".fallback.fixed-results]
+        find = 'some({id: "0"})'
+        "shop:users/directory.list" = "[]"
+        "#,
+    );
+    let policy = manifest.edge_policy("order", "user").params();
+    let results = policy.fallback.params().fixed_results.iter();
+    let results: Vec<_> = results.map(|result| (result.function.as_str(), result.value.as_str())).collect();
+    assert_eq!(results, [("find", r#"some({id: "0"})"#), ("shop:users/directory.list", "[]")]);
+    let written = &manifest.policies.fixed_results[&Edge::new("order", "user")];
+    let key = r#"policy.edges."order -> user".fallback.fixed-results."shop:users/directory.list""#;
+    assert_eq!((written[1].place.map(|place| place.line), written[1].key.as_str()), (Some(7), key));
+    assert!(manifest.policies.defaults.params().fallback.params().fixed_results.is_empty());
+}
+
+#[test]
 fn a_route_has_the_gateways_rate_limit_unless_it_says_something_else() {
     let manifest = valid(
         r#"

@@ -5,14 +5,15 @@ use super::{
     endpoint::Service,
     exports::FunctionKey,
     fallback::{self, Memorable, Remembered},
+    fixed::FixedResults,
     tape::Tape,
 };
 use crate::{
     events::{Event, Verdict},
     outbound::External,
     policy::{
-        Answer, Attempt, BreakerCommand, Failure, Fault, FaultKind, Guard, GuardSnapshot, Policy, Repeat, StaleParams,
-        Tried,
+        Answer, Attempt, BreakerCommand, Failure, FallbackPolicy, Fault, FaultKind, Guard, GuardSnapshot, Policy,
+        Repeat, StaleParams, Tried,
     },
 };
 use arc_swap::ArcSwap;
@@ -31,6 +32,7 @@ pub struct Edge {
     changing: Mutex<()>,
     endpoint: Endpoint,
     remembered: Remembered,
+    fixed_results: ArcSwap<FixedResults>,
 }
 
 /// Where calls on an edge end up. A caller can't tell which it is.
@@ -49,7 +51,8 @@ impl Edge {
         let caller = caller.into();
         let name: Arc<str> = format!("{caller} -> {callee}").into();
         let guard = ArcSwap::from_pointee(Guard::new(name.clone(), policy));
-        Arc::new(Self { name, caller, guard, changing: Mutex::default(), endpoint, remembered: Remembered::default() })
+        let (remembered, fixed_results) = (Remembered::default(), ArcSwap::default());
+        Arc::new(Self { name, caller, guard, changing: Mutex::default(), endpoint, remembered, fixed_results })
     }
 
     /// `caller -> callee`, the name that the manifest uses.
@@ -70,6 +73,17 @@ impl Edge {
         // Whoever comes in between keeps what it loaded.
         let guard = self.guard.load().with_policy(policy);
         self.guard.store(Arc::new(guard));
+    }
+
+    /// What its policy gives in place of a failure.
+    pub fn fallback(&self) -> FallbackPolicy {
+        self.guard.load().policy().params().fallback.clone()
+    }
+
+    /// Puts other fixed results in place of the present ones: those that its policy has, as values of the types of the
+    /// component that it ends at. There are none until this is called.
+    pub fn set_fixed_results(&self, results: FixedResults) {
+        self.fixed_results.store(Arc::new(results));
     }
 
     /// Does to the circuit breaker what an operator says. `None` if the edge has none.
@@ -142,7 +156,7 @@ impl Edge {
             }
         };
         let result = guard.run(&context.deadline, repeat, attempt).await;
-        self.or_fallback(&guard, stale, result, || None)
+        self.or_fallback(&guard, stale, result, || self.fixed_results.load().get(key).cloned())
     }
 
     /// What a call came to, or what the policy gives in place of a failure: a stale answer, and where there is none the

@@ -36,7 +36,7 @@ pub struct Misfit {
 }
 
 /// What of a service's manifest does not agree with the components.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Concern {
     /// Which component it has.
     Component,
@@ -44,6 +44,13 @@ pub enum Concern {
     Calls,
     /// What is delivered to it.
     Subscribes,
+    /// What it is given when a function fails.
+    FixedResult {
+        /// Whose function it is.
+        callee: String,
+        /// The function, as the policy names it.
+        function: String,
+    },
 }
 
 /// What a manifest grants a service, as far as components must agree with it.
@@ -102,6 +109,14 @@ impl Shape {
     /// The imports that only another service can offer.
     pub fn neighbours(&self) -> impl Iterator<Item = (&String, &BTreeMap<String, ComponentFunc>)> {
         self.imports.iter().filter(|(name, _)| !offered_by_host(name))
+    }
+
+    /// The functions that other services can call, each with its interface.
+    pub fn functions(&self) -> impl Iterator<Item = (&str, &str, &ComponentFunc)> + Clone {
+        let interfaces = self.exports.iter().filter(|(name, _)| !offered_by_host(name));
+        interfaces.flat_map(|(interface, functions)| {
+            functions.iter().map(move |(function, ty)| (interface.as_str(), function.as_str(), ty))
+        })
     }
 }
 
@@ -270,7 +285,8 @@ impl fmt::Display for Signature<'_> {
     }
 }
 
-fn wit(ty: &Type) -> String {
+/// A type as WIT would write it, with records and variants written out.
+pub(super) fn wit(ty: &Type) -> String {
     let all = |items: Vec<String>| items.join(", ");
     match ty {
         Type::Bool => "bool".into(),

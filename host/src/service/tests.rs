@@ -1,5 +1,6 @@
 mod blocking;
 mod components;
+mod fixed;
 mod house;
 mod instances;
 mod links;

@@ -5,6 +5,7 @@ use crate::{
     events::{Bus, BusConfig, BusKind},
     outbound::Outbound,
     policy::{Deadline, Fault, Policy, PolicyParams, RetryPolicy},
+    rollout::{Loaded, Member, Rollout},
     service::{
         CallContext, Edge, Endpoint, FunctionKey, Grants, InstanceSettings, PoolSnapshot, Revision, RevisionError,
         RevisionInfo, Scope, Service, Shape, Tape,
@@ -143,6 +144,24 @@ impl House {
         let info = RevisionInfo { number: 1, hash: String::new(), origin: "test".into(), loaded: String::new() };
         let (scope, grants) = (&self.scopes[plan.name], &self.grants[plan.name]);
         Revision::link(&ENGINE, &component(&plan.wat), info, scope, grants, &self.shapes, plan.settings)
+    }
+
+    /// A rollout of the same services, none of which it has started.
+    pub fn rollout(&self) -> Rollout {
+        let member = |(name, scope): (&&str, &Arc<Scope>)| {
+            (name.to_string(), Member::new(self.services[name].clone(), scope.clone(), DEFAULTS))
+        };
+        Rollout::new(ENGINE.clone(), self.scopes.iter().map(member).collect(), self.grants.clone())
+    }
+
+    /// Components, ready for a rollout.
+    pub async fn loaded(&self, components: &[(&str, &str)]) -> BTreeMap<String, Loaded> {
+        let mut all = BTreeMap::new();
+        for (name, wat) in components {
+            let wasm = wat::parse_str(wat).unwrap_or_else(|error| panic!("{error}"));
+            all.insert((*name).to_string(), Loaded::new(&ENGINE, wasm, "test".into()).await.unwrap());
+        }
+        all
     }
 
     /// Calls a function of `service`'s interface, which goes by `t:<service>/work`.
