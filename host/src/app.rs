@@ -37,11 +37,13 @@ pub struct App {
     rollout: Rollout,
     edges: Edges,
     routes: SharedRoutes,
-    external: Vec<Arc<External>>,
+    external: BTreeMap<String, Arc<External>>,
     bus: Bus,
     databases: Vec<Database>,
     address: SocketAddr,
     started: Instant,
+    /// Held by the one who reloads.
+    reloading: tokio::sync::Mutex<()>,
     /// Let go when all the rest is.
     _lock: DataLock,
 }

@@ -62,7 +62,8 @@ enum Command {
     Status(status::Args),
     /// Forces the circuit breaker of an edge open, switches it off, or resets it, in the running application.
     Breaker(breaker::Args),
-    /// Lets the running application read its manifest again: policies and routes take effect, breakers keep their state.
+    /// Lets the running application read its manifest again: policies, routes and the endpoints of external services take
+    /// effect, breakers keep their state.
     Reload(reload::Args),
     /// Replaces a service of the running application by another component, while requests run.
     Deploy(deploy::Args),

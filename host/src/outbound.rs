@@ -7,9 +7,11 @@ mod dns;
 mod external;
 mod health;
 mod hooks;
+mod target;
+mod validity;
 
 pub use client::HttpClient;
-pub use external::{Addresses, External, ExternalSettings, ExternalSnapshot};
+pub use external::{Addresses, External, ExternalChange, ExternalSettings, ExternalSnapshot};
 pub use hooks::{Hooks, Outbound};
 
 use crate::service::{State, current_call};

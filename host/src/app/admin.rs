@@ -8,7 +8,7 @@
 //! | `GET /v1/status` | [`Status`](super::Status) |
 //! | `POST /v1/services/{service}/revisions` with the component as its body | the revision that now runs: [`Deployment`](crate::rollout::Deployment) |
 //! | `POST /v1/breakers` with `{"edge": "order -> user", "command": "force-open"}` | the edge as it is then |
-//! | `POST /v1/reload` | what changed in policies and routes ([`Reloaded`](super::Reloaded)) |
+//! | `POST /v1/reload` | what changed in policies, routes and external services ([`Reloaded`](super::Reloaded)) |
 
 use super::{App, CommandError};
 use crate::{policy::BreakerCommand, rollout::DeployError, service::Body};
@@ -212,7 +212,7 @@ async fn answer(app: &App, token: Option<&Token>, request: Request<Incoming>) ->
             deploy(app, &service, request).await
         }
         (&Method::POST, ["v1", "breakers"]) => command(app, request).await,
-        (&Method::POST, ["v1", "reload"]) => match app.reload() {
+        (&Method::POST, ["v1", "reload"]) => match app.reload().await {
             Ok(reloaded) => json(StatusCode::OK, &reloaded),
             Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
         },

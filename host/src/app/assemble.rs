@@ -175,11 +175,12 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
         rollout,
         edges,
         routes: listener.routes(),
-        external: external.into_values().collect(),
+        external,
         bus,
         databases: databases.into_values().collect(),
         address,
         started: Instant::now(),
+        reloading: tokio::sync::Mutex::default(),
         _lock: lock,
     });
     Ok(Ready { app, gateway: listener.with_access_log(log), admin, components })
@@ -188,17 +189,20 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
 /// The services outside, by name.
 async fn external(manifest: &Manifest, client: &HttpClient) -> BTreeMap<String, Arc<External>> {
     let starting = manifest.external.iter().map(|(name, external)| async move {
-        let addresses = match &external.addresses {
-            manifest::Addresses::List(origins) => Addresses::List(origins.iter().map(|it| it.to_uri()).collect()),
-            manifest::Addresses::Dns { origin, refresh } => {
-                Addresses::Dns { origin: origin.to_uri(), port: origin.port, refresh: *refresh }
-            }
-        };
-        let (balance, probe) = (external.balance, external.probe.clone());
-        let settings = ExternalSettings { name: name.clone(), addresses, balance, probe };
-        (name.clone(), External::start(settings, client.clone()).await)
+        (name.clone(), External::start(external_settings(external), client.clone()).await)
     });
     join_all(starting).await.into_iter().collect()
+}
+
+pub(super) fn external_settings(external: &manifest::ExternalService) -> ExternalSettings {
+    let addresses = match &external.addresses {
+        manifest::Addresses::List(origins) => Addresses::List(origins.iter().map(|it| it.to_uri()).collect()),
+        manifest::Addresses::Dns { origin, refresh } => {
+            Addresses::Dns { origin: origin.to_uri(), port: origin.port, refresh: *refresh }
+        }
+    };
+    let (name, probe) = (external.name.value.clone(), external.probe.clone());
+    ExternalSettings { name, addresses, balance: external.balance, probe }
 }
 
 /// The database of each service that has one, opened side by side.

@@ -68,7 +68,7 @@ impl Status {
             uptime_seconds: app.started.elapsed().as_secs(),
             gateway: format!("http://{}", app.address),
             services: services.collect(),
-            external: app.external.iter().map(|external| external.snapshot()).collect(),
+            external: app.external.values().map(|external| external.snapshot()).collect(),
             edges: app.edges.values().map(|edge| edge.snapshot()).collect(),
             events: app.bus.snapshot(),
         }

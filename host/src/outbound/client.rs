@@ -7,7 +7,7 @@ use hyper_util::{
     client::legacy::{Client, Error, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use std::{error::Error as _, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 /// Connecting to an origin that does not answer is given up after this, whatever the deadline.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -16,9 +16,22 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many connections to one origin are kept for later.
 const IDLE_CONNECTIONS: usize = 64;
 
-/// A client with its connections. Cloned, it shares them.
+/// A client with its connections. Cloned, it shares them; two are equal if they do.
 #[derive(Clone)]
-pub struct HttpClient(Client<HttpsConnector<HttpConnector>, Body>);
+pub struct HttpClient(Arc<Inner>);
+
+struct Inner {
+    tls: Tls,
+    client: Client<HttpsConnector<HttpConnector>, Body>,
+}
+
+/// By what a client knows that a server is who it should be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tls {
+    /// The origin whose host's certificate is expected, whatever address a request is sent to. Without one, it is the
+    /// host that the request is sent to.
+    pub(super) expected: Option<Uri>,
+}
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -34,21 +47,21 @@ pub(super) struct NoAnswer {
 impl HttpClient {
     /// A client that trusts the certificate authorities of Mozilla's list.
     pub fn new() -> Self {
-        Self::build(None)
+        Self::build(Tls::default())
     }
 
-    /// A client that expects the certificate of `origin`'s host, whatever address it is sent to.
-    pub(super) fn expecting(origin: &Uri) -> Self {
-        Self::build(Some(origin.clone()))
+    /// This client, if it goes by `tls`, or else a new one.
+    pub(super) fn with(&self, tls: Tls) -> Self {
+        if self.0.tls == tls { self.clone() } else { Self::build(tls) }
     }
 
-    fn build(expected: Option<Uri>) -> Self {
+    fn build(tls: Tls) -> Self {
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let mut builder = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http();
-        if let Some(origin) = expected {
+        if let Some(origin) = tls.expected.clone() {
             let resolver = move |_: &Uri| DefaultServerNameResolver::default().resolve(&origin);
             builder = builder.with_server_name_resolver(resolver);
         }
@@ -57,18 +70,24 @@ impl HttpClient {
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .pool_timer(TokioTimer::new())
             .build(builder.enable_http1().wrap_connector(connector));
-        Self(client)
+        Self(Arc::new(Inner { tls, client }))
     }
 
     /// Sends a request, whose URI must be absolute.
     pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, NoAnswer> {
-        self.0.request(request).await.map_err(|error| NoAnswer::of(&error))
+        self.0.client.request(request).await.map_err(|error| NoAnswer::of(&error))
     }
 }
 
 impl Default for HttpClient {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl PartialEq for HttpClient {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 

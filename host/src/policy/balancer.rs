@@ -16,6 +16,9 @@
 //!   its breaker is open, and gets calls like the others; that is the panic of this place. Those that went first stay
 //!   out, until their breakers close. With `max-ejected = 100` all may be out, and then a call ends as `circuit-open`.
 //!
+//! Endpoints and policy can change while calls run: they are one value, so that a call meets those of one manifest, and what
+//! is known of an endpoint that stays carries on.
+//!
 //! While all is well a choice takes a few atomic loads, no lock, and no memory. All else, retries too, takes a lock for
 //! the time of the choice.
 
@@ -65,8 +68,9 @@ pub struct BalancePolicy {
 #[derive(Debug)]
 pub struct Balancer<T> {
     name: Arc<str>,
-    policy: BalancePolicy,
-    endpoints: ArcSwap<Vec<Arc<EndpointState<T>>>>,
+    members: ArcSwap<Members<T>>,
+    /// Held by whoever changes the members.
+    changing: Mutex<()>,
     next: AtomicUsize,
     ids: AtomicU64,
     /// The ids of those that are ejected, in the order in which they went.
@@ -75,10 +79,17 @@ pub struct Balancer<T> {
     ejected_count: AtomicUsize,
 }
 
+/// The endpoints, and what holds for them.
+#[derive(Debug)]
+struct Members<T> {
+    policy: BalancePolicy,
+    endpoints: Vec<Arc<EndpointState<T>>>,
+}
+
 /// The endpoints as they were at one moment, to pick from.
 pub struct Choice<'a, T> {
     balancer: &'a Balancer<T>,
-    endpoints: Arc<Vec<Arc<EndpointState<T>>>>,
+    members: Arc<Members<T>>,
 }
 
 /// The endpoints that a call has tried.
@@ -141,8 +152,8 @@ impl<T> Balancer<T> {
     pub fn new(name: impl Into<Arc<str>>, policy: BalancePolicy) -> Self {
         Self {
             name: name.into(),
-            policy,
-            endpoints: ArcSwap::default(),
+            members: ArcSwap::from_pointee(Members { policy, endpoints: Vec::new() }),
+            changing: Mutex::default(),
             next: AtomicUsize::new(0),
             ids: AtomicU64::new(0),
             ejected: Mutex::default(),
@@ -156,36 +167,21 @@ impl<T> Balancer<T> {
     }
 
     /// The policy.
-    pub fn policy(&self) -> &BalancePolicy {
-        &self.policy
-    }
-
-    /// Puts these endpoints in place of the present ones, each by its name. One that was there before keeps its state;
-    /// calls to one that is gone end where they are.
-    pub fn replace(&self, endpoints: impl IntoIterator<Item = (String, T)>) {
-        let before = self.endpoints.load();
-        let state = |(name, target): (String, T)| match before.iter().find(|known| *known.name == *name) {
-            Some(known) => Arc::clone(known),
-            None => {
-                let id = self.ids.fetch_add(1, Relaxed);
-                Arc::new(EndpointState::new(id, &self.name, name.into(), target, &self.policy))
-            }
-        };
-        let after: Vec<_> = endpoints.into_iter().map(state).collect();
-        self.endpoints.store(Arc::new(after));
+    pub fn policy(&self) -> BalancePolicy {
+        self.members.load().policy
     }
 
     /// The endpoints as they are now, to pick from.
     pub fn choice(&self) -> Choice<'_, T> {
-        Choice { balancer: self, endpoints: self.endpoints.load_full() }
+        Choice { balancer: self, members: self.members.load_full() }
     }
 
     /// Counts a probe of the endpoint of this name: that it went well, or what was wrong with it.
     pub fn probed(&self, endpoint: &str, probe: std::result::Result<(), String>) {
-        let endpoints = self.endpoints.load();
+        let members = self.members.load();
         // Gone meanwhile, it is nobody's any more.
-        let Some(endpoint) = endpoints.iter().find(|known| &*known.name == endpoint) else { return };
-        let (Some(policy), service) = (&self.policy.health, &*self.name) else { return };
+        let Some(endpoint) = members.endpoints.iter().find(|known| &*known.name == endpoint) else { return };
+        let (Some(policy), service) = (&members.policy.health, &*self.name) else { return };
         let problem = probe.as_ref().err().cloned().unwrap_or_default();
         match endpoint.health.record(policy, probe) {
             Some(true) => tracing::info!(service, endpoint = &*endpoint.name, "endpoint healthy"),
@@ -196,10 +192,11 @@ impl<T> Balancer<T> {
 
     /// The endpoints as people see them.
     pub fn snapshot(&self) -> Vec<EndpointSnapshot> {
-        let endpoints = self.endpoints.load();
-        let standings = self.settle(&endpoints);
-        let has_health = self.policy.health.is_some();
-        endpoints
+        let members = self.members.load();
+        let standings = self.settle(&members);
+        let has_health = members.policy.health.is_some();
+        members
+            .endpoints
             .iter()
             .zip(standings)
             .map(|(endpoint, (standing, _))| endpoint.snapshot(standing, has_health))
@@ -207,10 +204,11 @@ impl<T> Balancer<T> {
     }
 
     /// How each endpoint stands now, and whether it is one of those that may be out: who is ejected is decided here.
-    fn settle(&self, endpoints: &[Arc<EndpointState<T>>]) -> Vec<(Standing, bool)> {
+    fn settle(&self, members: &Members<T>) -> Vec<(Standing, bool)> {
+        let (policy, endpoints) = (&members.policy, &members.endpoints);
         let mut ejected = self.lock();
         let unhealthy = endpoints.iter().filter(|endpoint| !endpoint.health.is_healthy()).count();
-        let most_out = self.policy.outlier.map_or(0, |outlier| outlier.most_out(endpoints.len()));
+        let most_out = policy.outlier.map_or(0, |outlier| outlier.most_out(endpoints.len()));
         let room = most_out.saturating_sub(unhealthy);
         // Health and breakers go on while this looks at them, so each is asked once.
         let mut standings: Vec<_> = endpoints.iter().map(|endpoint| endpoint.standing()).collect();
@@ -235,8 +233,8 @@ impl<T> Balancer<T> {
     }
 
     /// The place of the next one among these, of which there is at least one.
-    fn choose(&self, among: &[impl AsRef<EndpointState<T>>], is_first: bool) -> usize {
-        match (among.len(), self.policy.balance) {
+    fn choose(&self, balance: Balance, among: &[impl AsRef<EndpointState<T>>], is_first: bool) -> usize {
+        match (among.len(), balance) {
             (0 | 1, _) => 0,
             // A second attempt takes nobody's turn, or the neighbour of one that fails would get the turns of both.
             (of, Balance::RoundRobin) if is_first => self.next.fetch_add(1, Relaxed) % of,
@@ -256,12 +254,43 @@ impl<T> Balancer<T> {
     }
 }
 
+impl<T: PartialEq> Balancer<T> {
+    /// Puts these endpoints in place of the present ones, each by its name. One that was there before keeps its state;
+    /// calls to one that is gone end where they are.
+    pub fn replace(&self, endpoints: impl IntoIterator<Item = (String, T)>) {
+        self.store(None, endpoints);
+    }
+
+    /// The same under another policy, in one step. Breakers keep their state as far as the new policy has a place for it
+    /// ([`Breaker::with_policy`](super::Breaker::with_policy)), and so does health: without probes nobody is unhealthy.
+    pub fn change(&self, policy: BalancePolicy, endpoints: impl IntoIterator<Item = (String, T)>) {
+        self.store(Some(policy), endpoints);
+    }
+
+    fn store(&self, policy: Option<BalancePolicy>, endpoints: impl IntoIterator<Item = (String, T)>) {
+        // There is nothing in the lock.
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.members.load_full();
+        let policy = policy.unwrap_or(before.policy);
+        let state = |(name, target): (String, T)| match before.endpoints.iter().find(|known| *known.name == *name) {
+            Some(known) if known.target == target && policy == before.policy => Arc::clone(known),
+            Some(known) => Arc::new(known.changed(&self.name, target, &policy)),
+            None => {
+                let id = self.ids.fetch_add(1, Relaxed);
+                Arc::new(EndpointState::new(id, &self.name, name.into(), target, &policy))
+            }
+        };
+        let endpoints = endpoints.into_iter().map(state).collect();
+        self.members.store(Arc::new(Members { policy, endpoints }));
+    }
+}
+
 // === impl Choice ===
 
 impl<T> Choice<'_, T> {
     /// What is needed to call each endpoint, with its name.
     pub fn targets(&self) -> impl Iterator<Item = (&Arc<str>, &T)> {
-        self.endpoints.iter().map(|endpoint| (&endpoint.name, &endpoint.target))
+        self.members.endpoints.iter().map(|endpoint| (&endpoint.name, &endpoint.target))
     }
 
     /// The endpoint for an attempt of a call that has tried these; it is then one of them.
@@ -270,12 +299,12 @@ impl<T> Choice<'_, T> {
     ///
     /// When all endpoints are out: `circuit-open` if one of them is ejected, and else `unreachable`.
     pub fn pick<'s>(&'s self, attempt: AttemptAt<'s>, tried: &Tried) -> Result<Picked<'s, T>> {
-        let balancer = self.balancer;
+        let (balancer, Members { policy, endpoints }) = (self.balancer, &*self.members);
         let all_is_well = balancer.ejected_count.load(Relaxed) == 0
             && tried.is_empty()
-            && self.endpoints.iter().all(|endpoint| endpoint.is_well());
-        let picked = match all_is_well && !self.endpoints.is_empty() {
-            true => self.endpoints[balancer.choose(&self.endpoints, true)].enter(false, attempt),
+            && endpoints.iter().all(|endpoint| endpoint.is_well());
+        let picked = match all_is_well && !endpoints.is_empty() {
+            true => endpoints[balancer.choose(policy.balance, endpoints, true)].enter(false, attempt),
             false => None,
         };
         let picked = picked.map_or_else(|| self.pick_with_care(attempt, tried), Ok)?;
@@ -285,14 +314,16 @@ impl<T> Choice<'_, T> {
 
     #[cold]
     fn pick_with_care<'s>(&'s self, attempt: AttemptAt<'s>, tried: &Tried) -> Result<Picked<'s, T>> {
-        let standings = self.balancer.settle(&self.endpoints);
+        let (balancer, Members { policy, endpoints }) = (self.balancer, &*self.members);
+        let standings = balancer.settle(&self.members);
         let is_first = tried.is_empty();
-        let usable = self.endpoints.iter().zip(standings).filter(|(_, (standing, _))| standing.takes_calls());
+        let usable = endpoints.iter().zip(standings).filter(|(_, (standing, _))| standing.takes_calls());
         let candidates = usable.map(|(endpoint, (_, is_ejected))| Candidate { endpoint, is_ejected });
         let (again, new): (Vec<_>, Vec<_>) = candidates.partition(|candidate| tried.has(candidate.endpoint.id));
         for (mut candidates, is_first) in [(new, is_first), (again, false)] {
             while !candidates.is_empty() {
-                let Candidate { endpoint, is_ejected } = candidates.remove(self.balancer.choose(&candidates, is_first));
+                let at = balancer.choose(policy.balance, &candidates, is_first);
+                let Candidate { endpoint, is_ejected } = candidates.remove(at);
                 // Another may have taken the last place of a probe meanwhile.
                 if let Some(picked) = endpoint.enter(is_ejected, attempt) {
                     return Ok(picked);
@@ -304,22 +335,18 @@ impl<T> Choice<'_, T> {
 
     /// Why no endpoint is in.
     fn nobody(&self, attempt: AttemptAt<'_>) -> Fault {
-        let name = &self.balancer.name;
-        if self.endpoints.is_empty() {
+        let (name, endpoints) = (&self.balancer.name, &self.members.endpoints);
+        if endpoints.is_empty() {
             return Fault::new(FaultKind::Unreachable, format!("no address of `{name}` is known"));
         }
-        let reasons: Vec<_> = self
-            .endpoints
-            .iter()
-            .take(LISTED)
-            .map(|endpoint| format!("{} {}", endpoint.name, endpoint.why()))
-            .collect();
-        let more = match self.endpoints.len().saturating_sub(LISTED) {
+        let reasons: Vec<_> =
+            endpoints.iter().take(LISTED).map(|endpoint| format!("{} {}", endpoint.name, endpoint.why())).collect();
+        let more = match endpoints.len().saturating_sub(LISTED) {
             0 => String::new(),
             more => format!(", and {more} more"),
         };
         let message = format!("no endpoint of `{name}` is in: {}{more}", reasons.join(", "));
-        let ejected = self.endpoints.iter().filter(|endpoint| endpoint.health.is_healthy());
+        let ejected = endpoints.iter().filter(|endpoint| endpoint.health.is_healthy());
         // Those on probation can't tell when they are back, but their probes end by the deadline of an edge.
         let after = |refusal: &Rejected| refusal.retry_after.unwrap_or(attempt.policy.params().deadline);
         let Some(first) = ejected.filter_map(|endpoint| endpoint.refusal()).min_by_key(after) else {

@@ -14,11 +14,14 @@ fn outlier(max_ejected: u32) -> Option<OutlierPolicy> {
 
 /// A balancer over endpoints `a`, `b`, … whose targets are their numbers.
 fn over(count: usize, max_ejected: u32, balance: Balance) -> Balancer<usize> {
-    let health = HealthPolicy::try_new(HealthParams { healthy: 1, unhealthy: 1, ..HealthParams::default() }).unwrap();
-    let policy = BalancePolicy { balance, outlier: outlier(max_ejected), health: Some(health) };
-    let balancer = Balancer::new("pay", policy);
+    let balancer = Balancer::new("pay", policy(max_ejected, balance));
     balancer.replace((0..count).map(|at| (name(at), at)));
     balancer
+}
+
+fn policy(max_ejected: u32, balance: Balance) -> BalancePolicy {
+    let health = HealthPolicy::try_new(HealthParams { healthy: 1, unhealthy: 1, ..HealthParams::default() }).unwrap();
+    BalancePolicy { balance, outlier: outlier(max_ejected), health: Some(health) }
 }
 
 fn name(at: usize) -> String {
@@ -70,10 +73,10 @@ fn standings(balancer: &Balancer<usize>) -> Vec<Standing> {
 
 /// A failing endpoint among others, until it is out.
 fn fail(balancer: &Balancer<usize>, at: usize) {
-    let endpoints = balancer.choice().endpoints;
+    let choice = balancer.choice();
     let caller = Caller::new();
     for _ in 0..2 {
-        let picked = endpoints[at].enter(false, caller.attempt()).unwrap();
+        let picked = choice.members.endpoints[at].enter(false, caller.attempt()).unwrap();
         drop(picked.end(BAD));
     }
 }
@@ -286,6 +289,57 @@ async fn an_endpoint_keeps_its_state_when_the_others_change() {
     assert_eq!(fault.to_string(), "unreachable: no address of `pay` is known");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_known_of_an_endpoint_carries_on_under_another_policy() {
+    use Standing::{Ejected, Healthy, KeptIn, Unhealthy};
+    let (caller, balancer) = (Caller::new(), over(4, 50, Balance::RoundRobin));
+    fail(&balancer, 0);
+    balancer.probed("b", Err("status 503".into()));
+    let choice = balancer.choice();
+    let under_way = choice.pick(caller.attempt(), &Tried::default()).unwrap();
+    let at = *under_way.target();
+    // Of others it takes three failures in a row, half as many may be out, and there is one more.
+    let params = BreakerParams { failures: Some(3), open: OPEN, ..BreakerParams::default() };
+    let outlier = OutlierPolicy::try_new(BreakerPolicy::try_new(params).unwrap(), 25).unwrap();
+    let changed = BalancePolicy { outlier: Some(outlier), ..policy(50, Balance::LeastLoaded) };
+    let endpoints = || (0..5).map(|at| (name(at), at));
+    balancer.change(changed, endpoints());
+    assert_eq!(balancer.policy(), changed);
+    assert_eq!(
+        standings(&balancer),
+        [KeptIn, Unhealthy, Healthy, Healthy, Healthy],
+        "the unhealthy one takes the room"
+    );
+    balancer.probed("b", Ok(()));
+    assert_eq!(standings(&balancer), [Ejected, Healthy, Healthy, Healthy, Healthy]);
+    let in_flight = || balancer.snapshot().iter().map(|it| it.in_flight).collect::<Vec<_>>();
+    assert_eq!(in_flight()[at], 1);
+    drop(under_way.end(GOOD));
+    assert_eq!(in_flight(), [0; 5]);
+    assert_eq!(balancer.snapshot()[at].calls, 1);
+    fail(&balancer, 4);
+    assert_eq!(standings(&balancer)[4], Healthy, "two failures are no longer enough");
+    // What no longer ejects, or no longer probes, holds nobody out.
+    balancer.probed("b", Err("status 503".into()));
+    balancer.change(BalancePolicy { outlier: None, ..changed }, endpoints());
+    assert_eq!(standings(&balancer), [Healthy, Unhealthy, Healthy, Healthy, Healthy]);
+    balancer.change(BalancePolicy::default(), endpoints());
+    assert_eq!(standings(&balancer), [Healthy; 5]);
+    balancer.change(changed, endpoints());
+    assert_eq!(standings(&balancer), [Healthy; 5], "and is forgotten");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_reached_in_another_way_is_the_same_endpoint() {
+    let (caller, balancer) = (Caller::new(), over(2, 50, Balance::RoundRobin));
+    fail(&balancer, 0);
+    balancer.replace([(name(0), 7), (name(1), 8)]);
+    assert_eq!(standings(&balancer), [Standing::Ejected, Standing::Healthy]);
+    assert_eq!(caller.spread(&balancer, 4, |_| GOOD), BTreeMap::from([(8, 4)]));
+    advance(OPEN).await;
+    assert_eq!(caller.spread(&balancer, 4, |_| GOOD), BTreeMap::from([(7, 2), (8, 2)]));
+}
+
 #[test]
 fn words_are_the_same_in_json() {
     for balance in Balance::ALL {
@@ -307,6 +361,8 @@ enum Step {
     Probe(usize),
     /// Other endpoints, for DNS says so.
     Resolve(Vec<bool>),
+    /// Another policy, for the manifest says so.
+    Change(u32, bool),
     Wait(Duration),
 }
 
@@ -316,6 +372,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0_usize..6).prop_map(Step::Turn),
         1 => (0_usize..6).prop_map(Step::Probe),
         1 => prop::collection::vec(any::<bool>(), 6).prop_map(Step::Resolve),
+        1 => (1_u32..101, any::<bool>()).prop_map(|(cap, least_loaded)| Step::Change(cap, least_loaded)),
         2 => (0_u64..40).prop_map(|seconds| Step::Wait(SECOND * seconds as u32)),
     ]
 }
@@ -326,14 +383,14 @@ proptest! {
     #[test]
     fn whoever_is_out_gets_no_call_and_never_are_too_many_out(
         count in 1_usize..7,
-        cap in 1_u32..101,
+        mut cap in 1_u32..101,
         least_loaded: bool,
         steps in prop::collection::vec(step(), 1..80),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async move {
-            let balance = if least_loaded { Balance::LeastLoaded } else { Balance::RoundRobin };
-            let (caller, balancer) = (Caller::new(), over(count, cap, balance));
+            let balance = |least_loaded| if least_loaded { Balance::LeastLoaded } else { Balance::RoundRobin };
+            let (caller, balancer) = (Caller::new(), over(count, cap, balance(least_loaded)));
             let (mut failing, mut unhealthy) = ([false; 6], [false; 6]);
             for step in steps {
                 match step {
@@ -349,6 +406,12 @@ proptest! {
                             let at = usize::from(shown.endpoint.as_bytes()[0] - b'a');
                             unhealthy[at] = shown.standing == Standing::Unhealthy;
                         }
+                    }
+                    Step::Change(other, least_loaded) => {
+                        cap = other;
+                        let present: Vec<_> =
+                            balancer.choice().targets().map(|(name, at)| (name.to_string(), *at)).collect();
+                        balancer.change(policy(cap, balance(least_loaded)), present);
                     }
                     Step::Wait(time) => advance(time).await,
                     Step::Calls(calls) => {
