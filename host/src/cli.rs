@@ -57,8 +57,8 @@ enum Command {
     Build,
     /// Checks the manifest, and the components against it and against each other, without running anything.
     Check(check::Args),
-    /// Shows how the running application stands: services, revisions, endpoints outside, edges and their circuit
-    /// breakers, events.
+    /// Shows how the running application stands: services, revisions, endpoints outside, rate limits, edges and
+    /// their circuit breakers, events.
     Status(status::Args),
     /// Forces the circuit breaker of an edge open, switches it off, or resets it, in the running application.
     Breaker(breaker::Args),
