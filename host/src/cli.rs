@@ -60,7 +60,7 @@ enum Command {
     /// Shows how the running application stands: services, revisions, endpoints outside, rate limits, edges and
     /// their circuit breakers, events.
     Status(status::Args),
-    /// Forces the circuit breaker of an edge open, switches it off, or resets it, in the running application.
+    /// Forces the circuit breaker of an edge or of an endpoint outside open, switches it off, or resets it, in the running application.
     Breaker(breaker::Args),
     /// Lets the running application read its manifest again: policies, routes and the endpoints of external services take
     /// effect, breakers keep their state.

@@ -430,6 +430,64 @@ async fn endpoints_change_while_the_host_runs_and_those_that_stay_keep_their_sta
 }
 
 #[tokio::test]
+async fn an_operator_takes_an_endpoint_out_and_puts_it_back() {
+    let (one, other) = (Origin::start().await, Origin::start().await);
+    let app = app(&[&one, &other], "", "retry = { attempts = 1 }\nbreaker = false");
+    let host = app.start().await;
+    let name = |origin: &Origin| format!("payment at http://{}", origin.address());
+    let done = host.wharf(&app, &["breaker", "force-open", &name(&one)]).await;
+    assert_eq!(done.code(), Some(0), "{done:?}");
+    assert!(done.stderr.contains(&format!("{}: forced-open, taken-out", name(&one))), "{done:?}");
+    for _ in 0..4 {
+        host.get("/pay/charges").await.assert_text(200, "outside");
+    }
+    assert_eq!((one.asked(), other.asked()), (0, 4));
+    let shown = host.wharf(&app, &["status"]).await.stdout;
+    assert!(shown.contains("taken-out (by an operator)"), "{shown}");
+
+    // The last one too, if he says so.
+    let done = host.wharf(&app, &["breaker", "force-open", &name(&other), "--json"]).await;
+    assert_eq!((done.code(), &done.json()["standing"]), (Some(0), &json!("taken-out")), "{done:?}");
+    let answer = host.get("/pay/charges").await;
+    let problem = answer.assert_fault(503, "circuit-open");
+    assert_eq!((&problem["trip"]["kind"], answer.header("retry-after")), (&json!("operator"), None), "{problem}");
+
+    let done = host.wharf(&app, &["breaker", "disable", &name(&other)]).await;
+    assert_eq!(done.code(), Some(0), "{done:?}");
+    let shown = host.wharf(&app, &["status"]).await.stdout;
+    assert!(shown.contains("healthy (its circuit breaker is disabled)"), "{shown}");
+    for origin in [&one, &other] {
+        let done = host.wharf(&app, &["breaker", "reset", &name(origin)]).await;
+        assert_eq!(done.code(), Some(0), "{done:?}");
+    }
+    for _ in 0..2 {
+        host.get("/pay/charges").await.assert_text(200, "outside");
+    }
+    assert_eq!((one.asked(), other.asked()), (1, 5));
+
+    let almost = name(&one).replace("payment", "paymnt");
+    let done = host.wharf(&app, &["breaker", "reset", &almost]).await;
+    let expected = format!("there is no endpoint `{almost}` (did you mean `{}`?)", name(&one));
+    assert!(done.code() == Some(1) && done.stderr.contains(&expected), "{done:?}");
+    let done = host.wharf(&app, &["breaker", "reset", "payment at nowhere"]).await;
+    let expected = "`wharf status` shows all of them, each is called `SERVICE at ENDPOINT`";
+    assert!(done.code() == Some(1) && done.stderr.contains(expected), "{done:?}");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_without_a_breaker_says_so() {
+    let origin = Origin::start().await;
+    let app = app(&[&origin], "outlier = false", "");
+    let host = app.start().await;
+    let name = format!("payment at http://{}", origin.address());
+    let done = host.wharf(&app, &["breaker", "force-open", &name]).await;
+    let expected = format!("the endpoint `{name}` has no circuit breaker: its service says `outlier = false`");
+    assert!(done.code() == Some(1) && done.stderr.contains(&expected), "{done:?}");
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn what_can_not_be_taken_over_of_services_outside_changes_nothing() {
     let origin = Origin::start().await;
     let payment = format!("endpoints = [\"http://{}\"]", origin.address());

@@ -14,7 +14,10 @@ use super::{
     validity::Validity,
 };
 use crate::{
-    policy::{AttemptAt, BalancePolicy, Balancer, Ended, EndpointSnapshot, Fault, FaultKind, InFlight, Policy, Tried},
+    policy::{
+        AttemptAt, BalancePolicy, Balancer, BreakerCommand, Ended, EndpointSnapshot, Fault, FaultKind, InFlight,
+        Policy, Tried,
+    },
     service::{Body, CallContext},
 };
 use arc_swap::ArcSwapOption;
@@ -266,6 +269,11 @@ impl External {
                 Err(Fault::new(kind, message))
             }
         }
+    }
+
+    /// Does to the circuit breaker of an endpoint what an operator says; see [`Balancer::command`].
+    pub fn command(&self, endpoint: &str, command: BreakerCommand) -> Option<Option<EndpointSnapshot>> {
+        self.balancer.command(endpoint, command)
     }
 
     /// The service as it is now.

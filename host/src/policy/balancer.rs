@@ -15,6 +15,8 @@
 //!   most `max-ejected` in a hundred are out, the unhealthy ones counted in. Who would be one too many stays in though
 //!   its breaker is open, and gets calls like the others; that is the panic of this place. Those that went first stay
 //!   out, until their breakers close. With `max-ejected = 100` all may be out, and then a call ends as `circuit-open`.
+//! - One that was **taken out** is out on the word of an operator, who knows what he does: any number may be, and they are
+//!   counted in like the unhealthy.
 //!
 //! Endpoints and policy can change while calls run: they are one value, so that a call meets those of one manifest, and what
 //! is known of an endpoint that stays carries on.
@@ -27,7 +29,7 @@ mod endpoint;
 pub use self::endpoint::{EndpointSnapshot, InFlight, Picked, Standing};
 
 use self::endpoint::EndpointState;
-use super::{Fault, FaultKind, HealthPolicy, OutlierPolicy, Policy, Rejected, Result};
+use super::{BreakerCommand, BreakerState, Fault, FaultKind, HealthPolicy, OutlierPolicy, Policy, Rejected, Result};
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -36,6 +38,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 use tokio::time::Instant;
 
@@ -190,6 +193,16 @@ impl<T> Balancer<T> {
         }
     }
 
+    /// Does to the circuit breaker of the endpoint of this name what an operator says: forced open, it is out until it is
+    /// reset. `None` if there is no such endpoint, `Some(None)` if it has no breaker, and else the endpoint as it is then.
+    pub fn command(&self, endpoint: &str, command: BreakerCommand) -> Option<Option<EndpointSnapshot>> {
+        // An endpoint that is changed while this goes on would have its breaker copied as it was.
+        let _changing = self.changing();
+        let found = self.members.load().endpoints.iter().find(|known| &*known.name == endpoint).cloned()?;
+        let commanded = found.command(command);
+        Some(commanded.and_then(|()| self.snapshot().into_iter().find(|snapshot| snapshot.endpoint == endpoint)))
+    }
+
     /// The endpoints as people see them.
     pub fn snapshot(&self) -> Vec<EndpointSnapshot> {
         let members = self.members.load();
@@ -207,11 +220,11 @@ impl<T> Balancer<T> {
     fn settle(&self, members: &Members<T>) -> Vec<(Standing, bool)> {
         let (policy, endpoints) = (&members.policy, &members.endpoints);
         let mut ejected = self.lock();
-        let unhealthy = endpoints.iter().filter(|endpoint| !endpoint.health.is_healthy()).count();
-        let most_out = policy.outlier.map_or(0, |outlier| outlier.most_out(endpoints.len()));
-        let room = most_out.saturating_sub(unhealthy);
         // Health and breakers go on while this looks at them, so each is asked once.
         let mut standings: Vec<_> = endpoints.iter().map(|endpoint| endpoint.standing()).collect();
+        let out_anyway = |standing: &&Standing| matches!(standing, Standing::Unhealthy | Standing::TakenOut);
+        let most_out = policy.outlier.map_or(0, |outlier| outlier.most_out(endpoints.len()));
+        let room = most_out.saturating_sub(standings.iter().filter(out_anyway).count());
         ejected.retain(|id| {
             let at = endpoints.iter().position(|endpoint| endpoint.id == *id);
             at.is_some_and(|at| matches!(standings[at], Standing::Ejected | Standing::OnProbation))
@@ -248,6 +261,11 @@ impl<T> Balancer<T> {
         }
     }
 
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        // There is nothing in it.
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<u64>> {
         // Nothing that holds the lock can leave the list half changed.
         self.ejected.lock().unwrap_or_else(PoisonError::into_inner)
@@ -268,8 +286,7 @@ impl<T: PartialEq> Balancer<T> {
     }
 
     fn store(&self, policy: Option<BalancePolicy>, endpoints: impl IntoIterator<Item = (String, T)>) {
-        // There is nothing in the lock.
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.changing();
         let before = self.members.load_full();
         let policy = policy.unwrap_or(before.policy);
         let state = |(name, target): (String, T)| match before.endpoints.iter().find(|known| *known.name == *name) {
@@ -297,7 +314,7 @@ impl<T> Choice<'_, T> {
     ///
     /// # Errors
     ///
-    /// When all endpoints are out: `circuit-open` if one of them is ejected, and else `unreachable`.
+    /// When all endpoints are out: `circuit-open` if one of them is ejected or taken out, and else `unreachable`.
     pub fn pick<'s>(&'s self, attempt: AttemptAt<'s>, tried: &Tried) -> Result<Picked<'s, T>> {
         let (balancer, Members { policy, endpoints }) = (self.balancer, &*self.members);
         let all_is_well = balancer.ejected_count.load(Relaxed) == 0
@@ -347,12 +364,19 @@ impl<T> Choice<'_, T> {
         };
         let message = format!("no endpoint of `{name}` is in: {}{more}", reasons.join(", "));
         let ejected = endpoints.iter().filter(|endpoint| endpoint.health.is_healthy());
-        // Those on probation can't tell when they are back, but their probes end by the deadline of an edge.
-        let after = |refusal: &Rejected| refusal.retry_after.unwrap_or(attempt.policy.params().deadline);
+        let after = |refusal: &Rejected| match refusal.state {
+            // Nobody knows when its operator will.
+            BreakerState::ForcedOpen => Duration::MAX,
+            // Those on probation can't tell when they are back, but their probes end by the deadline of an edge.
+            _ => refusal.retry_after.unwrap_or(attempt.policy.params().deadline),
+        };
         let Some(first) = ejected.filter_map(|endpoint| endpoint.refusal()).min_by_key(after) else {
             return Fault::new(FaultKind::Unreachable, message);
         };
-        let fault = Fault::new(FaultKind::CircuitOpen, message).with_retry_after(after(&first));
+        let mut fault = Fault::new(FaultKind::CircuitOpen, message);
+        if first.state != BreakerState::ForcedOpen {
+            fault = fault.with_retry_after(after(&first));
+        }
         match first.reason {
             Some(reason) => fault.with_trip(reason),
             None => fault,

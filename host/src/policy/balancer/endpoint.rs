@@ -2,7 +2,8 @@
 
 use super::{AttemptAt, BalancePolicy};
 use crate::policy::{
-    Admission, Breaker, BreakerSnapshot, Ended, FaultKind, Health, HealthSnapshot, Rejected, deadline::is_fair,
+    Admission, Breaker, BreakerCommand, BreakerSnapshot, BreakerState, Ended, FaultKind, Health, HealthSnapshot,
+    Rejected, deadline::is_fair,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -46,6 +47,8 @@ pub enum Standing {
     KeptIn,
     /// Its breaker is open: it gets none.
     Ejected,
+    /// An operator has taken it out: it gets none.
+    TakenOut,
     /// Its health probes failed: it gets none.
     Unhealthy,
 }
@@ -117,14 +120,21 @@ impl<T> EndpointState<T> {
     /// How it stands by itself: whether it may be ejected depends on the others.
     pub(super) fn standing(&self) -> Standing {
         if !self.health.is_healthy() {
-            Standing::Unhealthy
-        } else if self.is_well() {
-            Standing::Healthy
-        } else if self.refusal().is_some() {
-            Standing::Ejected
-        } else {
-            Standing::OnProbation
+            return Standing::Unhealthy;
         }
+        if self.is_well() {
+            return Standing::Healthy;
+        }
+        match self.refusal() {
+            Some(refusal) if refusal.state == BreakerState::ForcedOpen => Standing::TakenOut,
+            Some(_) => Standing::Ejected,
+            None => Standing::OnProbation,
+        }
+    }
+
+    /// Does to its breaker what an operator says. `None` if it has none.
+    pub(super) fn command(&self, command: BreakerCommand) -> Option<()> {
+        self.breaker.as_ref().map(|breaker| breaker.command(command))
     }
 
     /// What its breaker says, if it lets no call pass.
@@ -153,6 +163,7 @@ impl<T> EndpointState<T> {
     pub(super) fn why(&self) -> String {
         match (self.health.is_healthy(), self.refusal()) {
             (false, _) => format!("is unhealthy ({})", self.health.problem().unwrap_or_default()),
+            (true, Some(Rejected { state: BreakerState::ForcedOpen, .. })) => "was taken out by an operator".into(),
             (true, Some(Rejected { reason: Some(reason), .. })) => format!("is ejected ({reason})"),
             (true, _) => "is on probation".into(),
         }
@@ -161,8 +172,13 @@ impl<T> EndpointState<T> {
     pub(super) fn snapshot(&self, standing: Standing, has_health: bool) -> EndpointSnapshot {
         let breaker = self.breaker.as_ref().map(|breaker| breaker.snapshot());
         let reason = match standing {
-            Standing::Healthy => None,
+            Standing::Healthy => breaker.as_ref().and_then(|breaker| match breaker.state {
+                BreakerState::Disabled => Some("its circuit breaker is disabled".to_owned()),
+                BreakerState::MetricsOnly => Some("its circuit breaker only counts".to_owned()),
+                _ => None,
+            }),
             Standing::Unhealthy => self.health.problem(),
+            Standing::TakenOut => Some("by an operator".to_owned()),
             Standing::Ejected | Standing::KeptIn | Standing::OnProbation => {
                 breaker.as_ref().and_then(|breaker| breaker.last_trip).map(|trip| trip.to_string())
             }
@@ -195,6 +211,7 @@ impl Standing {
             Self::OnProbation => "on-probation",
             Self::KeptIn => "kept-in",
             Self::Ejected => "ejected",
+            Self::TakenOut => "taken-out",
             Self::Unhealthy => "unhealthy",
         }
     }
