@@ -2,6 +2,7 @@
 //! manifest allows. Everything else is denied.
 
 mod address;
+mod authorities;
 mod client;
 mod dns;
 mod external;
@@ -10,6 +11,7 @@ mod hooks;
 mod target;
 mod validity;
 
+pub use authorities::{Authorities, AuthoritiesError};
 pub use client::HttpClient;
 pub use external::{Addresses, External, ExternalChange, ExternalSettings, ExternalSnapshot};
 pub use hooks::{Hooks, Outbound};

@@ -10,7 +10,7 @@ use crate::{
     events::{Bus, BusConfig, BusError, BusKind, Event, RedisConfig, Subscriber, Subscription, Verdict},
     gateway::{Aggregate, BindError, Gateway, GatewayConfig, Part, Route, RouteError, Routes, Upstream},
     manifest::{self, EVENTS, GATEWAY, Manifest, ManifestErrors},
-    outbound::{Addresses, External, ExternalSettings, HttpClient, Outbound},
+    outbound::{Addresses, Authorities, External, ExternalSettings, HttpClient, Outbound},
     policy::{Deadline, Fault},
     rollout::{DeployError, Loaded, Member, Rollout},
     service::{Body, CallContext, Concern, Edge, Endpoint, Grants, InstanceSettings, Misfit, Scope, Service, misfits},
@@ -79,6 +79,7 @@ pub fn admin_address(manifest: &Manifest) -> Result<AdminAddress, ManifestErrors
 pub async fn check(manifest: &Manifest, components: &Components) -> Result<(), StartError> {
     let engine = engine(manifest)?;
     let loaded = load(&engine, manifest, components).await?;
+    all_external_settings(manifest)?;
     let shapes = loaded.into_iter().map(|(name, loaded)| (name, Arc::new(loaded.shape()))).collect();
     let found = misfits(&shapes, &grants(manifest));
     if found.is_empty() { Ok(()) } else { Err(misfits_at(manifest, &found).into()) }
@@ -132,7 +133,7 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
     let services: BTreeMap<String, Arc<Service>> =
         manifest.services.keys().map(|name| (name.clone(), Service::new(name.as_str()))).collect();
     let client = HttpClient::new();
-    let external = external(&manifest, &client).await;
+    let external = external(&manifest, &client).await?;
     let mut edges = Edges::new();
     for edge in manifest.edges() {
         let endpoint = match (services.get(&edge.callee), external.get(&edge.callee)) {
@@ -187,22 +188,32 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
 }
 
 /// The services outside, by name.
-async fn external(manifest: &Manifest, client: &HttpClient) -> BTreeMap<String, Arc<External>> {
-    let starting = manifest.external.iter().map(|(name, external)| async move {
-        (name.clone(), External::start(external_settings(external), client.clone()).await)
-    });
-    join_all(starting).await.into_iter().collect()
+async fn external(manifest: &Manifest, client: &HttpClient) -> Result<BTreeMap<String, Arc<External>>, ManifestErrors> {
+    let starting = all_external_settings(manifest)?
+        .into_iter()
+        .map(|settings| async move { (settings.name.clone(), External::start(settings, client.clone()).await) });
+    Ok(join_all(starting).await.into_iter().collect())
 }
 
-pub(super) fn external_settings(external: &manifest::ExternalService) -> ExternalSettings {
+fn all_external_settings(manifest: &Manifest) -> Result<Vec<ExternalSettings>, ManifestErrors> {
+    manifest.external.values().map(|external| external_settings(manifest, external)).collect()
+}
+
+/// What the manifest says of a service outside, with the certificates that it names.
+pub(super) fn external_settings(
+    manifest: &Manifest,
+    external: &manifest::ExternalService,
+) -> Result<ExternalSettings, ManifestErrors> {
     let addresses = match &external.addresses {
         manifest::Addresses::List(origins) => Addresses::List(origins.iter().map(|it| it.to_uri()).collect()),
         manifest::Addresses::Dns { origin, refresh } => {
             Addresses::Dns { origin: origin.to_uri(), port: origin.port, refresh: *refresh }
         }
     };
+    let read = |ca: &manifest::Placed<PathBuf>| Authorities::read(ca).map_err(|error| manifest.error_at(ca, error));
+    let authorities = external.ca.as_ref().map(read).transpose()?;
     let (name, probe) = (external.name.value.clone(), external.probe.clone());
-    ExternalSettings { name, addresses, balance: external.balance, probe }
+    Ok(ExternalSettings { name, addresses, balance: external.balance, probe, authorities })
 }
 
 /// The database of each service that has one, opened side by side.

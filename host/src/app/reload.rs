@@ -94,11 +94,12 @@ impl App {
         let prepare = async |external, service: &manifest::ExternalService| {
             let external: &Arc<External> = external;
             let change =
-                external.prepare(assemble::external_settings(service)).await.map_err(|problem| {
-                    match service.addresses.place() {
-                        Some(place) => new.error_at(place, problem),
-                        None => new.error_at(&service.name, problem),
-                    }
+                external.prepare(assemble::external_settings(new, service)?).await.map_err(|problem| match service
+                    .addresses
+                    .place()
+                {
+                    Some(place) => new.error_at(place, problem),
+                    None => new.error_at(&service.name, problem),
                 })?;
             Ok::<_, ManifestErrors>(change.map(|change| (external, change)))
         };

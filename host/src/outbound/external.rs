@@ -7,6 +7,7 @@
 
 use super::{
     address::Address,
+    authorities::Authorities,
     client::{HttpClient, Tls},
     dns::{Resolving, lookup, resolve},
     health,
@@ -64,6 +65,8 @@ pub struct ExternalSettings {
     pub balance: BalancePolicy,
     /// What probes ask for, if there are any.
     pub probe: Option<String>,
+    /// Who is trusted to say that an endpoint is what it should be; `None`: those of Mozilla's list.
+    pub authorities: Option<Authorities>,
 }
 
 /// Where endpoints are.
@@ -130,7 +133,7 @@ impl ExternalSettings {
     fn tls(&self) -> Tls {
         // The certificate is the name's, and the connections go to addresses.
         let origin = self.addresses.resolved().filter(|origin| origin.scheme_str() == Some("https"));
-        Tls { expected: origin.cloned() }
+        Tls { expected: origin.cloned(), authorities: self.authorities.clone() }
     }
 }
 
@@ -356,7 +359,7 @@ mod tests {
     fn settings(addresses: Addresses) -> ExternalSettings {
         let health = Some(HealthPolicy::default());
         let balance = BalancePolicy { health, ..BalancePolicy::default() };
-        ExternalSettings { name: "pay".into(), addresses, balance, probe: Some("/health".into()) }
+        ExternalSettings { name: "pay".into(), addresses, balance, probe: Some("/health".into()), authorities: None }
     }
 
     fn dns(origin: &str) -> Addresses {
