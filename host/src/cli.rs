@@ -57,12 +57,13 @@ enum Command {
     Build,
     /// Checks the manifest, and the components against it and against each other, without running anything.
     Check(check::Args),
-    /// Shows how the running application stands: services, revisions, endpoints outside, edges and their circuit
-    /// breakers, events.
+    /// Shows how the running application stands: services, revisions, endpoints outside, rate limits, edges and
+    /// their circuit breakers, events.
     Status(status::Args),
-    /// Forces the circuit breaker of an edge open, switches it off, or resets it, in the running application.
+    /// Forces the circuit breaker of an edge or of an endpoint outside open, switches it off, or resets it, in the running application.
     Breaker(breaker::Args),
-    /// Lets the running application read its manifest again: policies and routes take effect, breakers keep their state.
+    /// Lets the running application read its manifest again: policies, routes and the endpoints of external services take
+    /// effect, breakers keep their state.
     Reload(reload::Args),
     /// Replaces a service of the running application by another component, while requests run.
     Deploy(deploy::Args),

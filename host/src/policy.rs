@@ -71,7 +71,7 @@ pub use self::{
     inject::InjectPolicy,
     invalid::InvalidPolicy,
     outlier::OutlierPolicy,
-    rate_limit::{Quota, RateLimitKey, RateLimitParams, RateLimitPolicy, RateLimiter},
+    rate_limit::{KeysSnapshot, Quota, RateLimitKey, RateLimitParams, RateLimitPolicy, RateLimitSnapshot, RateLimiter},
     retry::{Ended, Jitter, Repeat, RetryParams, RetryPolicy},
     status::StatusSet,
     wave::{NotWave, WaveText},

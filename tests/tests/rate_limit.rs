@@ -53,6 +53,15 @@ rate-limit = false
         let answer = host.get("/c").await;
         assert_eq!((answer.status, answer.header("ratelimit")), (200, None));
     }
+    let status = host.status(&app).await;
+    let limits = status["rate_limits"].as_array().cloned().unwrap_or_default();
+    let counted: Vec<_> = limits.iter().map(|it| [&it["route"], &it["granted"], &it["refused"]]).collect();
+    assert_eq!(serde_json::json!(counted), serde_json::json!([["/a", 3, 1], ["/b", 1, 1]]), "{status}");
+    assert_eq!(limits[0]["keys"], serde_json::json!({ "held": 1, "active": 1, "most": 16384 }), "{status}");
+    let shown = host.wharf(&app, &["status"]).await.stdout;
+    let line = shown.lines().find(|line| line.starts_with("/a ")).unwrap_or_default();
+    let columns: Vec<_> = line.split("  ").map(str::trim).filter(|column| !column.is_empty()).collect();
+    assert_eq!(columns, ["/a", "3 per 3600s", "client", "3", "1", "1 of 16384"], "{shown}");
     // What was refused never came to the service's edge.
     let edge = host.edge(&app, "gateway -> hello").await;
     assert_eq!(edge["calls"], 14, "{edge}");

@@ -8,7 +8,8 @@
 //! | `GET /v1/status` | [`Status`](super::Status) |
 //! | `POST /v1/services/{service}/revisions` with the component as its body | the revision that now runs: [`Deployment`](crate::rollout::Deployment) |
 //! | `POST /v1/breakers` with `{"edge": "order -> user", "command": "force-open"}` | the edge as it is then |
-//! | `POST /v1/reload` | what changed in policies and routes ([`Reloaded`](super::Reloaded)) |
+//! | `POST /v1/breakers` with `{"endpoint": "payment at http://10.0.0.1:8080", "command": "force-open"}` | the endpoint as it is then |
+//! | `POST /v1/reload` | what changed in policies, routes and external services ([`Reloaded`](super::Reloaded)) |
 
 use super::{App, CommandError, assemble::refusal};
 use crate::{policy::BreakerCommand, rollout::DeployError, service::Body};
@@ -212,7 +213,7 @@ async fn answer(app: &App, token: Option<&Token>, request: Request<Incoming>) ->
             deploy(app, &service, request).await
         }
         (&Method::POST, ["v1", "breakers"]) => command(app, request).await,
-        (&Method::POST, ["v1", "reload"]) => match app.reload() {
+        (&Method::POST, ["v1", "reload"]) => match app.reload().await {
             Ok(reloaded) => json(StatusCode::OK, &reloaded),
             Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
         },
@@ -244,11 +245,12 @@ async fn deploy(app: &App, service: &str, request: Request<Incoming>) -> Respons
     }
 }
 
-/// What an operator says of a circuit breaker.
+/// What an operator says of a circuit breaker: that of an edge, or of an endpoint outside.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct BreakerOrder {
-    edge: String,
+    edge: Option<String>,
+    endpoint: Option<String>,
     command: BreakerCommand,
 }
 
@@ -257,18 +259,29 @@ async fn command(app: &App, request: Request<Incoming>) -> Response<Body> {
         Ok(body) => body.to_bytes(),
         Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("the request did not arrive whole: {error}")),
     };
+    let expected = |found: &str| {
+        let expected = r#"expected {"edge": "order -> user", "command": "force-open"}, or the same of an "endpoint""#;
+        problem(StatusCode::BAD_REQUEST, &format!("{expected}: {found}"))
+    };
     let order: BreakerOrder = match serde_json::from_slice(&body) {
         Ok(order) => order,
-        Err(error) => {
-            let expected = r#"expected {"edge": "order -> user", "command": "force-open"}"#;
-            return problem(StatusCode::BAD_REQUEST, &format!("{expected}: {error}"));
-        }
+        Err(error) => return expected(&error.to_string()),
     };
-    match app.command(&order.edge, order.command) {
-        Ok(edge) => json(StatusCode::OK, &edge),
-        Err(error @ CommandError::UnknownEdge { .. }) => problem(StatusCode::NOT_FOUND, &error.to_string()),
-        Err(error @ CommandError::NoBreaker(_)) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
-    }
+    let done = match (order.edge, order.endpoint) {
+        (Some(edge), None) => app.command(&edge, order.command).map(|edge| json(StatusCode::OK, &edge)),
+        (None, Some(endpoint)) => {
+            app.command_endpoint(&endpoint, order.command).map(|endpoint| json(StatusCode::OK, &endpoint))
+        }
+        (Some(_), Some(_)) => return expected("found both"),
+        (None, None) => return expected("found neither"),
+    };
+    done.unwrap_or_else(|error| {
+        let status = match &error {
+            CommandError::UnknownEdge { .. } | CommandError::UnknownEndpoint { .. } => StatusCode::NOT_FOUND,
+            CommandError::NoBreaker(_) | CommandError::NoOutlier(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        problem(status, &error.to_string())
+    })
 }
 
 fn json(status: StatusCode, value: &impl serde::Serialize) -> Response<Body> {

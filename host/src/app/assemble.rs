@@ -10,7 +10,7 @@ use crate::{
     events::{Bus, BusConfig, BusError, BusKind, Event, RedisConfig, Subscriber, Subscription, Verdict},
     gateway::{Aggregate, BindError, Gateway, GatewayConfig, Part, Route, RouteError, Routes, Upstream},
     manifest::{self, EVENTS, GATEWAY, Manifest, ManifestErrors},
-    outbound::{Addresses, External, ExternalSettings, HttpClient, Outbound},
+    outbound::{Addresses, Authorities, External, ExternalSettings, HttpClient, Outbound},
     policy::{Deadline, Fault},
     rollout::{DeployError, Loaded, Member, Rollout},
     service::{
@@ -82,6 +82,7 @@ pub fn admin_address(manifest: &Manifest) -> Result<AdminAddress, ManifestErrors
 pub async fn check(manifest: &Manifest, components: &Components) -> Result<(), StartError> {
     let engine = engine(manifest)?;
     let loaded = load(&engine, manifest, components).await?;
+    all_external_settings(manifest)?;
     let shapes: BTreeMap<_, _> = loaded.into_iter().map(|(name, loaded)| (name, Arc::new(loaded.shape()))).collect();
     let mut found = misfits(&shapes, &grants(manifest));
     for manifest::Edge { caller, callee } in manifest.policies.fixed_results.keys() {
@@ -157,7 +158,7 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
     let services: BTreeMap<String, Arc<Service>> =
         manifest.services.keys().map(|name| (name.clone(), Service::new(name.as_str()))).collect();
     let client = HttpClient::new();
-    let external = external(&manifest, &client).await;
+    let external = external(&manifest, &client).await?;
     let mut edges = Edges::new();
     for edge in manifest.edges() {
         let endpoint = match (services.get(&edge.callee), external.get(&edge.callee)) {
@@ -200,30 +201,44 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
         rollout,
         edges,
         routes: listener.routes(),
-        external: external.into_values().collect(),
+        external,
         bus,
         databases: databases.into_values().collect(),
         address,
         started: Instant::now(),
+        reloading: tokio::sync::Mutex::default(),
         _lock: lock,
     });
     Ok(Ready { app, gateway: listener.with_access_log(log), admin, components })
 }
 
 /// The services outside, by name.
-async fn external(manifest: &Manifest, client: &HttpClient) -> BTreeMap<String, Arc<External>> {
-    let starting = manifest.external.iter().map(|(name, external)| async move {
-        let addresses = match &external.addresses {
-            manifest::Addresses::List(origins) => Addresses::List(origins.iter().map(|it| it.to_uri()).collect()),
-            manifest::Addresses::Dns { origin, refresh } => {
-                Addresses::Dns { origin: origin.to_uri(), port: origin.port, refresh: *refresh }
-            }
-        };
-        let (balance, probe) = (external.balance, external.probe.clone());
-        let settings = ExternalSettings { name: name.clone(), addresses, balance, probe };
-        (name.clone(), External::start(settings, client.clone()).await)
-    });
-    join_all(starting).await.into_iter().collect()
+async fn external(manifest: &Manifest, client: &HttpClient) -> Result<BTreeMap<String, Arc<External>>, ManifestErrors> {
+    let starting = all_external_settings(manifest)?
+        .into_iter()
+        .map(|settings| async move { (settings.name.clone(), External::start(settings, client.clone()).await) });
+    Ok(join_all(starting).await.into_iter().collect())
+}
+
+fn all_external_settings(manifest: &Manifest) -> Result<Vec<ExternalSettings>, ManifestErrors> {
+    manifest.external.values().map(|external| external_settings(manifest, external)).collect()
+}
+
+/// What the manifest says of a service outside, with the certificates that it names.
+pub(super) fn external_settings(
+    manifest: &Manifest,
+    external: &manifest::ExternalService,
+) -> Result<ExternalSettings, ManifestErrors> {
+    let addresses = match &external.addresses {
+        manifest::Addresses::List(origins) => Addresses::List(origins.iter().map(|it| it.to_uri()).collect()),
+        manifest::Addresses::Dns { origin, refresh } => {
+            Addresses::Dns { origin: origin.to_uri(), port: origin.port, refresh: *refresh }
+        }
+    };
+    let read = |ca: &manifest::Placed<PathBuf>| Authorities::read(ca).map_err(|error| manifest.error_at(ca, error));
+    let authorities = external.ca.as_ref().map(read).transpose()?;
+    let (name, probe) = (external.name.value.clone(), external.probe.clone());
+    Ok(ExternalSettings { name, addresses, balance: external.balance, probe, authorities })
 }
 
 /// The database of each service that has one, opened side by side.

@@ -3,6 +3,7 @@
 use super::App;
 use crate::{
     events::BusSnapshot,
+    gateway::RouteLimitSnapshot,
     outbound::ExternalSnapshot,
     policy::GuardSnapshot,
     service::{PoolSnapshot, RevisionInfo},
@@ -24,6 +25,8 @@ pub struct Status {
     pub gateway: String,
     /// The services that run here, by name.
     pub services: Vec<ServiceStatus>,
+    /// The rate limits, in the order of the routes.
+    pub rate_limits: Vec<RouteLimitSnapshot>,
     /// The services outside, by name.
     pub external: Vec<ExternalSnapshot>,
     /// The edges, by name.
@@ -68,7 +71,8 @@ impl Status {
             uptime_seconds: app.started.elapsed().as_secs(),
             gateway: format!("http://{}", app.address),
             services: services.collect(),
-            external: app.external.iter().map(|external| external.snapshot()).collect(),
+            rate_limits: app.routes.limits(),
+            external: app.external.values().map(|external| external.snapshot()).collect(),
             edges: app.edges.values().map(|edge| edge.snapshot()).collect(),
             events: app.bus.snapshot(),
         }

@@ -83,7 +83,7 @@ async fn run(app: Arc<App>, components: Components, loaded: HashMap<String, Stri
             Some(None) => {
                 for path in std::mem::take(&mut pending) {
                     if path == manifest {
-                        reload(&app);
+                        reload(&app).await;
                     }
                     for service in files.get(&path).into_iter().flatten() {
                         deploy(&app, service, &path).await;
@@ -109,8 +109,8 @@ async fn changed_since(files: Arc<Files>, loaded: HashMap<String, String>) -> BT
     tokio::task::spawn_blocking(compare).await.unwrap_or_default()
 }
 
-fn reload(app: &App) {
-    if let Err(error) = app.reload() {
+async fn reload(app: &App) {
+    if let Err(error) = app.reload().await {
         tracing::error!(%error, "the changed manifest was refused; what runs goes on");
     }
 }

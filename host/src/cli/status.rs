@@ -2,9 +2,10 @@
 
 use super::{client, print, runtime};
 use bytes::Bytes;
-use std::fmt;
+use std::{fmt, time::Duration};
 use wharf::{
     app::Status,
+    gateway::RouteLimitSnapshot,
     manifest::Manifest,
     policy::{BreakerSnapshot, BreakerState, EndpointSnapshot, WindowSums},
 };
@@ -64,6 +65,19 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     // Most applications have none, and need no table of them.
     let endpoints = if status.external.is_empty() { String::new() } else { format!("{endpoints}\n") };
 
+    let mut limits = Table::new(["LIMITED ROUTE", "LIMIT", "KEY", "GRANTED", "REFUSED", "KEYS HELD"]);
+    for route in &status.rate_limits {
+        limits.row([
+            route.route.clone(),
+            limit(route),
+            route.limit.key.clone(),
+            route.limit.granted.to_string(),
+            route.limit.refused.to_string(),
+            route.limit.keys.map_or_else(dash, |keys| format!("{} of {}", keys.held, keys.most)),
+        ]);
+    }
+    let limits = if status.rate_limits.is_empty() { String::new() } else { format!("{limits}\n") };
+
     let mut edges = Table::new([
         "EDGE",
         "BREAKER",
@@ -117,7 +131,7 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     }
 
     print(format_args!(
-        "{} on {}, pid {}, up {} s\n\n{injected}{services}\n{endpoints}{edges}\n\
+        "{} on {}, pid {}, up {} s\n\n{injected}{services}\n{endpoints}{limits}{edges}\n\
          events: {} bus, {}; {} published, {} refused\n\n{subscriptions}",
         status.app,
         status.gateway,
@@ -153,6 +167,16 @@ fn since(ms: u64) -> String {
 
 fn window(window: &WindowSums) -> String {
     format!("{} calls, {} % failed, {} % slow", window.calls, window.failure_rate(), window.slow_rate())
+}
+
+/// How many requests are granted, in the words of the manifest.
+fn limit(route: &RouteLimitSnapshot) -> String {
+    let limit = &route.limit;
+    let per = Duration::from_millis(limit.per_ms);
+    match limit.burst == limit.requests {
+        true => format!("{} per {per:?}", limit.requests),
+        false => format!("{} per {per:?}, {} at once", limit.requests, limit.burst),
+    }
 }
 
 fn standing(endpoint: &EndpointSnapshot) -> String {

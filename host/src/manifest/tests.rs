@@ -271,6 +271,9 @@ fn a_service_outside_is_called_like_one_here() {
         dns = "http://mail.example.com:8025"
         refresh = "5s"
         outlier = false
+        [services.vault]
+        endpoints = ["https://vault.internal.example.com"]
+        ca = "certs/ca.pem"
         [[gateway.routes]]
         path = "/pay"
         service = "payment"
@@ -298,7 +301,9 @@ fn a_service_outside_is_called_like_one_here() {
 
     let mail = &manifest.external["mail"];
     assert_eq!(mail.balance, BalancePolicy::default());
-    assert_eq!(mail.probe, None);
+    assert_eq!((mail.probe.as_deref(), &mail.ca), (None, &None));
+    let ca = manifest.external["vault"].ca.as_ref().expect("it has one");
+    assert_eq!((ca.value.as_path(), &*ca.key), (Path::new("certs/ca.pem"), "services.vault.ca"));
     let Addresses::Dns { origin, refresh } = &mail.addresses else { panic!("expected a name, found {mail:?}") };
     assert_eq!((origin.to_string().as_str(), *refresh), ("http://mail.example.com:8025", Duration::from_secs(5)));
     let untold = valid("[services.mail]\ndns = \"http://mail\"");
