@@ -17,6 +17,7 @@ pub use status::{ServiceStatus, Status};
 use crate::{
     events::Bus,
     gateway::{Gateway, SharedRoutes},
+    keyvalue::Buckets,
     manifest::{self, Manifest, did_you_mean},
     outbound::External,
     policy::{BreakerCommand, GuardSnapshot},
@@ -40,6 +41,7 @@ pub struct App {
     external: Vec<Arc<External>>,
     bus: Bus,
     databases: Vec<Database>,
+    buckets: Vec<Buckets>,
     address: SocketAddr,
     started: Instant,
     /// Let go when all the rest is.
@@ -156,6 +158,9 @@ impl Ready {
         app.rollout.stop();
         for database in &app.databases {
             database.close().await;
+        }
+        for buckets in &app.buckets {
+            buckets.close().await;
         }
         Ended { cut: drained.cut }
     }
