@@ -120,6 +120,7 @@ impl House {
             outbound: Outbound::default(),
             publisher: self.bus.publisher(name),
             database: None,
+            buckets: None,
             config: BTreeMap::new(),
             limits: Limits { memory: 64 << 20, tables: 10_000 },
         });

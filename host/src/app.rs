@@ -17,6 +17,7 @@ pub use status::{ServiceStatus, Status};
 use crate::{
     events::Bus,
     gateway::{Gateway, SharedRoutes},
+    keyvalue::Buckets,
     manifest::{self, Manifest, did_you_mean},
     outbound::{External, ExternalSnapshot},
     policy::{BreakerCommand, EndpointSnapshot, GuardSnapshot},
@@ -40,6 +41,7 @@ pub struct App {
     external: BTreeMap<String, Arc<External>>,
     bus: Bus,
     databases: Vec<Database>,
+    buckets: Vec<Buckets>,
     address: SocketAddr,
     started: Instant,
     /// Held by the one who reloads.
@@ -198,6 +200,9 @@ impl Ready {
         app.rollout.stop();
         for database in &app.databases {
             database.close().await;
+        }
+        for buckets in &app.buckets {
+            buckets.close().await;
         }
         Ended { cut: drained.cut }
     }

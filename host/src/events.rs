@@ -22,7 +22,7 @@ mod meter;
 mod room;
 mod subscription;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use bus::{Bus, BusConfig, BusError, BusKind, PublishError, Publisher, RedisConfig};
 pub use event::{Event, InvalidEvent, MAX_CONTENT_TYPE, MAX_DATA, MAX_SUBJECT, MAX_TOPIC, NewEvent};

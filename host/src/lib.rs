@@ -14,6 +14,7 @@ pub mod build;
 pub mod engine;
 pub mod events;
 pub mod gateway;
+pub mod keyvalue;
 pub mod manifest;
 pub mod outbound;
 pub mod policy;

@@ -67,6 +67,8 @@ pub struct Manifest {
     pub topics: BTreeMap<String, Topic>,
     /// What carries events.
     pub bus: Bus,
+    /// The Redis that keeps buckets; `None`: a file for each service does.
+    pub key_value: Option<Placed<RedisUrl>>,
     /// What guards the calls.
     pub policies: Policies,
 }
@@ -140,9 +142,11 @@ impl Manifest {
         let (services, external) = services::read(services_table, doc);
         let topics = events::read_topics(root.table("topics"), doc);
         let bus = Bus::read(root.table("events"));
+        let key_value = events::read_redis(root.table("key-value"));
         let (policies, edges) = Policies::read(root.table("policy"), doc);
         root.finish();
-        let manifest = Self { path: path.to_owned(), app, gateway, admin, services, external, topics, bus, policies };
+        let manifest =
+            Self { path: path.to_owned(), app, gateway, admin, services, external, topics, bus, key_value, policies };
         validate::validate(&manifest, &edges, doc);
         manifest
     }

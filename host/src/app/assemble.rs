@@ -9,6 +9,7 @@ use crate::{
     engine::{Engine, Limits},
     events::{Bus, BusConfig, BusError, BusKind, Event, RedisConfig, Subscriber, Subscription, Verdict},
     gateway::{Aggregate, BindError, Gateway, GatewayConfig, Part, Route, RouteError, Routes, Upstream},
+    keyvalue::{Buckets, KeyValue, KeyValueConfig, KeyValueError},
     manifest::{self, EVENTS, GATEWAY, Manifest, ManifestErrors},
     outbound::{Addresses, Authorities, External, ExternalSettings, HttpClient, Outbound},
     policy::{Deadline, Fault},
@@ -48,6 +49,9 @@ pub enum StartError {
     /// The bus can't start.
     #[error(transparent)]
     Bus(#[from] BusError),
+    /// Key-value storage can't be used.
+    #[error(transparent)]
+    KeyValue(#[from] KeyValueError),
     /// A database can't be opened.
     #[error(transparent)]
     Database(#[from] OpenError),
@@ -173,6 +177,7 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
     }
 
     let databases = databases(&manifest).await?;
+    let buckets = buckets(&manifest).await?;
     let bus = Bus::start(bus_config(&manifest)?, subscriptions(&manifest, &edges)).await?;
     let mut members = BTreeMap::new();
     for (name, service) in &manifest.services {
@@ -187,6 +192,7 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
             outbound,
             publisher: bus.publisher(name.as_str()),
             database: databases.get(name).cloned(),
+            buckets: buckets.get(name).cloned(),
             config: configuration(&manifest, service)?,
             limits: limits(service),
         });
@@ -204,6 +210,7 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
         external,
         bus,
         databases: databases.into_values().collect(),
+        buckets: buckets.into_values().collect(),
         address,
         started: Instant::now(),
         reloading: tokio::sync::Mutex::default(),
@@ -251,6 +258,28 @@ async fn databases(manifest: &Manifest) -> Result<BTreeMap<String, Database>, Op
     Ok(try_join_all(opening).await?.into_iter().collect())
 }
 
+/// The buckets of each service that has some.
+async fn buckets(manifest: &Manifest) -> Result<BTreeMap<String, Buckets>, StartError> {
+    let with: Vec<_> = manifest.services.iter().filter(|(_, service)| !service.buckets.is_empty()).collect();
+    if with.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let config = match &manifest.key_value {
+        None => KeyValueConfig::Sqlite,
+        Some(url) => {
+            let secret = url.resolve().map_err(|error| manifest.error_at(url, error))?;
+            KeyValueConfig::Redis { url: secret.expose().to_owned(), app: manifest.app.name.clone() }
+        }
+    };
+    let key_value = KeyValue::start(config).await?;
+    let opening = with.into_iter().map(|(name, service)| {
+        let names = service.buckets.iter().map(|bucket| bucket.value.clone());
+        let opened = key_value.buckets(&manifest.app.data.value, name, names);
+        async move { Ok::<_, KeyValueError>((name.clone(), opened.await?)) }
+    });
+    Ok(try_join_all(opening).await?.into_iter().collect())
+}
+
 fn engine(manifest: &Manifest) -> Result<Arc<Engine>, StartError> {
     let cache = manifest.app.data.value.join("cache");
     Engine::new(&cache).map(Arc::new).map_err(|error| StartError::Engine(format!("{error:#}")))
@@ -292,6 +321,7 @@ fn grants(manifest: &Manifest) -> BTreeMap<String, Grants> {
             calls: service.calls.iter().map(|callee| callee.value.clone()).collect(),
             external: external.map(|callee| callee.value.clone()).collect(),
             database: service.database,
+            buckets: !service.buckets.is_empty(),
             subscribes: !service.subscribes.is_empty(),
             routed: edges.iter().any(|edge| edge.caller == GATEWAY && edge.callee == *name),
         };

@@ -136,6 +136,7 @@ fn needing_restart(old: &Manifest, new: &Manifest) -> Vec<String> {
         ("services", old.services != new.services),
         ("topics", old.topics != new.topics),
         ("events", old.bus != new.bus),
+        ("key-value", old.key_value != new.key_value),
     ];
     let differ = differ.into_iter().filter(|(_, differs)| *differs).map(|(section, _)| section.to_owned());
     let came = new.external.keys().filter(|name| !old.external.contains_key(*name));

@@ -4,7 +4,7 @@ mod proxy;
 mod server;
 
 pub(super) use proxy::Proxy;
-pub(super) use server::Server;
+pub(crate) use server::Server;
 
 use super::{Bus, BusConfig, BusKind, DeliveryPolicy, Event, Subscriber, Subscription, Verdict};
 use crate::policy::{Backoff, Fault, FaultKind};

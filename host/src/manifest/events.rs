@@ -57,6 +57,13 @@ pub(super) fn read_topics(table: Table<'_>, doc: &Document<'_>) -> BTreeMap<Stri
     topics
 }
 
+/// `[key-value]`, which says nothing but where Redis is.
+pub(super) fn read_redis(mut table: Table<'_>) -> Option<Placed<RedisUrl>> {
+    let redis = table.optional("redis", |value| Some(value.placed(RedisUrl::read(value)?)));
+    table.finish();
+    redis
+}
+
 // === impl Bus ===
 
 impl Bus {

@@ -21,6 +21,8 @@ pub struct Service {
     pub component: Component,
     /// Whether it has a database of its own.
     pub database: bool,
+    /// The buckets that it may open by `wasi:keyvalue`.
+    pub buckets: Vec<Placed<String>>,
     /// The topics that it may publish to; all are declared.
     pub publishes: Vec<Placed<String>>,
     /// The topics whose events are delivered to it; all are declared.
@@ -85,6 +87,7 @@ pub struct Limits {
 
 const RESERVED: [&str; 3] = [GATEWAY, EVENTS, "wharf"];
 const CONFIG_KEY_LENGTH: usize = 256;
+const BUCKET_LENGTH: usize = 63;
 /// The longest stretch of computing that can be allowed: beyond it neighbours and deadlines suffer.
 const LONGEST_CPU: Duration = Duration::from_secs(60);
 
@@ -133,6 +136,7 @@ impl Service {
         let service = Self {
             component: Component::read(&mut table),
             database: table.or("database", false, Value::boolean),
+            buckets: table.or("buckets", Vec::new(), |v| v.strings("bucket")),
             publishes: table.or("publishes", Vec::new(), |v| v.strings("topic")),
             subscribes: table.or("subscribes", Vec::new(), |v| v.strings("topic")),
             calls: table.or("calls", Vec::new(), |v| v.strings("service name")),
@@ -149,6 +153,15 @@ impl Service {
                     secret,
                     format!("{} is in config too; the service can see only one of them", quoted(key)),
                 );
+            }
+        }
+        for bucket in &service.buckets {
+            let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+            if bucket.is_empty() || bucket.len() > BUCKET_LENGTH || !bucket.bytes().all(good) {
+                let rule = format!(
+                    "expected a bucket's name: 1 to {BUCKET_LENGTH} letters, digits, dots, hyphens and underscores"
+                );
+                doc.report_at(bucket, format!("{rule}, found {}", quoted(bucket)));
             }
         }
         table.finish();

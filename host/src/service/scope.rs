@@ -1,7 +1,7 @@
 //! What one service is and may do: the same for all its revisions and instances.
 
 use super::edge::Edge;
-use crate::{engine::Limits, events::Publisher, outbound::Outbound, store::Database};
+use crate::{engine::Limits, events::Publisher, keyvalue::Buckets, outbound::Outbound, store::Database};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -19,6 +19,8 @@ pub struct Scope {
     pub publisher: Publisher,
     /// Its own database, where it has one.
     pub database: Option<Database>,
+    /// Its own buckets, where it has any.
+    pub buckets: Option<Buckets>,
     /// Configuration and secrets, by key.
     pub config: BTreeMap<String, String>,
     /// What each instance may use.

@@ -62,6 +62,8 @@ pub struct Grants {
     pub external: Vec<String>,
     /// Whether it has a database.
     pub database: bool,
+    /// Whether it has buckets.
+    pub buckets: bool,
     /// Whether events are delivered to it.
     pub subscribes: bool,
     /// Whether HTTP requests come to it: by a route, an aggregate, or a neighbour that may call it.
@@ -210,6 +212,13 @@ pub fn misfits(shapes: &BTreeMap<String, Arc<Shape>>, grants: &BTreeMap<String, 
         if wants_sql && !grants.database {
             let message = format!(
                 "imports `wharf:store/sql`: grant it a database with `database = true` in [services.{service}]"
+            );
+            say(Concern::Component, message);
+        }
+        let wants_buckets = shape.imports.keys().any(|name| name.starts_with("wasi:keyvalue/"));
+        if wants_buckets && !grants.buckets {
+            let message = format!(
+                "imports `wasi:keyvalue`: grant it buckets, as with `buckets = [\"default\"]` in [services.{service}]"
             );
             say(Concern::Component, message);
         }

@@ -4,6 +4,7 @@ use super::{CallContext, messages, scope::Scope, tape::UnderWay};
 use crate::{
     engine::StoreLimits,
     events::Publisher,
+    keyvalue::KeyValueView,
     outbound::Hooks,
     store::{SqlCtx, SqlView},
     telemetry::GuestOutput,
@@ -99,6 +100,10 @@ impl State {
         messages::add_to_linker(&mut linker)?;
         wasmtime_wasi_config::add_to_linker(&mut linker, |state| WasiConfig::new(&state.config))?;
         crate::store::add_to_linker(&mut linker, |state| SqlView { ctx: &mut state.sql, table: &mut state.table })?;
+        crate::keyvalue::add_to_linker(&mut linker, |state| KeyValueView {
+            buckets: state.scope.buckets.as_ref(),
+            table: &mut state.table,
+        })?;
         crate::events::binding::add_to_linker(&mut linker, State::publisher, |store| Some(current_call(store)))?;
         Ok(linker)
     }

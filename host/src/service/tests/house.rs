@@ -123,6 +123,7 @@ impl House {
                 outbound: Outbound::default(),
                 publisher: bus.publisher(plan.name),
                 database: None,
+                buckets: None,
                 config: BTreeMap::new(),
                 limits: Limits { memory: plan.memory, tables: 10_000 },
             })
