@@ -15,6 +15,7 @@
 
 pub mod binding;
 
+mod archive;
 mod bus;
 mod dispatcher;
 mod event;
@@ -24,7 +25,11 @@ mod subscription;
 #[cfg(test)]
 mod testing;
 
-pub use bus::{Bus, BusConfig, BusError, BusKind, PublishError, Publisher, RedisConfig};
+pub use archive::{ArchiveError, DeadLetter, DeadLetterFilter, DeadReason, MAX_LISTED, ReplayFrom};
+pub use bus::{
+    Bus, BusConfig, BusError, BusKind, Durability, EmbeddedConfig, Prepared, PublishError, Publisher, RedisConfig,
+    Retention,
+};
 pub use event::{Event, InvalidEvent, MAX_CONTENT_TYPE, MAX_DATA, MAX_SUBJECT, MAX_TOPIC, NewEvent};
 pub use meter::{BusSnapshot, Connection, SubscriptionSnapshot};
-pub use subscription::{DeliveryPolicy, InvalidPolicy, Subscriber, Subscription, Verdict};
+pub use subscription::{DeliveryOrder, DeliveryPolicy, InvalidPolicy, Subscriber, Subscription, Verdict};

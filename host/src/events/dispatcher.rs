@@ -3,7 +3,12 @@
 //! Every subscription has a dispatcher of its own, so a slow subscriber slows nobody else. All buses use the same one:
 //! they differ in where events come from and in what is to be done when one is settled, which is their [`Ledger`].
 
-use super::{DeliveryPolicy, Event, Subscriber, Subscription, Verdict, meter::Meter, room::Place};
+use super::{
+    DeadReason, DeliveryPolicy, Event, Subscriber, Subscription, Verdict,
+    archive::{Burial, MAX_ERROR},
+    meter::Meter,
+    room::Place,
+};
 use crate::policy::{Fault, FaultKind};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use std::{cmp::Ordering, collections::BinaryHeap, future::Future, panic::AssertUnwindSafe, sync::Arc};
@@ -29,6 +34,19 @@ pub(super) trait Ledger: Send + Sync + 'static {
 
     /// The event needs no further try.
     fn settle(&self, receipt: Self::Receipt) -> impl Future<Output = ()> + Send;
+
+    /// A try failed, and another will follow when it is `due`. Where unsettled events outlive this process, so does the
+    /// number of their tries.
+    fn failed(
+        &self,
+        receipt: &Self::Receipt,
+        attempt: u32,
+        due: Duration,
+        error: &str,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// The event is given up: it becomes a dead letter, and is settled by that and not before.
+    fn bury(&self, receipt: Self::Receipt, burial: Burial) -> impl Future<Output = ()> + Send;
 
     /// This process is done with the event, though it is not settled.
     fn leave(&self, receipt: Self::Receipt);
@@ -72,8 +90,8 @@ struct Waiting<R> {
 
 enum Next {
     Settled,
-    Rejected(String),
-    Again(Duration),
+    Dead(DeadReason, String),
+    Again(Duration, String),
 }
 
 // === impl Dispatcher ===
@@ -176,7 +194,7 @@ impl<L: Ledger> Core<L> {
         let Delivery { event, attempt, receipt } = delivery;
         let next = if attempt > self.policy.max_attempts {
             // Only where tries were counted that this process did not see, for example because it died of them.
-            Next::Rejected("it was tried as often as allowed, without an answer".into())
+            Next::Dead(DeadReason::AttemptsExhausted, "it was tried as often as allowed, without an answer".into())
         } else {
             // A panic in here must not end the dispatcher, or the subscription would stand still in silence.
             let delivery = async { self.subscriber.deliver(Arc::clone(&event), attempt).await };
@@ -186,14 +204,19 @@ impl<L: Ledger> Core<L> {
         };
         match next {
             Next::Settled => self.meter.delivered(),
-            Next::Rejected(reason) => {
+            Next::Dead(reason, error) => {
                 self.meter.rejected();
                 tracing::error!(topic = %self.topic, id = %event.id, service = %self.service, attempts = attempt,
-                    %reason, "event rejected");
+                    ?reason, %error, "event is dead");
+                let error = error.chars().take(MAX_ERROR).collect();
+                self.ledger.bury(receipt, Burial { reason, error, attempts: attempt }).await;
+                return None;
             }
-            Next::Again(delay) => {
+            Next::Again(delay, error) => {
                 self.meter.retried();
-                let due = Instant::now() + delay.min(MAX_DELAY);
+                let delay = delay.min(MAX_DELAY);
+                let due = Instant::now() + delay;
+                self.ledger.failed(&receipt, attempt, delay, &error).await;
                 return Some(Waiting { due, delivery: Delivery { event, attempt: attempt + 1, receipt } });
             }
         }
@@ -204,9 +227,11 @@ impl<L: Ledger> Core<L> {
     fn judge(&self, answer: Result<Verdict, Fault>, attempt: u32) -> Next {
         let (delay, reason) = match answer {
             Ok(Verdict::Ack) => return Next::Settled,
-            Ok(Verdict::Reject(reason)) => return Next::Rejected(reason),
+            Ok(Verdict::Reject(reason)) => return Next::Dead(DeadReason::Rejected, reason),
             // No further try can be granted what this one was not.
-            Err(fault) if fault.kind() == FaultKind::Denied => return Next::Rejected(fault.to_string()),
+            Err(fault) if fault.kind() == FaultKind::Denied => {
+                return Next::Dead(DeadReason::Denied, fault.to_string());
+            }
             Ok(Verdict::Retry(delay)) => (delay, "the subscriber asked for another try".into()),
             Err(fault) => {
                 // A retry before this would come to the same end, and use up a try.
@@ -215,9 +240,9 @@ impl<L: Ledger> Core<L> {
             }
         };
         if attempt >= self.policy.max_attempts {
-            return Next::Rejected(reason);
+            return Next::Dead(DeadReason::AttemptsExhausted, reason);
         }
-        Next::Again(delay.unwrap_or_else(|| self.policy.backoff.after(attempt)))
+        Next::Again(delay.unwrap_or_else(|| self.policy.backoff.after(attempt)), reason)
     }
 }
 
@@ -232,6 +257,12 @@ impl Ledger for InMemory {
     }
 
     async fn settle(&self, place: Place) {
+        drop(place);
+    }
+
+    async fn failed(&self, _: &Place, _: u32, _: Duration, _: &str) {}
+
+    async fn bury(&self, place: Place, _: Burial) {
         drop(place);
     }
 

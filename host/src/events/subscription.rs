@@ -39,6 +39,22 @@ pub struct DeliveryPolicy {
     pub max_attempts: u32,
     /// How long to wait before the next try where the subscriber does not say.
     pub backoff: Backoff,
+    /// Which events wait for each other.
+    pub order: DeliveryOrder,
+    /// Whether an event that took effect already is recognised by its source and id, in the service's own database.
+    pub deduplicate: bool,
+}
+
+/// Which events of a subscription wait for each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeliveryOrder {
+    /// Those of one subject come one after the other, as they were published: the next is not tried before the one before
+    /// it is settled. One that is tried again and again holds up its own subject and no other. Events without a subject
+    /// wait for nobody.
+    #[default]
+    Subject,
+    /// None: an event that is tried again is overtaken by those after it.
+    None,
 }
 
 /// One service's subscription to one topic.
@@ -113,6 +129,8 @@ impl Default for DeliveryPolicy {
             capacity_bytes: 32 << 20,
             max_attempts: 5,
             backoff: Backoff::default(),
+            order: DeliveryOrder::default(),
+            deduplicate: false,
         }
     }
 }

@@ -91,7 +91,12 @@ pub(super) fn policy() -> DeliveryPolicy {
 pub(super) async fn start(kind: BusKind, subscriptions: Vec<Subscription>) -> Bus {
     let topics = vec!["order.created".into(), "order.confirmed".into()];
     let publishes = [("order".to_owned(), topics)].into();
-    Bus::start(BusConfig { app: "shop".into(), kind, publishes }, subscriptions).await.unwrap()
+    Bus::start(
+        BusConfig { app: "shop".into(), kind, publishes, retention: crate::events::Retention::default() },
+        subscriptions,
+    )
+    .await
+    .unwrap()
 }
 
 // === impl Log ===

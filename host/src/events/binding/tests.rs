@@ -23,7 +23,12 @@ struct State {
 async fn store(engine: &Engine, subscription: Subscription) -> (Bus, Store<State>) {
     let policy = DeliveryPolicy { concurrency: 1, capacity: 1, ..DeliveryPolicy::default() };
     let publishes = [("order".to_owned(), vec!["order.confirmed".to_owned()])].into();
-    let config = BusConfig { app: "shop".into(), kind: BusKind::Embedded, publishes };
+    let config = BusConfig {
+        app: "shop".into(),
+        kind: BusKind::Embedded(crate::events::EmbeddedConfig::scratch()),
+        publishes,
+        retention: crate::events::Retention::default(),
+    };
     let bus = Bus::start(config, vec![subscription.with_policy(policy)]).await.unwrap();
     let deadline = Deadline { at: Instant::now() + Duration::from_secs(5), of: "test".into() };
     let call = CallContext { caller: "events".into(), deadline, trace: TraceContext::root() };

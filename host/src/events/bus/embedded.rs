@@ -3,10 +3,11 @@
 //! Publishing reserves a place in every subscription first and hands the event over only when all have one: an event
 //! reaches all its subscribers or none, and a publisher never waits for a subscriber.
 
-use super::{Stations, Transport, closed};
+use super::{Prepared, Stations, Transport, closed};
 use crate::{
     events::{
         Connection, Event, InvalidPolicy, PublishError, Subscription,
+        archive::Archive,
         dispatcher::{Delivery, Dispatcher, InMemory},
         meter::Meter,
         room::{Place, Room},
@@ -14,6 +15,7 @@ use crate::{
     policy::{Fault, FaultKind},
 };
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use std::{
     collections::HashMap,
     sync::{Arc, PoisonError, RwLock},
@@ -75,14 +77,20 @@ impl Embedded {
 }
 
 impl Transport for Embedded {
-    fn publish(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), PublishError>> {
-        Box::pin(std::future::ready(self.put(&event).map_err(PublishError::Fault)))
+    fn publish(&self, prepared: Prepared) -> BoxFuture<'_, Result<(), PublishError>> {
+        Box::pin(std::future::ready(self.put(&prepared.event).map_err(PublishError::Fault)))
     }
 
-    fn wants(&self, topic: &str) -> bool {
-        // Once it is closed, all of them: publishing says that it is.
-        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
-        topics.as_ref().is_none_or(|topics| topics.contains_key(topic))
+    fn fire(&self, _: Timestamp, event: Arc<Event>) -> BoxFuture<'_, Result<bool, PublishError>> {
+        Box::pin(async move { self.publish(Prepared { event, due: None }).await.map(|()| true) })
+    }
+
+    fn last_fired<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<Timestamp>, PublishError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn archive(&self) -> Option<&dyn Archive> {
+        None
     }
 
     fn connection(&self) -> Connection {

@@ -23,7 +23,11 @@ fn overloaded(published: Result<String, PublishError>) -> bool {
 #[tokio::test(start_paused = true)]
 async fn an_event_arrives_with_all_that_it_had() {
     let (subscriber, mut log) = acknowledging();
-    let bus = start(BusKind::Embedded, vec![Subscription::new("order.created", "notification", subscriber)]).await;
+    let bus = start(
+        BusKind::Embedded(crate::events::EmbeddedConfig::scratch()),
+        vec![Subscription::new("order.created", "notification", subscriber)],
+    )
+    .await;
     let trace = TraceContext::root();
     let event = NewEvent { subject: Some("7".into()), ..created("{}") };
     let id = bus.publish("order", event, Some(trace)).await.unwrap();
@@ -42,7 +46,7 @@ async fn one_at_a_time_keeps_the_order() {
     });
     let policy = DeliveryPolicy { concurrency: 1, ..policy() };
     let subscription = Subscription::new("order.created", "notification", subscriber).with_policy(policy);
-    let bus = start(BusKind::Embedded, vec![subscription]).await;
+    let bus = start(BusKind::Embedded(crate::events::EmbeddedConfig::scratch()), vec![subscription]).await;
     for n in 0..100 {
         bus.publish("order", created(n), None).await.unwrap();
     }
@@ -65,7 +69,7 @@ async fn no_more_are_handled_at_a_time_than_allowed() {
     });
     let policy = DeliveryPolicy { concurrency: 4, ..policy() };
     let bus = start(
-        BusKind::Embedded,
+        BusKind::Embedded(crate::events::EmbeddedConfig::scratch()),
         vec![Subscription::new("order.created", "notification", subscriber).with_policy(policy)],
     )
     .await;
@@ -84,7 +88,7 @@ async fn a_subscriber_that_hangs_slows_nobody_else() {
         Subscription::new("order.created", "audit", hanging),
         Subscription::new("order.created", "notification", quick),
     ];
-    let bus = start(BusKind::Embedded, subscriptions).await;
+    let bus = start(BusKind::Embedded(crate::events::EmbeddedConfig::scratch()), subscriptions).await;
     for n in 0..1000 {
         bus.publish("order", created(n), None).await.unwrap();
     }
@@ -104,7 +108,7 @@ async fn an_event_for_which_one_has_no_room_reaches_nobody() {
         Subscription::new("order.created", "audit", slow).with_policy(tight),
         Subscription::new("order.created", "notification", quick),
     ];
-    let bus = start(BusKind::Embedded, subscriptions).await;
+    let bus = start(BusKind::Embedded(crate::events::EmbeddedConfig::scratch()), subscriptions).await;
     for n in 0..2 {
         bus.publish("order", created(n), None).await.unwrap();
     }
@@ -122,8 +126,11 @@ async fn an_event_for_which_one_has_no_room_reaches_nobody() {
 async fn the_bytes_that_wait_are_bounded_too() {
     let (slow, _log, gate) = gated();
     let tight = DeliveryPolicy { capacity_bytes: 2 * MAX_DATA, ..policy() };
-    let bus =
-        start(BusKind::Embedded, vec![Subscription::new("order.created", "audit", slow).with_policy(tight)]).await;
+    let bus = start(
+        BusKind::Embedded(crate::events::EmbeddedConfig::scratch()),
+        vec![Subscription::new("order.created", "audit", slow).with_policy(tight)],
+    )
+    .await;
     let large = || NewEvent::json("order.created", vec![b' '; MAX_DATA]);
     bus.publish("order", large(), None).await.unwrap();
     bus.publish("order", large(), None).await.unwrap();
@@ -136,7 +143,7 @@ async fn the_bytes_that_wait_are_bounded_too() {
 async fn tries_come_further_and_further_apart_and_then_it_is_rejected() {
     let (subscriber, mut log) = probe(|_, _| async { Err(trapped()) });
     let bus = start(
-        BusKind::Embedded,
+        BusKind::Embedded(crate::events::EmbeddedConfig::scratch()),
         vec![Subscription::new("order.created", "notification", subscriber).with_policy(policy())],
     )
     .await;
@@ -168,7 +175,7 @@ async fn the_subscriber_and_the_fault_can_say_when_to_come_again() {
         }
     });
     let subscription = Subscription::new("order.created", "notification", subscriber).with_policy(policy());
-    let bus = start(BusKind::Embedded, vec![subscription]).await;
+    let bus = start(BusKind::Embedded(crate::events::EmbeddedConfig::scratch()), vec![subscription]).await;
     bus.publish("order", created(1), None).await.unwrap();
     let mut last = log.next().await.at;
     let mut waits = Vec::new();
@@ -191,7 +198,7 @@ async fn what_waits_for_another_try_holds_up_nobody() {
     });
     let policy = DeliveryPolicy { concurrency: 1, ..policy() };
     let subscription = Subscription::new("order.created", "notification", subscriber).with_policy(policy);
-    let bus = start(BusKind::Embedded, vec![subscription]).await;
+    let bus = start(BusKind::Embedded(crate::events::EmbeddedConfig::scratch()), vec![subscription]).await;
     for n in 0..3 {
         bus.publish("order", created(n), None).await.unwrap();
     }
@@ -203,7 +210,7 @@ async fn what_waits_for_another_try_still_takes_its_place() {
     let (subscriber, mut log) = probe(|_, _| async { Ok(Verdict::Retry(None)) });
     let tight = DeliveryPolicy { concurrency: 1, capacity: 1, max_attempts: 2, ..policy() };
     let subscription = Subscription::new("order.created", "notification", subscriber).with_policy(tight);
-    let bus = start(BusKind::Embedded, vec![subscription]).await;
+    let bus = start(BusKind::Embedded(crate::events::EmbeddedConfig::scratch()), vec![subscription]).await;
     bus.publish("order", created(1), None).await.unwrap();
     log.next().await;
     until("it waits", async || bus.snapshot().subscriptions[0].waiting == 1).await;
@@ -221,7 +228,7 @@ async fn a_rejected_event_is_not_tried_again() {
     });
     let policy = DeliveryPolicy { max_attempts: 2, ..policy() };
     let subscription = Subscription::new("order.created", "notification", subscriber).with_policy(policy);
-    let bus = start(BusKind::Embedded, vec![subscription]).await;
+    let bus = start(BusKind::Embedded(crate::events::EmbeddedConfig::scratch()), vec![subscription]).await;
     for n in 0..3 {
         bus.publish("order", created(n), None).await.unwrap();
     }
@@ -232,7 +239,7 @@ async fn a_rejected_event_is_not_tried_again() {
 
 #[tokio::test(start_paused = true)]
 async fn only_granted_topics_can_be_published() {
-    let bus = start(BusKind::Embedded, vec![]).await;
+    let bus = start(BusKind::Embedded(crate::events::EmbeddedConfig::scratch()), vec![]).await;
     for (service, topic) in [("order", "user.created"), ("user", "order.created"), ("order", "")] {
         let denied = bus.publish(service, NewEvent::json(topic, "{}"), None).await;
         assert!(matches!(denied, Err(PublishError::Denied { .. })), "{service} {topic}");
@@ -251,7 +258,7 @@ async fn a_shutdown_finishes_what_was_taken() {
         Ok(if attempt == 1 { Verdict::Retry(None) } else { Verdict::Ack })
     });
     let bus = start(
-        BusKind::Embedded,
+        BusKind::Embedded(crate::events::EmbeddedConfig::scratch()),
         vec![Subscription::new("order.created", "notification", subscriber).with_policy(policy())],
     )
     .await;
@@ -277,7 +284,7 @@ async fn a_shutdown_waits_no_longer_than_its_grace() {
         Subscription::new("order.created", "notification", failing)
             .with_policy(DeliveryPolicy { backoff: far, ..policy() }),
     ];
-    let bus = start(BusKind::Embedded, subscriptions).await;
+    let bus = start(BusKind::Embedded(crate::events::EmbeddedConfig::scratch()), subscriptions).await;
     bus.publish("order", created(1), None).await.unwrap();
     tries.next().await;
     let begin = Instant::now();
