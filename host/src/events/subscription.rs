@@ -28,12 +28,13 @@ pub trait Subscriber: Send + Sync + 'static {
 /// How the events of one subscription are delivered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeliveryPolicy {
-    /// How many events are handled at a time. With 1, events are first tried in the order of publishing; one that is
-    /// tried again is overtaken by those after it.
+    /// How many events are handled at a time. With 1, events are first tried in the order of publishing, except those
+    /// that wait for another of their subject.
     pub concurrency: usize,
-    /// How many events may be unsettled: waiting, being handled, or between two tries.
+    /// How many events may be in memory unsettled: waiting, being handled, or between two tries. Where the bus keeps
+    /// events, others wait in its log; else they are dropped.
     pub capacity: usize,
-    /// How many bytes of payload the unsettled events may have together.
+    /// How many bytes of payload the unsettled events in memory may have together.
     pub capacity_bytes: usize,
     /// How many times an event is tried before it is rejected.
     pub max_attempts: u32,
