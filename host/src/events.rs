@@ -27,9 +27,9 @@ mod testing;
 
 pub use archive::{ArchiveError, DeadLetter, DeadLetterFilter, DeadReason, MAX_LISTED, ReplayFrom};
 pub use bus::{
-    Bus, BusConfig, BusError, BusKind, Durability, EmbeddedConfig, Prepared, PublishError, Publisher, RedisConfig,
-    Retention,
+    Bus, BusConfig, BusError, BusKind, Durability, EmbeddedConfig, LogError, Prepared, PublishError, Publisher,
+    RedisConfig, Retention,
 };
 pub use event::{Event, InvalidEvent, MAX_CONTENT_TYPE, MAX_DATA, MAX_SUBJECT, MAX_TOPIC, NewEvent};
-pub use meter::{BusSnapshot, Connection, SubscriptionSnapshot};
+pub use meter::{BusSnapshot, Connection, LogSnapshot, SubscriptionSnapshot};
 pub use subscription::{DeliveryOrder, DeliveryPolicy, InvalidPolicy, Subscriber, Subscription, Verdict};

@@ -5,11 +5,12 @@ mod pubsub;
 mod redis;
 mod streams;
 
+pub use embedded::LogError;
 pub use redis::RedisConfig;
 
 use super::{
-    ArchiveError, BusSnapshot, Connection, DeadLetter, DeadLetterFilter, Event, InvalidEvent, InvalidPolicy, NewEvent,
-    ReplayFrom, Subscription, archive::Archive, dispatcher::Closing, meter::Meter,
+    ArchiveError, BusSnapshot, Connection, DeadLetter, DeadLetterFilter, Event, InvalidEvent, InvalidPolicy,
+    LogSnapshot, NewEvent, ReplayFrom, Subscription, archive::Archive, dispatcher::Closing, meter::Meter,
 };
 use crate::{
     policy::{Fault, FaultKind},
@@ -107,6 +108,9 @@ pub enum BusError {
         /// What happened.
         reason: String,
     },
+    /// The embedded log can't be used.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// A subscription's delivery policy can't work.
     #[error(transparent)]
     Policy(#[from] InvalidPolicy),
@@ -194,6 +198,11 @@ trait Transport: Send + Sync {
     /// Whether it can be reached now.
     fn connection(&self) -> Connection;
 
+    /// What its log takes here, if it has one here.
+    fn log(&self) -> Option<LogSnapshot> {
+        None
+    }
+
     /// Takes no more events, and delivers until the deadline those that would be lost otherwise.
     fn shutdown(&self, deadline: Instant) -> BoxFuture<'_, ()>;
 }
@@ -220,8 +229,8 @@ impl Bus {
             }
         }
         let (transport, meters): (Box<dyn Transport>, _) = match &config.kind {
-            BusKind::Embedded(_) => {
-                let (embedded, meters) = embedded::Embedded::start(subscriptions)?;
+            BusKind::Embedded(embedded) => {
+                let (embedded, meters) = embedded::Embedded::start(embedded, &config.retention, subscriptions).await?;
                 (Box::new(embedded), meters)
             }
             BusKind::RedisStreams(redis) => {
@@ -364,6 +373,7 @@ impl Bus {
             published: self.0.published.load(Relaxed),
             refused: self.0.refused.load(Relaxed),
             subscriptions: self.0.meters.iter().map(|meter| meter.snapshot()).collect(),
+            log: self.0.transport.log(),
         }
     }
 
@@ -438,6 +448,17 @@ impl Stations {
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
+    }
+
+    /// Runs a task that has nothing to finish when the bus closes.
+    fn spawn_until_closed(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut closing = self.closing();
+        self.spawn(async move {
+            tokio::select! {
+                _ = closing.changed() => {}
+                () = task => {}
+            }
+        });
     }
 
     /// Tells all tasks to close, and ends those that have not by the deadline.
