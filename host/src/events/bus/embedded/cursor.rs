@@ -169,11 +169,12 @@ impl Cursor {
         unread: u64,
         pending: BTreeMap<i64, Row>,
     ) -> Self {
-        let recovered = pending.range(..=position).map(|(seq, _)| *seq).collect();
+        let recovered: VecDeque<i64> = pending.range(..=position).map(|(seq, _)| *seq).collect();
         let tries = |row: Row| Tries { attempts: row.attempts, due: row.due, time: None };
         let tail = until.unwrap_or(tail).max(position);
         let state = State {
-            live: tail == position,
+            // What is new comes behind what was there before.
+            live: tail == position && recovered.is_empty(),
             read: position,
             tail,
             unread,

@@ -169,6 +169,33 @@ async fn a_subscription_without_room_falls_behind_and_refuses_nobody() {
     assert_eq!((bus.snapshot().published, bus.snapshot().refused), (202, 0));
 }
 
+#[tokio::test]
+async fn a_hundred_thousand_events_for_one_that_is_slow_are_in_the_file_and_not_in_memory() {
+    let folder = Folder::new();
+    let (slow, mut slow_log, gate) = gated();
+    let (quick, mut log) = acknowledging();
+    let tight = DeliveryPolicy { concurrency: 4, capacity: 100, ..policy() };
+    let subscriptions = vec![
+        Subscription::new("order.created", "audit", slow).with_policy(tight),
+        Subscription::new("order.created", "notification", quick),
+    ];
+    let bus = start(folder.kind(), subscriptions).await;
+    const COUNT: usize = 100_000;
+    for first in (0..COUNT).step_by(500) {
+        let publishing = (first..first + 500).map(|n| bus.publish("order", created(n), None));
+        futures::future::try_join_all(publishing).await.unwrap();
+        let audit = &bus.snapshot().subscriptions[0];
+        assert!(audit.in_flight + audit.waiting + audit.queued <= 100, "{audit:?}");
+    }
+    // The other one has had all of them, at the publishers' speed.
+    assert_eq!(log.texts(COUNT).await.len(), COUNT);
+    assert_eq!(bus.snapshot().subscriptions[0].lag, Some(COUNT as u64));
+    assert_eq!(slow_log.texts(4).await.len(), 4);
+    assert!(slow_log.rest().is_empty());
+    gate.add_permits(COUNT);
+    assert!(slow_log.texts(COUNT - 4).await.into_iter().eq((4..COUNT).map(|n| n.to_string())));
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_bytes_in_memory_are_bounded_too() {
     let folder = Folder::new();
