@@ -256,8 +256,8 @@ impl Bus {
         })))
     }
 
-    /// Publishes an event of `service` and returns its id. Never waits for a subscriber, and for a server only a
-    /// bounded time.
+    /// Publishes an event of `service` and returns its id: then it is kept as well as the bus promises. Never waits for a
+    /// subscriber, and for a server only a bounded time.
     ///
     /// # Errors
     ///
