@@ -14,7 +14,7 @@ use tokio::{runtime::Runtime, time::Instant};
 use wasmtime::component::Component;
 use wharf::{
     engine::{Engine, Limits},
-    events::{Bus, BusConfig, BusKind},
+    events::{Bus, BusConfig, BusKind, Durability, EmbeddedConfig, Retention},
     outbound::Outbound,
     policy::{Deadline, Policy},
     service::{
@@ -100,7 +100,13 @@ struct House {
 impl House {
     async fn new() -> Self {
         let cache = std::env::temp_dir().join(format!("wharf-bench-{}", std::process::id()));
-        let config = BusConfig { app: "bench".into(), kind: BusKind::Embedded, publishes: HashMap::new() };
+        let file = cache.with_extension("sqlite");
+        let config = BusConfig {
+            app: "bench".into(),
+            kind: BusKind::Embedded(EmbeddedConfig { file, durability: Durability::Os }),
+            publishes: HashMap::new(),
+            retention: Retention::default(),
+        };
         let bus = Bus::start(config, Vec::new()).await.expect("an embedded bus");
         Self { engine: Arc::new(Engine::new(&cache).expect("an engine")), bus }
     }

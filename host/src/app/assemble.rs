@@ -7,7 +7,10 @@ use super::{
 };
 use crate::{
     engine::{Engine, Limits},
-    events::{Bus, BusConfig, BusError, BusKind, Event, RedisConfig, Subscriber, Subscription, Verdict},
+    events::{
+        Bus, BusConfig, BusError, BusKind, Durability, EmbeddedConfig, Event, RedisConfig, Retention, Subscriber,
+        Subscription, Verdict,
+    },
     gateway::{Aggregate, BindError, Gateway, GatewayConfig, Part, Route, RouteError, Routes, Upstream},
     keyvalue::{Buckets, KeyValue, KeyValueConfig, KeyValueError},
     manifest::{self, EVENTS, GATEWAY, Manifest, ManifestErrors},
@@ -379,7 +382,10 @@ fn bus_config(manifest: &Manifest) -> Result<BusConfig, StartError> {
         Ok::<_, StartError>(RedisConfig { consumer: host_id(manifest)?, ..RedisConfig::new(secret.expose()) })
     };
     let kind = match &manifest.bus {
-        manifest::Bus::Embedded => BusKind::Embedded,
+        manifest::Bus::Embedded => BusKind::Embedded(EmbeddedConfig {
+            file: manifest.app.data.value.join("events.sqlite"),
+            durability: Durability::Os,
+        }),
         manifest::Bus::RedisStreams(url) => BusKind::RedisStreams(redis(url)?),
         manifest::Bus::RedisPubsub(url) => BusKind::RedisPubSub(redis(url)?),
     };
@@ -387,7 +393,12 @@ fn bus_config(manifest: &Manifest) -> Result<BusConfig, StartError> {
         .services
         .iter()
         .map(|(name, service)| (name.clone(), service.publishes.iter().map(|topic| topic.value.clone()).collect()));
-    Ok(BusConfig { app: manifest.app.name.clone(), kind, publishes: publishes.collect() })
+    Ok(BusConfig {
+        app: manifest.app.name.clone(),
+        kind,
+        publishes: publishes.collect(),
+        retention: Retention::default(),
+    })
 }
 
 /// Who this host is to its neighbours on the same Redis: the same after a restart, so that it finds what it left.

@@ -116,7 +116,8 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
         .collect();
 
     let events = &status.events;
-    let head = ["TOPIC", "SUBSCRIBER", "DELIVERED", "RETRIED", "REJECTED", "QUEUED", "IN FLIGHT"];
+    let head =
+        ["TOPIC", "SUBSCRIBER", "DELIVERED", "RETRIED", "REJECTED", "QUEUED", "IN FLIGHT", "LAG", "DEAD LETTERS"];
     let mut subscriptions = Table::new(head);
     for subscription in &events.subscriptions {
         subscriptions.row([
@@ -127,12 +128,15 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
             subscription.rejected.to_string(),
             subscription.queued.to_string(),
             subscription.in_flight.to_string(),
+            subscription.lag.map_or_else(dash, |lag| lag.to_string()),
+            subscription.dead.map_or_else(dash, |dead| dead.to_string()),
         ]);
     }
+    let log = events.log.as_ref().map(|log| format!("; {} of {} MiB of log in use", log.bytes >> 20, log.limit >> 20));
 
     print(format_args!(
         "{} on {}, pid {}, up {} s\n\n{injected}{services}\n{endpoints}{limits}{edges}\n\
-         events: {} bus, {}; {} published, {} refused\n\n{subscriptions}",
+         events: {} bus, {}; {} published, {} refused{}\n\n{subscriptions}",
         status.app,
         status.gateway,
         status.pid,
@@ -141,6 +145,7 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
         events.connection,
         events.published,
         events.refused,
+        log.unwrap_or_default(),
     ))
 }
 

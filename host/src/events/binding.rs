@@ -104,7 +104,7 @@ impl From<WitVerdict> for Verdict {
 impl From<wit::NewEvent> for NewEvent {
     fn from(event: wit::NewEvent) -> Self {
         let wit::NewEvent { topic, subject, datacontenttype, data } = event;
-        Self { topic, subject, datacontenttype, data: data.into() }
+        Self { topic, subject, datacontenttype, data: data.into(), due: None }
     }
 }
 

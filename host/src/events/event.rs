@@ -52,6 +52,8 @@ pub struct NewEvent {
     pub datacontenttype: Option<String>,
     /// The payload, at most [`MAX_DATA`] bytes.
     pub data: Bytes,
+    /// When it is to be delivered at the earliest; at once where it is `None`. Its `time` stays that of publishing.
+    pub due: Option<Timestamp>,
 }
 
 /// What is wrong with an event that was to be published, or that arrived from outside.

@@ -19,11 +19,16 @@ struct State {
     call: CallContext,
 }
 
-/// A bus with room for one `order.confirmed`, and the store of a service that may publish it.
+/// A bus with a subscription to `order.confirmed`, and the store of a service that may publish it.
 async fn store(engine: &Engine, subscription: Subscription) -> (Bus, Store<State>) {
     let policy = DeliveryPolicy { concurrency: 1, capacity: 1, ..DeliveryPolicy::default() };
     let publishes = [("order".to_owned(), vec!["order.confirmed".to_owned()])].into();
-    let config = BusConfig { app: "shop".into(), kind: BusKind::Embedded, publishes };
+    let config = BusConfig {
+        app: "shop".into(),
+        kind: BusKind::Embedded(crate::events::EmbeddedConfig::scratch()),
+        publishes,
+        retention: crate::events::Retention::default(),
+    };
     let bus = Bus::start(config, vec![subscription.with_policy(policy)]).await.unwrap();
     let deadline = Deadline { at: Instant::now() + Duration::from_secs(5), of: "test".into() };
     let call = CallContext { caller: "events".into(), deadline, trace: TraceContext::root() };
@@ -71,12 +76,13 @@ async fn a_component_handles_an_event_and_publishes_one() {
 async fn a_component_learns_why_its_event_was_not_published() {
     let engine = Engine::default();
     let (subscriber, _log, _gate) = gated();
-    let (_bus, mut store) = store(&engine, Subscription::new("order.confirmed", "audit", subscriber)).await;
+    let (bus, mut store) = store(&engine, Subscription::new("order.confirmed", "audit", subscriber)).await;
     let Verdict::Reject(reason) = handle(&mut store, &event("user.created", vec![]), 1).await else {
         panic!("published what was not granted")
     };
     assert!(reason.contains("order may not publish user.created"), "{reason}");
     assert_eq!(handle(&mut store, &event("order.confirmed", vec![]), 1).await, Verdict::Ack);
-    // There was room for one only: a fault, which the component answers by asking for another try.
+    // The bus takes no more: a fault, which the component answers by asking for another try.
+    bus.shutdown(Duration::ZERO).await;
     assert_eq!(handle(&mut store, &event("order.confirmed", vec![]), 2).await, Verdict::Retry(None));
 }

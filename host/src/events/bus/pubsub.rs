@@ -7,11 +7,12 @@
 //! Redis too, so that there is one way and no event comes twice.
 
 use super::{
-    BusError, RedisConfig, Stations, Transport, closed,
+    BusError, Prepared, RedisConfig, Stations, Transport, closed,
     redis::{RECONNECT, Redis, Repeat},
 };
 use crate::events::{
     Connection, Event, PublishError, Subscription,
+    archive::Archive,
     dispatcher::{Closing, Delivery, Dispatcher, InMemory},
     meter::Meter,
     room::{Place, Room},
@@ -19,6 +20,7 @@ use crate::events::{
 use ::redis::{Msg, RedisResult, aio, cmd};
 use bytes::Bytes;
 use futures::{StreamExt, future::BoxFuture};
+use jiff::Timestamp;
 use std::{
     collections::HashMap,
     sync::{
@@ -88,7 +90,7 @@ impl PubSub {
 }
 
 impl Transport for PubSub {
-    fn publish(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), PublishError>> {
+    fn publish(&self, Prepared { event, .. }: Prepared) -> BoxFuture<'_, Result<(), PublishError>> {
         Box::pin(async move {
             if self.closed.load(Relaxed) {
                 return Err(closed().into());
@@ -98,6 +100,18 @@ impl Transport for PubSub {
             publish.arg(&*event.topic).arg(&*event.data);
             Ok(self.redis.execute(&publish, self.publish_timeout, Repeat::Never).await?)
         })
+    }
+
+    fn fire(&self, _: Timestamp, event: Arc<Event>) -> BoxFuture<'_, Result<bool, PublishError>> {
+        Box::pin(async move { self.publish(Prepared { event, due: None }).await.map(|()| true) })
+    }
+
+    fn last_fired<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<Timestamp>, PublishError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn archive(&self) -> Option<&dyn Archive> {
+        None
     }
 
     fn connection(&self) -> Connection {

@@ -15,17 +15,19 @@ mod sweeper;
 
 use self::{entry::encode, reader::Reader, sweeper::Sweeper};
 use super::{
-    BusError, RedisConfig, Stations, Transport, closed,
+    BusError, Prepared, RedisConfig, Stations, Transport, closed,
     redis::{RECONNECT, Redis, Repeat},
 };
 use crate::events::{
     Connection, Event, PublishError, Subscription,
+    archive::{Archive, Burial},
     dispatcher::{Dispatcher, Ledger},
     meter::Meter,
     room::{Place, Room},
 };
 use ::redis::{Cmd, RedisError, RedisResult, Value, cmd};
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use std::{
     collections::HashSet,
     sync::{
@@ -131,7 +133,7 @@ impl Streams {
 }
 
 impl Transport for Streams {
-    fn publish(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), PublishError>> {
+    fn publish(&self, Prepared { event, .. }: Prepared) -> BoxFuture<'_, Result<(), PublishError>> {
         Box::pin(async move {
             if self.closed.load(Relaxed) {
                 return Err(closed().into());
@@ -142,6 +144,18 @@ impl Transport for Streams {
             // Sent twice, it has the same event id twice, by which a handler can know it.
             Ok(self.redis.execute(&add, self.publish_timeout, Repeat::UntilConfirmed).await?)
         })
+    }
+
+    fn fire(&self, _: Timestamp, event: Arc<Event>) -> BoxFuture<'_, Result<bool, PublishError>> {
+        Box::pin(async move { self.publish(Prepared { event, due: None }).await.map(|()| true) })
+    }
+
+    fn last_fired<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<Timestamp>, PublishError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn archive(&self) -> Option<&dyn Archive> {
+        None
     }
 
     fn connection(&self) -> Connection {
@@ -267,6 +281,14 @@ impl Ledger for Group {
     }
 
     async fn settle(&self, held: Held) {
+        self.acknowledge(held.id).await;
+    }
+
+    async fn failed(&self, _: &Held, _: u32, _: Duration, _: &str) {
+        // Redis counts the tries.
+    }
+
+    async fn bury(&self, held: Held, _: Burial) {
         self.acknowledge(held.id).await;
     }
 

@@ -94,7 +94,12 @@ impl House {
 
     /// Builds all services, none of which has a revision.
     pub async fn unstarted(plans: &[Plan]) -> Self {
-        let config = BusConfig { app: "test".into(), kind: BusKind::Embedded, publishes: HashMap::new() };
+        let config = BusConfig {
+            app: "test".into(),
+            kind: BusKind::Embedded(crate::events::EmbeddedConfig::scratch()),
+            publishes: HashMap::new(),
+            retention: crate::events::Retention::default(),
+        };
         let bus = Bus::start(config, Vec::new()).await.unwrap();
         let services: BTreeMap<_, _> = plans.iter().map(|plan| (plan.name, Service::new(plan.name))).collect();
         let mut edges = HashMap::new();

@@ -284,8 +284,8 @@ async fn a_start_without_redis_says_so_and_keeps_the_password() {
     let url = format!("redis://user:geheim@127.0.0.1:{}", server.port());
     for (url, expected) in [(url.as_str(), "can't be used"), ("http://user:geheim@x", "not usable")] {
         let kind = BusKind::RedisStreams(RedisConfig::new(url));
-        let refused =
-            crate::events::Bus::start(BusConfig { app: "shop".into(), kind, publishes: [].into() }, vec![]).await;
+        let config = BusConfig { app: "shop".into(), kind, publishes: [].into(), retention: Default::default() };
+        let refused = crate::events::Bus::start(config, vec![]).await;
         let err: BusError = refused.unwrap_err();
         assert!(err.to_string().contains(expected), "{err}");
         assert!(!format!("{err} {err:?}").contains("geheim"), "{err:?}");
