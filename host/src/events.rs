@@ -21,6 +21,7 @@ mod dispatcher;
 mod event;
 mod meter;
 mod room;
+mod schedule;
 mod subscription;
 #[cfg(test)]
 mod testing;
@@ -30,6 +31,7 @@ pub use bus::{
     Bus, BusConfig, BusError, BusKind, Durability, EmbeddedConfig, Prepared, PublishError, Publisher, RedisConfig,
     Retention,
 };
-pub use event::{Event, InvalidEvent, MAX_CONTENT_TYPE, MAX_DATA, MAX_SUBJECT, MAX_TOPIC, NewEvent};
+pub use event::{Event, InvalidEvent, MAX_CONTENT_TYPE, MAX_DATA, MAX_DELAY, MAX_SUBJECT, MAX_TOPIC, NewEvent};
 pub use meter::{BusSnapshot, Connection, SubscriptionSnapshot};
+pub use schedule::{Cron, InvalidCron, Schedule};
 pub use subscription::{DeliveryOrder, DeliveryPolicy, InvalidPolicy, Subscriber, Subscription, Verdict};

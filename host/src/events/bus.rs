@@ -9,7 +9,11 @@ pub use redis::RedisConfig;
 
 use super::{
     ArchiveError, BusSnapshot, Connection, DeadLetter, DeadLetterFilter, Event, InvalidEvent, InvalidPolicy, NewEvent,
-    ReplayFrom, Subscription, archive::Archive, dispatcher::Closing, meter::Meter,
+    ReplayFrom, Schedule, Subscription,
+    archive::Archive,
+    dispatcher::Closing,
+    meter::Meter,
+    schedule::{Firing, Scheduler},
 };
 use crate::{
     policy::{Fault, FaultKind},
@@ -22,7 +26,7 @@ use std::{
     fmt,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -157,6 +161,8 @@ struct Running {
     meters: Vec<Arc<Meter>>,
     published: AtomicU64,
     refused: AtomicU64,
+    /// The task that fires schedules, if there are any.
+    schedules: Mutex<JoinSet<()>>,
 }
 
 struct Grant {
@@ -244,7 +250,16 @@ impl Bus {
             meters,
             published: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            schedules: Mutex::default(),
         })))
+    }
+
+    /// Fires these schedules from now on, until the bus shuts down.
+    pub fn run_schedules(&self, schedules: Vec<Schedule>) {
+        if !schedules.is_empty() {
+            let scheduler = Scheduler::new(schedules, Arc::downgrade(&self.0), Timestamp::now);
+            self.0.schedules.lock().unwrap_or_else(PoisonError::into_inner).spawn(scheduler.run());
+        }
     }
 
     /// Publishes an event of `service` and returns its id. Never waits for a subscriber, and for a server only a
@@ -295,7 +310,7 @@ impl Bus {
             let topic = event.topic.chars().take(super::event::MAX_TOPIC).collect();
             return Err(PublishError::Denied { service: service.into(), topic });
         };
-        event.validate()?;
+        event.validate(Timestamp::now())?;
         let due = event.due;
         let event = Event::publish(event, Arc::clone(topic), Arc::clone(&grant.source), trace);
         Ok(Prepared { event: Arc::new(event), due })
@@ -369,6 +384,8 @@ impl Bus {
 
     /// Takes no more events and returns when what was taken is delivered, or kept by the server, or `grace` is over.
     pub async fn shutdown(&self, grace: Duration) {
+        let mut schedules = std::mem::take(&mut *self.0.schedules.lock().unwrap_or_else(PoisonError::into_inner));
+        schedules.shutdown().await;
         self.0.transport.shutdown(Instant::now() + grace).await;
     }
 }
@@ -376,6 +393,27 @@ impl Bus {
 impl fmt::Debug for Bus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Bus").field(&self.0.name).finish()
+    }
+}
+
+/// A schedule does not keep its bus alive, whose task it is.
+impl Firing for Weak<Running> {
+    fn fire(&self, at: Timestamp, event: Arc<Event>) -> BoxFuture<'_, Result<bool, PublishError>> {
+        Box::pin(async move {
+            let bus = self.upgrade().ok_or_else(closed)?;
+            let fired = bus.transport.fire(at, event).await;
+            let count = match &fired {
+                Ok(true) => &bus.published,
+                Ok(false) => return fired,
+                Err(_) => &bus.refused,
+            };
+            count.fetch_add(1, Relaxed);
+            fired
+        })
+    }
+
+    fn last_fired<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<Option<Timestamp>, PublishError>> {
+        Box::pin(async move { self.upgrade().ok_or_else(closed)?.transport.last_fired(topic).await })
     }
 }
 
