@@ -88,7 +88,7 @@ fn needing_restart(old: &Manifest, new: &Manifest) -> Vec<&'static str> {
         ("admin", old.admin != new.admin),
         ("services", old.services != new.services || old.external != new.external),
         ("topics", old.topics != new.topics),
-        ("events", old.bus != new.bus),
+        ("events", old.bus != new.bus || old.retention != new.retention),
     ];
     let mut differ: Vec<_> = differ.into_iter().filter(|(_, differs)| *differs).map(|(section, _)| section).collect();
     // An edge is made when the host starts.

@@ -9,11 +9,12 @@ use super::{
     policy::{EVENTS, GATEWAY},
     reader::{Document, Table, Value, quoted},
     secret::SecretRef,
+    subscription::Subscription,
     values::SHORTEST,
 };
 
 /// A service that runs here, as a component.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Its name: at most 63 lower-case letters, digits and inner hyphens, a letter first.
     pub name: Placed<String>,
@@ -23,8 +24,8 @@ pub struct Service {
     pub database: bool,
     /// The topics that it may publish to; all are declared.
     pub publishes: Vec<Placed<String>>,
-    /// The topics whose events are delivered to it; all are declared.
-    pub subscribes: Vec<Placed<String>>,
+    /// The topics whose events are delivered to it, and how.
+    pub subscribes: Vec<Subscription>,
     /// The services that it may call, external ones too; all exist.
     pub calls: Vec<Placed<String>>,
     /// The origins outside that it may send requests to.
@@ -134,7 +135,7 @@ impl Service {
             component: Component::read(&mut table),
             database: table.or("database", false, Value::boolean),
             publishes: table.or("publishes", Vec::new(), |v| v.strings("topic")),
-            subscribes: table.or("subscribes", Vec::new(), |v| v.strings("topic")),
+            subscribes: table.or("subscribes", Vec::new(), Subscription::read_all),
             calls: table.or("calls", Vec::new(), |v| v.strings("service name")),
             outbound: table.or("outbound", Vec::new(), Origin::read_all),
             config: read_settings(table.table("config"), doc, |value| value.string()),
@@ -150,6 +151,11 @@ impl Service {
                     format!("{} is in config too; the service can see only one of them", quoted(key)),
                 );
             }
+        }
+        for subscription in service.subscribes.iter().filter(|it| it.policy.deduplicate && !service.database) {
+            let message =
+                "`deduplicate` keeps what took effect in the service's own database: set `database = true` in";
+            doc.report_at(&subscription.topic, format!("{message} [services.{}]", service.name.value));
         }
         table.finish();
         service
