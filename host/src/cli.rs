@@ -6,6 +6,7 @@ mod build;
 mod check;
 mod client;
 mod deploy;
+mod events;
 mod interrupt;
 mod reload;
 mod status;
@@ -64,6 +65,8 @@ enum Command {
     Breaker(breaker::Args),
     /// Lets the running application read its manifest again: policies and routes take effect, breakers keep their state.
     Reload(reload::Args),
+    /// Lists, shows, replays and drops dead letters, and replays topics, in the running application.
+    Events(events::Args),
     /// Replaces a service of the running application by another component, while requests run.
     Deploy(deploy::Args),
 }
@@ -99,6 +102,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Status(args) => status::run(&load(&cli.manifest)?, args),
         Command::Breaker(args) => breaker::run(&load(&cli.manifest)?, args),
         Command::Reload(args) => reload::run(&load(&cli.manifest)?, args),
+        Command::Events(args) => events::run(&load(&cli.manifest)?, args),
         Command::Deploy(args) => deploy::run(&load(&cli.manifest)?, args),
     }
 }

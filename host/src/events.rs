@@ -26,6 +26,8 @@ mod subscription;
 #[cfg(test)]
 mod testing;
 
+#[cfg(test)]
+pub(crate) use archive::Shelf;
 pub use archive::{ArchiveError, DeadLetter, DeadLetterFilter, DeadReason, MAX_LISTED, ReplayFrom};
 pub use bus::{
     Bus, BusConfig, BusError, BusKind, Durability, EmbeddedConfig, Prepared, PublishError, Publisher, RedisConfig,

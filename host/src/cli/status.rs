@@ -102,7 +102,7 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
         .collect();
 
     let events = &status.events;
-    let head = ["TOPIC", "SUBSCRIBER", "DELIVERED", "RETRIED", "REJECTED", "QUEUED", "IN FLIGHT"];
+    let head = ["TOPIC", "SUBSCRIBER", "DELIVERED", "RETRIED", "REJECTED", "QUEUED", "IN FLIGHT", "WAITING", "LAG"];
     let mut subscriptions = Table::new(head);
     for subscription in &events.subscriptions {
         subscriptions.row([
@@ -113,6 +113,8 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
             subscription.rejected.to_string(),
             subscription.queued.to_string(),
             subscription.in_flight.to_string(),
+            subscription.waiting.to_string(),
+            subscription.lag.map_or_else(dash, |lag| lag.to_string()),
         ]);
     }
 
@@ -163,18 +165,18 @@ fn standing(endpoint: &EndpointSnapshot) -> String {
 }
 
 /// Columns as wide as what is in them.
-struct Table<const N: usize> {
+pub(super) struct Table<const N: usize> {
     rows: Vec<[String; N]>,
 }
 
 // === impl Table ===
 
 impl<const N: usize> Table<N> {
-    fn new(head: [&str; N]) -> Self {
+    pub(super) fn new(head: [&str; N]) -> Self {
         Self { rows: vec![head.map(String::from)] }
     }
 
-    fn row(&mut self, row: [String; N]) {
+    pub(super) fn row(&mut self, row: [String; N]) {
         self.rows.push(row);
     }
 }

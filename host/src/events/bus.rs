@@ -3,6 +3,8 @@
 mod embedded;
 mod pubsub;
 mod redis;
+#[cfg(test)]
+mod shelved;
 mod streams;
 
 pub use redis::RedisConfig;

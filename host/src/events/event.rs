@@ -115,10 +115,15 @@ impl Event {
 
     /// Checks what a bus without envelopes needs: that the data alone says all, to programs that expect JSON.
     pub(super) fn check_bare(&self) -> Result<(), InvalidEvent> {
-        if !is_json(&self.datacontenttype) {
+        if !self.is_json() {
             return Err(InvalidEvent::NotJson(format!("its datacontenttype is {}", self.datacontenttype)));
         }
         check_json(&self.data)
+    }
+
+    /// Whether its media type says that the data is JSON.
+    pub fn is_json(&self) -> bool {
+        is_json(&self.datacontenttype)
     }
 
     /// `time` as RFC 3339 in UTC, to the millisecond.
