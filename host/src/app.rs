@@ -9,7 +9,7 @@ mod reload;
 mod status;
 mod watch;
 
-pub use admin::{AdminAddress, AdminError, Token};
+pub use admin::{AdminAddress, AdminError, Handled, Letter, Letters, Token, WholeLetter};
 pub use assemble::{Components, StartError, admin_address, check};
 pub use reload::{ReloadError, Reloaded};
 pub use status::{ServiceStatus, Status};

@@ -6,6 +6,7 @@ mod build;
 mod check;
 mod client;
 mod deploy;
+mod events;
 mod interrupt;
 mod reload;
 mod status;
@@ -65,6 +66,8 @@ enum Command {
     /// Lets the running application read its manifest again: policies, routes and the endpoints of external services take
     /// effect, breakers keep their state.
     Reload(reload::Args),
+    /// Lists, shows, replays and drops dead letters, and replays topics, in the running application.
+    Events(events::Args),
     /// Replaces a service of the running application by another component, while requests run.
     Deploy(deploy::Args),
 }
@@ -100,6 +103,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Status(args) => status::run(&load(&cli.manifest)?, args),
         Command::Breaker(args) => breaker::run(&load(&cli.manifest)?, args),
         Command::Reload(args) => reload::run(&load(&cli.manifest)?, args),
+        Command::Events(args) => events::run(&load(&cli.manifest)?, args),
         Command::Deploy(args) => deploy::run(&load(&cli.manifest)?, args),
     }
 }

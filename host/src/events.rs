@@ -25,15 +25,19 @@ mod dispatcher;
 mod event;
 mod meter;
 mod room;
+mod schedule;
 mod subscription;
 #[cfg(test)]
 pub(crate) mod testing;
 
+#[cfg(test)]
+pub(crate) use archive::Shelf;
 pub use archive::{ArchiveError, DeadLetter, DeadLetterFilter, DeadReason, MAX_LISTED, ReplayFrom};
 pub use bus::{
     Bus, BusConfig, BusError, BusKind, Durability, EmbeddedConfig, LogError, Prepared, PublishError, Publisher,
     RedisConfig, Retention,
 };
-pub use event::{Event, InvalidEvent, MAX_CONTENT_TYPE, MAX_DATA, MAX_SUBJECT, MAX_TOPIC, NewEvent};
+pub use event::{Event, InvalidEvent, MAX_CONTENT_TYPE, MAX_DATA, MAX_DELAY, MAX_SUBJECT, MAX_TOPIC, NewEvent};
 pub use meter::{BusSnapshot, Connection, LogSnapshot, SubscriptionSnapshot};
+pub use schedule::{Cron, InvalidCron, Schedule};
 pub use subscription::{DeliveryOrder, DeliveryPolicy, InvalidPolicy, Subscriber, Subscription, Verdict};

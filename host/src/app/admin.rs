@@ -10,6 +10,15 @@
 //! | `POST /v1/breakers` with `{"edge": "order -> user", "command": "force-open"}` | the edge as it is then |
 //! | `POST /v1/breakers` with `{"endpoint": "payment at http://10.0.0.1:8080", "command": "force-open"}` | the endpoint as it is then |
 //! | `POST /v1/reload` | what changed in policies, routes and external services ([`Reloaded`](super::Reloaded)) |
+//! | `GET /v1/events/dead-letters?topic=&service=&after=&limit=`, all of them optional | the oldest dead letters after a letter, without their payloads: [`Letters`] |
+//! | `GET /v1/events/dead-letters/{letter}` | one with its event: [`WholeLetter`] |
+//! | `POST /v1/events/dead-letters/replay` with `{"letters": ["17"]}`, or `{"all": true}` and perhaps `topic` and `service` | delivers them once more: [`Handled`] |
+//! | `POST /v1/events/dead-letters/drop` with the same | forgets them: [`Handled`] |
+//! | `POST /v1/events/replay` with `{"topic": "order.created", "service": "mail", "from": "2026-11-24T00:00:00Z"}`, or `offset` in place of `from` | delivers the past of a topic to one subscription once more: [`Handled`] |
+
+mod events;
+
+pub use events::{Handled, Letter, Letters, WholeLetter};
 
 use super::{App, CommandError, assemble::refusal};
 use crate::{policy::BreakerCommand, rollout::DeployError, service::Body};
@@ -217,6 +226,16 @@ async fn answer(app: &App, token: Option<&Token>, request: Request<Incoming>) ->
             Ok(reloaded) => json(StatusCode::OK, &reloaded),
             Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
         },
+        (method, ["v1", "events", rest @ ..]) => {
+            let (method, rest) = (method.clone(), rest.iter().map(ToString::to_string).collect::<Vec<_>>());
+            let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+            let query = request.uri().query().unwrap_or_default().to_string();
+            let body = match order(request).await {
+                Ok(body) => body,
+                Err(refused) => return refused,
+            };
+            events::answer(&app.bus, &method, &rest, &query, &body).await
+        }
         (_, ["v1", "status" | "breakers" | "reload"] | ["v1", "services", _, "revisions"]) => {
             problem(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method")
         }
@@ -255,9 +274,9 @@ struct BreakerOrder {
 }
 
 async fn command(app: &App, request: Request<Incoming>) -> Response<Body> {
-    let body = match Limited::new(request.into_body(), LARGEST_ORDER).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("the request did not arrive whole: {error}")),
+    let body = match order(request).await {
+        Ok(body) => body,
+        Err(refused) => return refused,
     };
     let expected = |found: &str| {
         let expected = r#"expected {"edge": "order -> user", "command": "force-open"}, or the same of an "endpoint""#;
@@ -282,6 +301,14 @@ async fn command(app: &App, request: Request<Incoming>) -> Response<Body> {
         };
         problem(status, &error.to_string())
     })
+}
+
+/// The body of a request that is no component.
+async fn order(request: Request<Incoming>) -> Result<Bytes, Response<Body>> {
+    match Limited::new(request.into_body(), LARGEST_ORDER).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) => Err(problem(StatusCode::BAD_REQUEST, &format!("the request did not arrive whole: {error}"))),
+    }
 }
 
 fn json(status: StatusCode, value: &impl serde::Serialize) -> Response<Body> {

@@ -8,8 +8,7 @@ use super::{
 use crate::{
     engine::{Engine, Limits},
     events::{
-        Bus, BusConfig, BusError, BusKind, Durability, EmbeddedConfig, Event, RedisConfig, Retention, Subscriber,
-        Subscription, Verdict,
+        Bus, BusConfig, BusError, BusKind, EmbeddedConfig, Event, RedisConfig, Subscriber, Subscription, Verdict,
     },
     gateway::{Aggregate, BindError, Gateway, GatewayConfig, Part, Route, RouteError, Routes, Upstream},
     keyvalue::{Buckets, KeyValue, KeyValueConfig, KeyValueError},
@@ -108,7 +107,7 @@ pub(super) fn misfits_at(manifest: &Manifest, found: &[Misfit]) -> ManifestError
         let list = match &misfit.concern {
             Concern::Component => None,
             Concern::Calls => service.calls.first(),
-            Concern::Subscribes => service.subscribes.first(),
+            Concern::Subscribes => service.subscribes.first().map(|subscription| &subscription.topic),
             Concern::FixedResult { callee, function } => {
                 let edge = manifest::Edge::new(&misfit.service, callee);
                 let written = manifest.policies.fixed_results.get(&edge);
@@ -204,6 +203,7 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
     let rollout = Rollout::new(engine, members, grants(&manifest));
     rollout.start(loaded).await.map_err(|error| deploy_error_at(&manifest, error))?;
 
+    bus.run_schedules(manifest.topics.values().filter_map(|topic| topic.schedule.clone()).collect());
     listener.routes().replace(routes(&manifest, &edges)?);
     let app = Arc::new(App {
         manifest: ArcSwap::from_pointee(manifest),
@@ -382,9 +382,9 @@ fn bus_config(manifest: &Manifest) -> Result<BusConfig, StartError> {
         Ok::<_, StartError>(RedisConfig { consumer: host_id(manifest)?, ..RedisConfig::new(secret.expose()) })
     };
     let kind = match &manifest.bus {
-        manifest::Bus::Embedded => BusKind::Embedded(EmbeddedConfig {
+        manifest::Bus::Embedded(durability) => BusKind::Embedded(EmbeddedConfig {
             file: manifest.app.data.value.join("events.sqlite"),
-            durability: Durability::Os,
+            durability: *durability,
         }),
         manifest::Bus::RedisStreams(url) => BusKind::RedisStreams(redis(url)?),
         manifest::Bus::RedisPubsub(url) => BusKind::RedisPubSub(redis(url)?),
@@ -397,7 +397,7 @@ fn bus_config(manifest: &Manifest) -> Result<BusConfig, StartError> {
         app: manifest.app.name.clone(),
         kind,
         publishes: publishes.collect(),
-        retention: Retention::default(),
+        retention: manifest.retention.clone(),
     })
 }
 
@@ -421,9 +421,10 @@ fn subscriptions(manifest: &Manifest, edges: &Edges) -> Vec<Subscription> {
     let mut all = Vec::new();
     for (name, service) in &manifest.services {
         let Some(edge) = edges.get(&manifest::Edge::new(EVENTS, name)) else { continue };
-        for topic in &service.subscribes {
+        for manifest::Subscription { topic, policy } in &service.subscribes {
             let subscriber = Arc::new(OverEdge(edge.clone()));
-            all.push(Subscription::new(topic.value.as_str(), name.as_str(), subscriber));
+            let subscription = Subscription::new(topic.value.as_str(), name.as_str(), subscriber);
+            all.push(subscription.with_policy(policy.clone()));
         }
     }
     all

@@ -135,7 +135,7 @@ fn needing_restart(old: &Manifest, new: &Manifest) -> Vec<String> {
         ("admin", old.admin != new.admin),
         ("services", old.services != new.services),
         ("topics", old.topics != new.topics),
-        ("events", old.bus != new.bus),
+        ("events", old.bus != new.bus || old.retention != new.retention),
         ("key-value", old.key_value != new.key_value),
     ];
     let differ = differ.into_iter().filter(|(_, differs)| *differs).map(|(section, _)| section.to_owned());

@@ -116,8 +116,18 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
         .collect();
 
     let events = &status.events;
-    let head =
-        ["TOPIC", "SUBSCRIBER", "DELIVERED", "RETRIED", "REJECTED", "QUEUED", "IN FLIGHT", "LAG", "DEAD LETTERS"];
+    let head = [
+        "TOPIC",
+        "SUBSCRIBER",
+        "DELIVERED",
+        "RETRIED",
+        "REJECTED",
+        "QUEUED",
+        "IN FLIGHT",
+        "WAITING",
+        "LAG",
+        "DEAD LETTERS",
+    ];
     let mut subscriptions = Table::new(head);
     for subscription in &events.subscriptions {
         subscriptions.row([
@@ -128,6 +138,7 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
             subscription.rejected.to_string(),
             subscription.queued.to_string(),
             subscription.in_flight.to_string(),
+            subscription.waiting.to_string(),
             subscription.lag.map_or_else(dash, |lag| lag.to_string()),
             subscription.dead.map_or_else(dash, |dead| dead.to_string()),
         ]);
@@ -192,18 +203,18 @@ fn standing(endpoint: &EndpointSnapshot) -> String {
 }
 
 /// Columns as wide as what is in them.
-struct Table<const N: usize> {
+pub(super) struct Table<const N: usize> {
     rows: Vec<[String; N]>,
 }
 
 // === impl Table ===
 
 impl<const N: usize> Table<N> {
-    fn new(head: [&str; N]) -> Self {
+    pub(super) fn new(head: [&str; N]) -> Self {
         Self { rows: vec![head.map(String::from)] }
     }
 
-    fn row(&mut self, row: [String; N]) {
+    pub(super) fn row(&mut self, row: [String; N]) {
         self.rows.push(row);
     }
 }

@@ -6,6 +6,12 @@
 //!
 //! A *replay* hands the events of a topic's past to one subscription once more, as far back as the bus still has them.
 
+#[cfg(test)]
+mod shelf;
+
+#[cfg(test)]
+pub(crate) use shelf::Shelf;
+
 use super::Event;
 use futures::future::BoxFuture;
 use jiff::Timestamp;

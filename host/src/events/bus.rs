@@ -3,6 +3,8 @@
 mod embedded;
 mod pubsub;
 mod redis;
+#[cfg(test)]
+mod shelved;
 mod streams;
 
 pub use embedded::LogError;
@@ -10,7 +12,11 @@ pub use redis::RedisConfig;
 
 use super::{
     ArchiveError, BusSnapshot, Connection, DeadLetter, DeadLetterFilter, Event, InvalidEvent, InvalidPolicy,
-    LogSnapshot, NewEvent, ReplayFrom, Subscription, archive::Archive, dispatcher::Closing, meter::Meter,
+    LogSnapshot, NewEvent, ReplayFrom, Schedule, Subscription,
+    archive::Archive,
+    dispatcher::Closing,
+    meter::Meter,
+    schedule::{Firing, Scheduler},
 };
 use crate::{
     policy::{Fault, FaultKind},
@@ -23,7 +29,7 @@ use std::{
     fmt,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -161,6 +167,8 @@ struct Running {
     meters: Vec<Arc<Meter>>,
     published: AtomicU64,
     refused: AtomicU64,
+    /// The task that fires schedules, if there are any.
+    schedules: Mutex<JoinSet<()>>,
 }
 
 struct Grant {
@@ -253,7 +261,16 @@ impl Bus {
             meters,
             published: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            schedules: Mutex::default(),
         })))
+    }
+
+    /// Fires these schedules from now on, until the bus shuts down.
+    pub fn run_schedules(&self, schedules: Vec<Schedule>) {
+        if !schedules.is_empty() {
+            let scheduler = Scheduler::new(schedules, Arc::downgrade(&self.0), Timestamp::now);
+            self.0.schedules.lock().unwrap_or_else(PoisonError::into_inner).spawn(scheduler.run());
+        }
     }
 
     /// Publishes an event of `service` and returns its id: then it is kept as well as the bus promises. Never waits for a
@@ -304,7 +321,7 @@ impl Bus {
             let topic = event.topic.chars().take(super::event::MAX_TOPIC).collect();
             return Err(PublishError::Denied { service: service.into(), topic });
         };
-        event.validate()?;
+        event.validate(Timestamp::now())?;
         let due = event.due;
         let event = Event::publish(event, Arc::clone(topic), Arc::clone(&grant.source), trace);
         Ok(Prepared { event: Arc::new(event), due })
@@ -379,6 +396,8 @@ impl Bus {
 
     /// Takes no more events and returns when what was taken is delivered, or kept by the server, or `grace` is over.
     pub async fn shutdown(&self, grace: Duration) {
+        let mut schedules = std::mem::take(&mut *self.0.schedules.lock().unwrap_or_else(PoisonError::into_inner));
+        schedules.shutdown().await;
         self.0.transport.shutdown(Instant::now() + grace).await;
     }
 }
@@ -386,6 +405,27 @@ impl Bus {
 impl fmt::Debug for Bus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Bus").field(&self.0.name).finish()
+    }
+}
+
+/// A schedule does not keep its bus alive, whose task it is.
+impl Firing for Weak<Running> {
+    fn fire(&self, at: Timestamp, event: Arc<Event>) -> BoxFuture<'_, Result<bool, PublishError>> {
+        Box::pin(async move {
+            let bus = self.upgrade().ok_or_else(closed)?;
+            let fired = bus.transport.fire(at, event).await;
+            let count = match &fired {
+                Ok(true) => &bus.published,
+                Ok(false) => return fired,
+                Err(_) => &bus.refused,
+            };
+            count.fetch_add(1, Relaxed);
+            fired
+        })
+    }
+
+    fn last_fired<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<Option<Timestamp>, PublishError>> {
+        Box::pin(async move { self.upgrade().ok_or_else(closed)?.transport.last_fired(topic).await })
     }
 }
 

@@ -339,6 +339,16 @@ impl<'a> Value<'a> {
         self.value.as_bool()
     }
 
+    /// Whether this is a table.
+    pub fn is_table(&self) -> bool {
+        self.value.is_table()
+    }
+
+    /// The same value as an element of the array that its key names.
+    pub fn nth(&self, at: usize) -> Self {
+        self.at(format!("{}[{at}]", self.key))
+    }
+
     /// Whether this is a whole number.
     pub fn is_integer(&self) -> bool {
         self.value.is_integer()

@@ -9,11 +9,12 @@ use super::{
     policy::{EVENTS, GATEWAY},
     reader::{Document, Table, Value, quoted},
     secret::SecretRef,
+    subscription::Subscription,
     values::SHORTEST,
 };
 
 /// A service that runs here, as a component.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Its name: at most 63 lower-case letters, digits and inner hyphens, a letter first.
     pub name: Placed<String>,
@@ -25,8 +26,8 @@ pub struct Service {
     pub buckets: Vec<Placed<String>>,
     /// The topics that it may publish to; all are declared.
     pub publishes: Vec<Placed<String>>,
-    /// The topics whose events are delivered to it; all are declared.
-    pub subscribes: Vec<Placed<String>>,
+    /// The topics whose events are delivered to it, and how.
+    pub subscribes: Vec<Subscription>,
     /// The services that it may call, external ones too; all exist.
     pub calls: Vec<Placed<String>>,
     /// The origins outside that it may send requests to.
@@ -138,7 +139,7 @@ impl Service {
             database: table.or("database", false, Value::boolean),
             buckets: table.or("buckets", Vec::new(), |v| v.strings("bucket")),
             publishes: table.or("publishes", Vec::new(), |v| v.strings("topic")),
-            subscribes: table.or("subscribes", Vec::new(), |v| v.strings("topic")),
+            subscribes: table.or("subscribes", Vec::new(), Subscription::read_all),
             calls: table.or("calls", Vec::new(), |v| v.strings("service name")),
             outbound: table.or("outbound", Vec::new(), Origin::read_all),
             config: read_settings(table.table("config"), doc, |value| value.string()),
@@ -163,6 +164,11 @@ impl Service {
                 );
                 doc.report_at(bucket, format!("{rule}, found {}", quoted(bucket)));
             }
+        }
+        for subscription in service.subscribes.iter().filter(|it| it.policy.deduplicate && !service.database) {
+            let message =
+                "`deduplicate` keeps what took effect in the service's own database: set `database = true` in";
+            doc.report_at(&subscription.topic, format!("{message} [services.{}]", service.name.value));
         }
         table.finish();
         service

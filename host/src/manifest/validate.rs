@@ -17,7 +17,7 @@ use super::{
 pub(super) fn validate(manifest: &Manifest, edges: &[Placed<Edge>], doc: &Document<'_>) {
     for service in manifest.services.values() {
         check_calls(manifest, service, doc);
-        for topic in service.publishes.iter().chain(&service.subscribes) {
+        for topic in service.publishes.iter().chain(service.subscribes.iter().map(|it| &it.topic)) {
             check_topic(manifest, topic, doc);
         }
     }

@@ -1,7 +1,8 @@
-use super::{HANDLE, HANDLER, WitEvent, WitVerdict, add_to_linker};
+use super::{HANDLE, HANDLER, WitEvent, WitVerdict, add_to_linker, wit};
 use crate::{
     events::{
-        Bus, BusConfig, BusKind, DeliveryPolicy, Event, MAX_DATA, NewEvent, Publisher, Subscription, Verdict,
+        Bus, BusConfig, BusKind, DeliveryPolicy, Event, InvalidEvent, MAX_DATA, NewEvent, Publisher, Subscription,
+        Verdict,
         testing::{acknowledging, gated},
     },
     policy::Deadline,
@@ -85,4 +86,20 @@ async fn a_component_learns_why_its_event_was_not_published() {
     // The bus takes no more: a fault, which the component answers by asking for another try.
     bus.shutdown(Duration::ZERO).await;
     assert_eq!(handle(&mut store, &event("order.confirmed", vec![]), 2).await, Verdict::Retry(None));
+}
+
+#[test]
+fn a_component_says_when_its_event_is_due() {
+    let due = |text: &str| {
+        let event = wit::NewEvent {
+            topic: "order.confirmed".into(),
+            subject: None,
+            datacontenttype: None,
+            data: b"{}".to_vec(),
+            due: Some(text.into()),
+        };
+        NewEvent::try_from(event).map(|event| event.due)
+    };
+    assert_eq!(due("2027-01-31T09:00:00.5+01:00"), Ok(Some("2027-01-31T08:00:00.5Z".parse().unwrap())));
+    assert_eq!(due("in an hour"), Err(InvalidEvent::DueTime("in an hour".into())));
 }
