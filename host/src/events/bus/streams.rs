@@ -22,10 +22,10 @@
 //! then taken for tried once, and no more than once.
 //!
 //! **What Redis promises** is what this can: with `appendonly yes` and `appendfsync always` an acknowledged event survives
-//! the machine; with `everysec` it survives the end of Redis itself, and the last second may be lost with the machine;
-//! without persistence the events are gone with Redis, and the groups are made anew from the beginning of the streams.
-//! Asynchronous replicas may miss the last events when one of them takes over. Redis Cluster is not supported: one script
-//! uses keys of different slots.
+//! the machine. With `everysec` it survives the end of Redis itself unless the disk is behind, and with the machine the
+//! last second or two may be lost. Without persistence the events are gone with Redis, and the groups are made anew from
+//! the beginning of the streams. Asynchronous replicas may miss the last events when one of them takes over. Redis Cluster
+//! is not supported: one script uses keys of different slots.
 
 mod dead;
 mod entry;

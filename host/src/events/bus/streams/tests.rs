@@ -159,7 +159,7 @@ async fn events_and_publishers_survive_a_restart_of_redis() {
     for n in 0..20 {
         bus.publish("order", created(n), None).await.unwrap();
     }
-    log.next().await;
+    let first = log.next().await.text();
     server.kill();
     // What is settled now Redis learns later.
     gate.add_permits(5);
@@ -184,7 +184,7 @@ async fn events_and_publishers_survive_a_restart_of_redis() {
         bus.publish("order", created(n), None).await.unwrap();
     }
     gate.add_permits(1000);
-    all(&mut log, (1..40).map(|n| n.to_string())).await;
+    all(&mut log, (0..40).map(|n| n.to_string()).filter(|it| *it != first)).await;
     nothing_pending(&server).await;
     until("nothing is held", async || bus.snapshot().subscriptions[0].lag == Some(0)).await;
     assert_eq!(bus.snapshot().connection, Connection::Connected);
@@ -244,7 +244,7 @@ async fn a_shutdown_leaves_to_redis_what_it_does_not_finish() {
     let subscriptions = vec![Subscription::new("order.created", "notification", subscriber).with_policy(one)];
     let bus = start(kind(&server, "a"), subscriptions).await;
     for n in 0..3 {
-        bus.publish("order", created(n), None).await.unwrap();
+        bus.publish("order", about("s", n), None).await.unwrap();
     }
     log.next().await;
     let stopping = tokio::spawn({

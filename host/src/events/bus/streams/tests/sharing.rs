@@ -150,6 +150,7 @@ async fn tries_go_on_counting_at_another_host_and_what_was_only_read_is_not_give
                 bus.publish("order", about("s", n), None).await.unwrap();
             }
         }
+        until("all of them are read", async || pending(&server).await == 100).await;
         let mut seen = Vec::new();
         while seen.len() < 16 {
             seen.push(log.next().await);
