@@ -117,6 +117,14 @@ pub enum BusError {
     /// The embedded log can't be used.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The number of partitions is none, or not the one that the events in Redis are spread over.
+    #[error("{}", partitions(*set, *found))]
+    Partitions {
+        /// What is set.
+        set: u16,
+        /// What Redis has noted.
+        found: Option<u16>,
+    },
     /// A subscription's delivery policy can't work.
     #[error(transparent)]
     Policy(#[from] InvalidPolicy),
@@ -242,7 +250,9 @@ impl Bus {
                 (Box::new(embedded), meters)
             }
             BusKind::RedisStreams(redis) => {
-                let (streams, meters) = streams::Streams::start(&config.app, redis, subscriptions).await?;
+                let topics = config.publishes.values().flatten().map(String::as_str).collect();
+                let start = streams::Streams::start(&config.app, redis, &config.retention, topics, subscriptions);
+                let (streams, meters) = start.await?;
                 (Box::new(streams), meters)
             }
             BusKind::RedisPubSub(redis) => {
@@ -510,6 +520,16 @@ impl Stations {
             tracing::warn!(subscriptions = tasks.len(), "event deliveries were cut off at the end of the grace period");
             tasks.shutdown().await;
         }
+    }
+}
+
+fn partitions(set: u16, found: Option<u16>) -> String {
+    match found {
+        None => format!("the number of partitions is {set}; expected 1 to {}", RedisConfig::MAX_PARTITIONS),
+        Some(found) => format!(
+            "the number of partitions is {set}, and the application's events in Redis are spread over {found}: hosts that \
+             differ would break the order of events; set {found}"
+        ),
     }
 }
 

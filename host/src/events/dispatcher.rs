@@ -35,6 +35,11 @@ pub(super) trait Ledger: Send + Sync + 'static {
     /// Whether unsettled events outlive this process. Where they do, a dispatcher that closes leaves them.
     const DURABLE: bool;
 
+    /// The event is about to be tried, the first time or again; `false` where it is not this process's to try any more.
+    fn begin(&self, _: &Self::Receipt, _attempt: u32) -> impl Future<Output = bool> + Send {
+        std::future::ready(true)
+    }
+
     /// Takes the event for another try after `attempt` tries, and says which one it is; `None` where it is not this
     /// process's any more.
     fn again(&self, receipt: &Self::Receipt, attempt: u32) -> impl Future<Output = Option<u32>> + Send;
@@ -232,6 +237,9 @@ impl<L: Ledger> Core<L> {
             // Only where tries were counted that this process did not see, for example because it died of them.
             let error = format!("it was tried as often as allowed ({}), without an answer", self.policy.max_attempts);
             Next::Dead(DeadReason::AttemptsExhausted, error, attempt - 1)
+        } else if !self.ledger.begin(&receipt, attempt).await {
+            self.ledger.leave(receipt);
+            return Tried { event, again: None };
         } else {
             // A panic in here must not end the dispatcher, or the subscription would stand still in silence.
             let delivery = async { self.subscriber.deliver(Arc::clone(&event), attempt).await };
