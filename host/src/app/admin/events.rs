@@ -178,7 +178,7 @@ async fn handle(bus: &Bus, deed: Deed, body: &[u8]) -> Result<Response<Body>, Re
     let selection: Selection = serde_json::from_slice(body).map_err(|error| bad(format!("{expected}: {error}")))?;
     let Selection { letters, all, topic, service } = selection;
     let filtered = topic.is_some() || service.is_some();
-    if all == !letters.is_empty() || (filtered && !all) {
+    if all != letters.is_empty() || (filtered && !all) {
         return Err(bad(expected));
     }
     if letters.len() > MAX_LISTED {

@@ -163,7 +163,7 @@ impl Cron {
         // Looked for in longer and longer times before the end, so that a schedule of every minute that was away for a
         // year is not gone through minute by minute.
         let mut length = SignedDuration::from_mins(2);
-        while after < until {
+        loop {
             let start = until.checked_sub(length).map_or(after, |start| start.max(after));
             let firings = std::iter::successors(self.next_after(start), |at| self.next_after(*at));
             let last = firings.take_while(|at| *at <= until).last();
@@ -172,7 +172,6 @@ impl Cron {
             }
             length = length.saturating_mul(2);
         }
-        None
     }
 
     /// Up to when, by the clocks, the times after the last change of the clock have been before.
