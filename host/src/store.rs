@@ -1,52 +1,32 @@
 //! State: a relational database for each service, by `wharf:store`.
 //!
-//! A database is one SQLite file with a write-ahead log, one thread that writes and a few sessions that read. Readers
-//! never wait for the writer nor it for them, and a query sees every write that was acknowledged before it began.
+//! A service can't tell what is behind its database: [`Database`] and [`Transaction`] are a closed set of backends
+//! with the same promises, which one suite of tests holds all of them to. It is a SQLite file of its own
+//! (`sqlite`).
 //!
-//! Choices, and why:
-//! - **One writer thread, group commit.** SQLite has one writer at a time anyway. A queue before it replaces lock
-//!   errors by waiting in order, bounded, and lets one commit serve all that wait.
-//! - **Quick reads stay on the async thread**, under a budget of instructions that a statement
-//!   has to earn by having been quick before. Everything else runs
-//!   where it may block.
-//! - **Acknowledged means it survives the process**, also `kill -9`. That it survives a power failure too costs a disk
-//!   flush for each commit and is a setting ([`Settings::durable_at_power_loss`]); without it the last commits may be
-//!   lost then, but the database is whole.
-//! - **Spilling to disk, not to memory.** A sort that outgrows its cache goes to a temporary file: a query that a
-//!   service gets wrong must not take the memory of its neighbours.
+//! Besides what a service says there is what the host says in the service's database: statements with the host's
+//! authority, which keep books that have to be true together with the service's data.
 
 mod binding;
-mod configure;
 mod error;
-mod guard;
-mod job;
 mod migration;
-mod queue;
-mod readers;
-mod session;
-mod transaction;
-mod watch;
-mod writer;
+mod sqlite;
 
 pub use binding::{
     Constraint, Error, MIGRATIONS, Rows, SqlCtx, SqlView, Statement, Value, add_to_linker, read_migrations,
 };
 pub use error::OpenError;
 pub use migration::{Applied, MigrateError, Migration};
-pub use transaction::Transaction;
 
-use job::job;
-use queue::{Queue, Refused};
-use readers::{Read, Readers};
-use session::Session;
+use sqlite::Sqlite;
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    thread::JoinHandle,
 };
-use tokio::{sync::oneshot, time::Duration};
-use writer::Work;
+use tokio::time::Duration;
+
+/// Tables whose names begin so are the host's: services may read them, not change them.
+const HOST_TABLES: &str = "_wharf_";
 
 /// What a database may take. The defaults suit a service among others on a small machine.
 #[derive(Clone, Debug)]
@@ -85,14 +65,35 @@ pub struct Settings {
 
 /// The database of one service. Clones are the same database; it is closed when the last is dropped.
 #[derive(Clone)]
-pub struct Database(Arc<Inner>);
+pub struct Database {
+    backend: Backend,
+    max_batch: usize,
+}
 
-struct Inner {
-    file: PathBuf,
-    settings: Arc<Settings>,
-    readers: Readers,
-    queue: Arc<Queue<Work>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+#[derive(Clone)]
+enum Backend {
+    Sqlite(Sqlite),
+}
+
+/// Statements that take effect together or not at all.
+///
+/// It ends by [`commit`](Self::commit), by [`rollback`](Self::rollback), by its time limit, or when the last clone is
+/// dropped, which rolls it back.
+#[derive(Clone, Debug)]
+pub struct Transaction(Begun);
+
+#[derive(Clone, Debug)]
+enum Begun {
+    Sqlite(sqlite::Transaction),
+}
+
+/// Whose word a statement is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Authority {
+    /// A service's: it may do what a service may.
+    Service,
+    /// The host's own: it may also make and change tables whose names begin with [`HOST_TABLES`].
+    Host,
 }
 
 // === impl Settings ===
@@ -140,17 +141,8 @@ impl Database {
     /// # Errors
     /// When its folder or the file can't be made or opened.
     pub async fn open(file: PathBuf, settings: Settings) -> Result<Self, OpenError> {
-        let file = in_folder(file)?;
-        let settings = Arc::new(settings);
-        let queue = Arc::new(Queue::new(settings.queue));
-        let thread = writer::start(file.clone(), settings.clone(), queue.clone()).await?;
-        let readers = Readers::new(file.clone(), settings.clone());
-        Ok(Self(Arc::new(Inner { file, settings, readers, queue, thread: Mutex::new(Some(thread)) })))
-    }
-
-    /// The file that it is in.
-    pub fn file(&self) -> &Path {
-        &self.0.file
+        let max_batch = settings.max_batch;
+        Ok(Self { backend: Backend::Sqlite(Sqlite::open(file, settings).await?), max_batch })
     }
 
     /// Runs one query and returns its rows. It may also be a statement that changes rows and returns some
@@ -159,15 +151,7 @@ impl Database {
     /// # Errors
     /// Those of `wharf:store/sql.error`, `closed` excepted.
     pub async fn query(&self, statement: Statement) -> Result<Rows, Error> {
-        let statement = if begins_as_query(&statement.sql) {
-            match self.0.readers.read(statement).await {
-                Read::Done(result) => return result,
-                Read::Writes(statement) => statement,
-            }
-        } else {
-            statement
-        };
-        self.write(move |session| session.query(&statement)).await
+        self.query_by(statement, Authority::Service).await
     }
 
     /// Runs one statement and returns how many rows it changed.
@@ -175,7 +159,7 @@ impl Database {
     /// # Errors
     /// Those of `wharf:store/sql.error`, `closed` excepted.
     pub async fn execute(&self, statement: Statement) -> Result<u64, Error> {
-        self.write(move |session| session.execute(&statement)).await
+        self.execute_by(statement, Authority::Service).await
     }
 
     /// Runs statements in one transaction, all or none, and returns how many rows each changed.
@@ -183,11 +167,35 @@ impl Database {
     /// # Errors
     /// Those of `wharf:store/sql.error`, `closed` excepted.
     pub async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<u64>, Error> {
-        let limit = self.0.settings.max_batch;
-        if statements.len() > limit {
-            return Err(Error::TooLarge(format!("a batch of {} statements, more than {limit}", statements.len())));
-        }
-        self.write(move |session| statements.iter().map(|statement| session.execute(statement)).collect()).await
+        self.batch_by(statements, Authority::Service).await
+    }
+
+    /// As [`query`](Self::query), with the host's authority: for what the host keeps in tables of its own, whose names
+    /// begin with `_wharf_`. In the dialect that the backends share, like a service's, and within the same limits.
+    ///
+    /// # Errors
+    /// Those of `wharf:store/sql.error`, `closed` excepted.
+    #[allow(dead_code, reason = "for capabilities that keep books beside a service's data")]
+    pub(crate) async fn host_query(&self, statement: Statement) -> Result<Rows, Error> {
+        self.query_by(statement, Authority::Host).await
+    }
+
+    /// As [`execute`](Self::execute), with the host's authority; see [`host_query`](Self::host_query).
+    ///
+    /// # Errors
+    /// Those of `wharf:store/sql.error`, `closed` excepted.
+    #[allow(dead_code, reason = "for capabilities that keep books beside a service's data")]
+    pub(crate) async fn host_execute(&self, statement: Statement) -> Result<u64, Error> {
+        self.execute_by(statement, Authority::Host).await
+    }
+
+    /// As [`batch`](Self::batch), with the host's authority; see [`host_query`](Self::host_query).
+    ///
+    /// # Errors
+    /// Those of `wharf:store/sql.error`, `closed` excepted.
+    #[allow(dead_code, reason = "for capabilities that keep books beside a service's data")]
+    pub(crate) async fn host_batch(&self, statements: Vec<Statement>) -> Result<Vec<u64>, Error> {
+        self.batch_by(statements, Authority::Host).await
     }
 
     /// Begins a transaction. Other writers wait until it ends.
@@ -195,9 +203,9 @@ impl Database {
     /// # Errors
     /// `busy` when too many wait already.
     pub async fn begin(&self) -> Result<Transaction, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Work::Begin(reply))?;
-        answer.await.unwrap_or_else(|_| Err(closed()))
+        Ok(Transaction(match &self.backend {
+            Backend::Sqlite(sqlite) => Begun::Sqlite(sqlite.begin().await?),
+        }))
     }
 
     /// Applies those migrations that the database has not yet, each in a transaction of its own.
@@ -206,83 +214,119 @@ impl Database {
     /// When the migrations are out of order, one was changed after it had been applied, the database has later ones,
     /// or a statement fails.
     pub async fn migrate(&self, migrations: &[Migration]) -> Result<Applied, MigrateError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Work::Migrate(migrations.to_vec(), reply)).map_err(MigrateError::Refused)?;
-        answer.await.unwrap_or_else(|_| Err(MigrateError::Refused(closed())))
-    }
-
-    /// Finishes what waits, takes nothing more, and closes the file, its log copied into it. Calls after this fail
-    /// with `unavailable`.
-    pub async fn close(&self) {
-        // NB: the readers first. SQLite copies and removes the log when the last connection goes, and only the writer's
-        // can do it; with its queue closed it may be gone at once.
-        self.0.readers.close().await;
-        self.0.queue.close();
-        let thread = self.0.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && !matches!(tokio::task::spawn_blocking(move || thread.join()).await, Ok(Ok(())))
-        {
-            tracing::error!(file = %self.0.file.display(), "the writer of a database ended by a panic");
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.migrate(migrations).await,
         }
     }
 
-    async fn write<A, F>(&self, run: F) -> Result<A, Error>
-    where
-        A: Send + 'static,
-        F: FnMut(&Session) -> Result<A, Error> + Send + 'static,
-    {
-        let (job, answer) = job(run);
-        self.send(Work::Write(job))?;
-        answer.await.unwrap_or_else(|_| Err(closed()))
+    /// Finishes what waits, takes nothing more, and closes it. Calls after this fail with `unavailable`.
+    pub async fn close(&self) {
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.close().await,
+        }
     }
 
-    fn send(&self, work: Work) -> Result<(), Error> {
-        self.0.queue.push(work).map_err(|refused| match refused {
-            Refused::Full => {
-                Error::Busy(format!("{} jobs are waiting for this database already", self.0.settings.queue))
-            }
-            Refused::Closed => closed(),
-        })
+    async fn query_by(&self, statement: Statement, authority: Authority) -> Result<Rows, Error> {
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.query(statement, authority).await,
+        }
+    }
+
+    async fn execute_by(&self, statement: Statement, authority: Authority) -> Result<u64, Error> {
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.execute(statement, authority).await,
+        }
+    }
+
+    async fn batch_by(&self, statements: Vec<Statement>, authority: Authority) -> Result<Vec<u64>, Error> {
+        let limit = self.max_batch;
+        if statements.len() > limit {
+            return Err(Error::TooLarge(format!("a batch of {} statements, more than {limit}", statements.len())));
+        }
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.batch(statements, authority).await,
+        }
     }
 }
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Database").field(&self.0.file).finish()
+        match &self.backend {
+            Backend::Sqlite(sqlite) => f.debug_tuple("Database").field(&sqlite.file()).finish(),
+        }
     }
 }
 
-// === impl Inner ===
+// === impl Transaction ===
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.queue.close();
+impl Transaction {
+    /// Runs a query and returns its rows. What the transaction did is visible to it.
+    ///
+    /// # Errors
+    /// As [`Database::query`], and `closed` once the transaction has ended.
+    pub async fn query(&self, statement: Statement) -> Result<Rows, Error> {
+        self.query_by(statement, Authority::Service).await
     }
-}
 
-fn closed() -> Error {
-    Error::Unavailable("the database is closed".into())
-}
+    /// Runs a statement and returns how many rows it changed. One that fails changes nothing, and the transaction goes
+    /// on, except where the database gives all of it up (`closed` from then on).
+    ///
+    /// # Errors
+    /// As [`Database::execute`], and `closed` once the transaction has ended.
+    pub async fn execute(&self, statement: Statement) -> Result<u64, Error> {
+        self.execute_by(statement, Authority::Service).await
+    }
 
-/// The file's absolute path, its folder made where it was missing.
-fn in_folder(file: PathBuf) -> Result<PathBuf, OpenError> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let failed = |source| OpenError::Folder { folder: folder.to_owned(), source };
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder).map_err(failed)?;
-    // NB: absolute, so that SQLite can't take a name that begins with `file:` for a URI.
-    let folder = folder.canonicalize().map_err(failed)?;
-    Ok(folder.join(file.file_name().unwrap_or_default()))
-}
+    /// As [`query`](Self::query), with the host's authority; see [`Database::host_query`].
+    ///
+    /// # Errors
+    /// As [`Database::query`], and `closed` once the transaction has ended.
+    #[allow(dead_code, reason = "for capabilities that keep books beside a service's data")]
+    pub(crate) async fn host_query(&self, statement: Statement) -> Result<Rows, Error> {
+        self.query_by(statement, Authority::Host).await
+    }
 
-/// Whether the text looks like a query: it spares those that surely change something a visit to a reader.
-fn begins_as_query(sql: &str) -> bool {
-    let word = sql.trim_start();
-    let word = word.split(|character: char| !character.is_ascii_alphabetic()).next().unwrap_or_default();
-    !["INSERT", "UPDATE", "DELETE", "REPLACE"].iter().any(|other| word.eq_ignore_ascii_case(other))
+    /// As [`execute`](Self::execute), with the host's authority; see [`Database::host_query`].
+    ///
+    /// # Errors
+    /// As [`Database::execute`], and `closed` once the transaction has ended.
+    #[allow(dead_code, reason = "for capabilities that keep books beside a service's data")]
+    pub(crate) async fn host_execute(&self, statement: Statement) -> Result<u64, Error> {
+        self.execute_by(statement, Authority::Host).await
+    }
+
+    /// Makes all of it durable and visible, and ends the transaction.
+    ///
+    /// # Errors
+    /// `constraint` when a promise is broken that is checked only now; all of it is undone then. `closed` once the
+    /// transaction has ended.
+    pub async fn commit(&self) -> Result<(), Error> {
+        match &self.0 {
+            Begun::Sqlite(transaction) => transaction.commit().await,
+        }
+    }
+
+    /// Undoes all of it and ends the transaction.
+    ///
+    /// # Errors
+    /// `closed` once the transaction has ended.
+    pub async fn rollback(&self) -> Result<(), Error> {
+        match &self.0 {
+            Begun::Sqlite(transaction) => transaction.rollback().await,
+        }
+    }
+
+    async fn query_by(&self, statement: Statement, authority: Authority) -> Result<Rows, Error> {
+        match &self.0 {
+            Begun::Sqlite(transaction) => transaction.query(statement, authority).await,
+        }
+    }
+
+    async fn execute_by(&self, statement: Statement, authority: Authority) -> Result<u64, Error> {
+        match &self.0 {
+            Begun::Sqlite(transaction) => transaction.execute(statement, authority).await,
+        }
+    }
 }
 
 #[cfg(test)]

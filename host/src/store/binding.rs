@@ -1,7 +1,7 @@
 //! What guests see of the store: `wharf:store/sql`, and the schema that they export.
 //!
 //! The WIT types are the store's own types ([`Statement`], [`Rows`], [`Value`], [`Error`]): a value is copied once
-//! from the guest and once from SQLite, never between two shapes of the same thing.
+//! from the guest and once from the database, never between two shapes of the same thing.
 
 use super::{Database, Transaction, migration::Migration};
 use std::sync::Arc;

@@ -5,20 +5,13 @@
 //!
 //! Foreign keys are checked at the end of each step and not within it: SQLite can change most of a table's definition
 //! only by building a new table and dropping the old one, to which others refer.
+//!
+//! This is what the backends share; each has a `migration` of its own, which applies what is [`missing`].
 
-use super::{Settings, binding::Error, session::Session};
-use rusqlite::{Connection, OptionalExtension};
+use super::binding::Error;
 use sha2::{Digest, Sha256};
 use thiserror::Error as ThisError;
 use wasmtime::component::{ComponentType, Lift, Lower};
-
-/// Where the applied migrations are recorded.
-pub(super) const TABLE: &str = "CREATE TABLE IF NOT EXISTS _wharf_migrations (
-    version INTEGER PRIMARY KEY,
-    name TEXT NOT NULL,
-    sha256 TEXT NOT NULL,
-    applied_at TEXT NOT NULL
-) STRICT";
 
 /// One step of a schema: `wharf:store/migrations.migration`.
 #[derive(Clone, Debug, PartialEq, Eq, ComponentType, Lift, Lower)]
@@ -118,7 +111,7 @@ pub enum MigrateError {
         name: String,
         /// Which of its statements, counted from 1.
         statement: usize,
-        /// What SQLite said.
+        /// What the database said.
         source_error: Error,
     },
     /// It left rows without the rows that they refer to; the whole migration was undone.
@@ -141,11 +134,13 @@ pub enum MigrateError {
     Refused(Error),
 }
 
-/// Applies those migrations that the database has not yet.
-pub(super) fn apply(session: &Session, migrations: &[Migration], settings: &Settings) -> Result<Applied, MigrateError> {
-    check_order(migrations, settings.max_migration_bytes)?;
-    let recorded = |error: rusqlite::Error| MigrateError::Record(session.explain(&error));
-    let known = session.as_host(read_record).map_err(recorded)?;
+/// Those migrations that a database with this record has not yet.
+pub(super) fn missing<'m>(
+    migrations: &'m [Migration],
+    known: Vec<Recorded>,
+    max_migration_bytes: usize,
+) -> Result<&'m [Migration], MigrateError> {
+    check_order(migrations, max_migration_bytes)?;
     let (database, component) = (count(known.len()), count(migrations.len()));
     // First whether they are the same at all: only then it means something that there are fewer or more of them.
     for (migration, Recorded { name: applied, sha256, applied_at }) in migrations.iter().zip(known) {
@@ -161,26 +156,7 @@ pub(super) fn apply(session: &Session, migrations: &[Migration], settings: &Sett
     if database > component {
         return Err(MigrateError::Newer { database, component });
     }
-    let new = &migrations[database as usize..];
-    if !new.is_empty() {
-        // NB: SQLite ignores this within a transaction, so it is around all of them.
-        session.as_host(|connection| connection.pragma_update(None, "foreign_keys", false)).map_err(recorded)?;
-        let applied = new.iter().try_for_each(|migration| apply_one(session, migration, settings));
-        session.as_host(|connection| connection.pragma_update(None, "foreign_keys", true)).map_err(recorded)?;
-        applied?;
-    }
-    Ok(Applied { from: database, to: component })
-}
-
-fn apply_one(session: &Session, migration: &Migration, settings: &Settings) -> Result<(), MigrateError> {
-    let recorded = |error: rusqlite::Error| MigrateError::Record(session.explain(&error));
-    session.as_host(|connection| connection.execute_batch("BEGIN IMMEDIATE")).map_err(recorded)?;
-    let applied = run(session, migration, settings);
-    // SQLite may have rolled back already; then there is nothing left to undo.
-    if applied.is_err() && session.in_transaction() {
-        session.as_host(|connection| connection.execute_batch("ROLLBACK")).map_err(recorded)?;
-    }
-    applied
+    Ok(&migrations[database as usize..])
 }
 
 fn check_order(migrations: &[Migration], limit: usize) -> Result<(), MigrateError> {
@@ -197,58 +173,19 @@ fn check_order(migrations: &[Migration], limit: usize) -> Result<(), MigrateErro
 }
 
 /// A migration that was applied.
-struct Recorded {
-    name: String,
-    sha256: String,
-    applied_at: String,
+pub(super) struct Recorded {
+    pub(super) name: String,
+    /// The digest of its text.
+    pub(super) sha256: String,
+    /// When that was (UTC).
+    pub(super) applied_at: String,
 }
 
-fn read_record(connection: &Connection) -> rusqlite::Result<Vec<Recorded>> {
-    connection
-        .prepare("SELECT name, sha256, applied_at FROM _wharf_migrations ORDER BY version")?
-        .query_map([], |row| Ok(Recorded { name: row.get(0)?, sha256: row.get(1)?, applied_at: row.get(2)? }))?
-        .collect()
-}
-
-fn run(session: &Session, migration: &Migration, settings: &Settings) -> Result<(), MigrateError> {
-    let Migration { version, name, sql } = migration;
-    let failed = |statement, source_error| MigrateError::Failed {
-        version: *version,
-        name: name.clone(),
-        statement,
-        source_error,
-    };
-    if sql.contains('\0') {
-        return Err(failed(1, Error::Invalid("the SQL contains a NUL character".into())));
-    }
-    session.migrate(sql, settings.migration_time).map_err(|(statement, error)| failed(statement, error))?;
-    if let Some((table, parent)) =
-        session.as_host(orphan).map_err(|error| MigrateError::Record(session.explain(&error)))?
-    {
-        return Err(MigrateError::Orphans { version: *version, name: name.clone(), table, parent });
-    }
-    session
-        .as_host(|connection| {
-            connection.execute(
-                "INSERT INTO _wharf_migrations VALUES (?1, ?2, ?3, strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))",
-                (version, name, digest(sql)),
-            )?;
-            connection.execute_batch("COMMIT")
-        })
-        .map_err(|error| MigrateError::Record(session.explain(&error)))
-}
-
-/// A table with a row that refers to none, and the table that it refers to.
-fn orphan(connection: &Connection) -> rusqlite::Result<Option<(String, String)>> {
-    let mut check = connection.prepare("PRAGMA foreign_key_check")?;
-    check.query_row([], |row| Ok((row.get("table")?, row.get("parent")?))).optional()
-}
-
-fn digest(sql: &str) -> String {
+pub(super) fn digest(sql: &str) -> String {
     Sha256::digest(sql).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn count(length: usize) -> u32 {
+pub(super) fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 

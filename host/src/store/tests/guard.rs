@@ -22,7 +22,8 @@ async fn no_service_names_a_file_or_another_database() {
     let other = Database::of_service(&scratch.0, "order", Settings::default()).await.unwrap();
     other.execute(sql("CREATE TABLE secret (v)")).await.unwrap();
     let database = scratch.table(1, Settings::default()).await;
-    let path = other.file().to_str().unwrap();
+    let path = scratch.0.join("db/order.sqlite");
+    let path = path.to_str().unwrap();
     let copy = scratch.0.join("copy.sqlite");
     for statement in [
         format!("ATTACH '{path}' AS other"),
@@ -146,4 +147,27 @@ async fn deep_and_wide_statements_are_refused_and_the_host_goes_on() {
         assert!(result.is_err(), "{start}: {result:?}");
     }
     assert_eq!(count(&database).await, 1);
+}
+
+#[tokio::test]
+async fn the_host_changes_its_tables_and_no_service_by_its_words() {
+    let scratch = Scratch::new();
+    let database = scratch.table(0, Settings::default()).await;
+    let make = "CREATE TABLE IF NOT EXISTS _wharf_books (id INTEGER PRIMARY KEY, v TEXT)";
+    let insert = || with("INSERT INTO _wharf_books VALUES ($1, $2)", [Value::Integer(1), text("one")]);
+    let look = || sql("SELECT v FROM _wharf_books");
+    assert_eq!(database.host_batch(vec![sql(make), insert()]).await, Ok(vec![0, 1]));
+    assert_eq!(database.host_query(look()).await.unwrap().rows, [[text("one")]]);
+    assert_eq!(database.host_execute(sql("DELETE FROM _wharf_books")).await, Ok(1));
+    // The same words, which the connection has compiled for the host.
+    for denied in [make.to_owned(), insert().sql, "DELETE FROM _wharf_books".to_owned()] {
+        let reason = refusal(&database, &denied).await;
+        assert!(reason.contains("_wharf_"), "{denied}: {reason}");
+    }
+    let transaction = database.begin().await.unwrap();
+    assert_eq!(transaction.host_execute(insert()).await, Ok(1));
+    assert!(matches!(transaction.execute(insert()).await, Err(Error::Invalid(_))));
+    assert_eq!(transaction.host_query(look()).await.unwrap().rows.len(), 1);
+    transaction.rollback().await.unwrap();
+    assert_eq!(database.query(look()).await.unwrap().rows.len(), 0);
 }

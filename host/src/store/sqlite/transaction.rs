@@ -1,10 +1,10 @@
 //! A transaction as its owner holds it.
 
 use super::{
-    binding::{Error, Rows, Statement},
     job::{Job, job},
     session::Session,
 };
+use crate::store::{Authority, Error, Rows, Statement};
 use std::sync::{
     Arc, OnceLock,
     mpsc::{self, Receiver, SyncSender, TrySendError},
@@ -14,12 +14,9 @@ use tokio::sync::oneshot;
 /// Commands that may wait in one transaction.
 const COMMANDS: usize = 16;
 
-/// Statements that take effect together or not at all.
-///
-/// The writer serves nobody else until it ends: by [`commit`](Self::commit), by [`rollback`](Self::rollback), by its
-/// time limit, or when the last clone is dropped, which rolls it back.
+/// A transaction; the writer serves nobody else until it ends.
 #[derive(Clone, Debug)]
-pub struct Transaction {
+pub(in crate::store) struct Transaction {
     commands: SyncSender<Command>,
     ended: Arc<OnceLock<String>>,
 }
@@ -41,38 +38,20 @@ impl Transaction {
         (Self { commands, ended: ended.clone() }, receiver, ended)
     }
 
-    /// Runs a query and returns its rows. What the transaction did is visible to it.
-    ///
-    /// # Errors
-    /// As [`Database::query`](super::Database::query), and `closed` once the transaction has ended.
-    pub async fn query(&self, statement: Statement) -> Result<Rows, Error> {
-        self.run(move |session| session.query(&statement)).await
+    pub(in crate::store) async fn query(&self, statement: Statement, authority: Authority) -> Result<Rows, Error> {
+        self.run(move |session| session.query(&statement, authority)).await
     }
 
-    /// Runs a statement and returns how many rows it changed. One that fails changes nothing, and the transaction goes
-    /// on, except where SQLite gives all of it up (`closed` from then on).
-    ///
-    /// # Errors
-    /// As [`Database::execute`](super::Database::execute), and `closed` once the transaction has ended.
-    pub async fn execute(&self, statement: Statement) -> Result<u64, Error> {
-        self.run(move |session| session.execute(&statement)).await
+    pub(in crate::store) async fn execute(&self, statement: Statement, authority: Authority) -> Result<u64, Error> {
+        self.run(move |session| session.execute(&statement, authority)).await
     }
 
-    /// Makes all of it durable and visible, and ends the transaction.
-    ///
-    /// # Errors
-    /// `constraint` when a promise is broken that is checked only now; all of it is undone then. `closed` once the
-    /// transaction has ended.
-    pub async fn commit(&self) -> Result<(), Error> {
+    pub(in crate::store) async fn commit(&self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Commit(reply), answer).await
     }
 
-    /// Undoes all of it and ends the transaction.
-    ///
-    /// # Errors
-    /// `closed` once the transaction has ended.
-    pub async fn rollback(&self) -> Result<(), Error> {
+    pub(in crate::store) async fn rollback(&self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Rollback(reply), answer).await
     }

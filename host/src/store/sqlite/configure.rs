@@ -1,6 +1,7 @@
 //! How a connection is set up before a service's SQL may reach it.
 
-use super::{Settings, session::Role};
+use super::session::Role;
+use crate::store::Settings;
 use rusqlite::{Connection, config::DbConfig, limits::Limit};
 
 /// Statements that a connection keeps compiled.

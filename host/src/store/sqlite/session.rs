@@ -4,13 +4,12 @@
 //! SQLite's own limits how large it may be, the watch how long it may run, and the collector how much it may return.
 
 use super::{
-    Settings,
-    binding::{Error, Rows, Statement, Value},
     configure::{COMPILED, configure},
-    error::{OpenError, translate},
+    error::translate,
     guard::{Author, Guard},
     watch::{STRIDE, Watch},
 };
+use crate::store::{Authority, Error, OpenError, Rows, Settings, Statement, Value};
 use rusqlite::{
     Batch, Connection, OpenFlags,
     fallible_iterator::FallibleIterator,
@@ -53,10 +52,16 @@ pub(super) struct Session {
     guard: Guard,
     watch: Watch,
     settings: Arc<Settings>,
-    shapes: RefCell<HashMap<Box<str>, Arc<Shape>>>,
+    /// The shapes of a service's statements.
+    shapes: Shapes,
+    /// The shapes of the host's own. Apart: that the host may run a statement must not tell that a service may.
+    host_shapes: Shapes,
     /// When the transaction must end that the statements belong to.
     deadline: Cell<Option<Instant>>,
 }
+
+/// Shapes by the text of their statements.
+type Shapes = RefCell<HashMap<Box<str>, Arc<Shape>>>;
 
 /// What is known of a statement from its text.
 struct Shape {
@@ -102,14 +107,22 @@ impl Session {
             connection.busy_timeout(Duration::ZERO).map_err(failed)?;
         }
         guard.set(Author::Service);
-        Ok(Self { connection, guard, watch, settings, shapes: RefCell::default(), deadline: Cell::new(None) })
+        Ok(Self {
+            connection,
+            guard,
+            watch,
+            settings,
+            shapes: Shapes::default(),
+            host_shapes: Shapes::default(),
+            deadline: Cell::new(None),
+        })
     }
 
     /// Runs a query and returns its rows.
-    pub(super) fn query(&self, statement: &Statement) -> Result<Rows, Error> {
-        let shape = self.shape(&statement.sql)?;
+    pub(super) fn query(&self, statement: &Statement, authority: Authority) -> Result<Rows, Error> {
+        let shape = self.shape(&statement.sql, authority)?;
         let began = Instant::now();
-        let result = self.run(statement, &shape, u32::MAX, |prepared| self.collect(prepared));
+        let result = self.run(statement, &shape, authority, u32::MAX, |prepared| self.collect(prepared));
         let quick = self.watch.strides() <= QUICK_STRIDES && began.elapsed() <= QUICK_TIME;
         shape.quick.store(quick && shape.reads, Ordering::Relaxed);
         result
@@ -117,13 +130,13 @@ impl Session {
 
     /// Runs a query on an async thread: at once if it was quick the last time, and only as long as it is so again.
     /// `None` when it has to run elsewhere.
-    pub(super) fn query_if_quick(&self, statement: &Statement) -> Option<Result<Rows, Error>> {
-        let shape = self.shapes.borrow().get(statement.sql.as_str()).cloned()?;
+    pub(super) fn query_if_quick(&self, statement: &Statement, authority: Authority) -> Option<Result<Rows, Error>> {
+        let shape = self.shapes(authority).borrow().get(statement.sql.as_str()).cloned()?;
         if !shape.quick.load(Ordering::Relaxed) {
             return None;
         }
         let began = Instant::now();
-        let result = self.run(statement, &shape, QUICK_STRIDES, |prepared| self.collect(prepared));
+        let result = self.run(statement, &shape, authority, QUICK_STRIDES, |prepared| self.collect(prepared));
         if self.watch.stopped() || matches!(result, Err(Error::Busy(_))) {
             shape.quick.store(false, Ordering::Relaxed);
             return None;
@@ -135,9 +148,9 @@ impl Session {
     }
 
     /// Runs a statement and returns how many rows it changed.
-    pub(super) fn execute(&self, statement: &Statement) -> Result<u64, Error> {
-        let shape = self.shape(&statement.sql)?;
-        self.run(statement, &shape, u32::MAX, |prepared| {
+    pub(super) fn execute(&self, statement: &Statement, authority: Authority) -> Result<u64, Error> {
+        let shape = self.shape(&statement.sql, authority)?;
+        self.run(statement, &shape, authority, u32::MAX, |prepared| {
             let before = self.connection.total_changes();
             let mut rows = prepared.raw_query();
             while rows.next().map_err(|error| self.explain(&error))?.is_some() {}
@@ -148,8 +161,8 @@ impl Session {
     }
 
     /// Whether the statement changes nothing.
-    pub(super) fn reads(&self, sql: &str) -> Result<bool, Error> {
-        Ok(self.shape(sql)?.reads)
+    pub(super) fn reads(&self, sql: &str, authority: Authority) -> Result<bool, Error> {
+        Ok(self.shape(sql, authority)?.reads)
     }
 
     /// The connection, for the host's own statements, to which neither guard nor watch applies.
@@ -241,6 +254,7 @@ impl Session {
         &self,
         statement: &Statement,
         shape: &Shape,
+        authority: Authority,
         strides: u32,
         step: impl FnOnce(&mut rusqlite::Statement<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
@@ -249,13 +263,16 @@ impl Session {
             return Err(Error::Invalid(format!("the statement takes {takes} parameters, {given} were given")));
         }
         self.watch.start(self.limit(), strides);
-        let mut prepared = self.connection.prepare_cached(&statement.sql).map_err(|error| self.explain(&error))?;
-        for (index, &place) in shape.parameters.iter().enumerate() {
-            prepared
-                .raw_bind_parameter(index + 1, borrow(&statement.params[place]))
-                .map_err(|error| self.explain(&error))?;
-        }
-        step(&mut prepared)
+        // NB: around the steps too. SQLite compiles a statement anew when the schema has changed, and asks the guard again.
+        self.written_by(authority.into(), |connection| {
+            let mut prepared = connection.prepare_cached(&statement.sql).map_err(|error| self.explain(&error))?;
+            for (index, &place) in shape.parameters.iter().enumerate() {
+                prepared
+                    .raw_bind_parameter(index + 1, borrow(&statement.params[place]))
+                    .map_err(|error| self.explain(&error))?;
+            }
+            step(&mut prepared)
+        })
     }
 
     fn collect(&self, prepared: &mut rusqlite::Statement<'_>) -> Result<Rows, Error> {
@@ -295,12 +312,20 @@ impl Session {
         Ok(Rows { columns, rows })
     }
 
-    fn shape(&self, sql: &str) -> Result<Arc<Shape>, Error> {
-        if let Some(shape) = self.shapes.borrow().get(sql) {
+    fn shapes(&self, authority: Authority) -> &Shapes {
+        match authority {
+            Authority::Service => &self.shapes,
+            Authority::Host => &self.host_shapes,
+        }
+    }
+
+    fn shape(&self, sql: &str, authority: Authority) -> Result<Arc<Shape>, Error> {
+        let shapes = self.shapes(authority);
+        if let Some(shape) = shapes.borrow().get(sql) {
             return Ok(shape.clone());
         }
-        let shape = Arc::new(self.inspect(sql)?);
-        let mut shapes = self.shapes.borrow_mut();
+        let shape = Arc::new(self.written_by(authority.into(), |connection| self.inspect(connection, sql))?);
+        let mut shapes = shapes.borrow_mut();
         if shapes.len() >= REMEMBERED {
             // A service that builds its SQL by hand; whoever uses parameters never gets here.
             shapes.clear();
@@ -309,7 +334,7 @@ impl Session {
         Ok(shape)
     }
 
-    fn inspect(&self, sql: &str) -> Result<Shape, Error> {
+    fn inspect(&self, connection: &Connection, sql: &str) -> Result<Shape, Error> {
         if sql.len() > self.settings.max_sql_bytes {
             return Err(Error::TooLarge(format!("the statement is longer than {} bytes", self.settings.max_sql_bytes)));
         }
@@ -318,7 +343,7 @@ impl Session {
         }
         self.watch.start(self.limit(), u32::MAX);
         // NB: not `prepare`, which recurses into each further statement of the text, as deep as a guest likes.
-        let mut statements = Batch::new(&self.connection, sql);
+        let mut statements = Batch::new(connection, sql);
         let Some(first) = statements.next().map_err(|error| self.explain(&error))? else {
             return Err(Error::Invalid("the statement is empty".into()));
         };

@@ -4,14 +4,12 @@
 //! things behind on a connection that other calls use next (temporary tables, open transactions). All of that is
 //! refused. What is left is the dialect that SQLite shares with PostgreSQL.
 
+use crate::store::{Authority, HOST_TABLES};
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicU8, Ordering},
 };
-
-/// Tables whose names begin so are the host's: services may read them, not change them.
-const HOST_TABLES: &str = "_wharf_";
 
 /// `PRAGMA`s that only describe the schema.
 const DESCRIBING: [&str; 7] =
@@ -36,6 +34,17 @@ pub(super) enum Author {
 pub(super) struct Guard {
     author: Arc<AtomicU8>,
     refusal: Arc<Mutex<Option<String>>>,
+}
+
+// === impl Author ===
+
+impl From<Authority> for Author {
+    fn from(authority: Authority) -> Self {
+        match authority {
+            Authority::Host => Self::Host,
+            Authority::Service => Self::Service,
+        }
+    }
 }
 
 // === impl Guard ===

@@ -5,11 +5,8 @@
 //! keeps it quick: a few thousand instructions of SQLite's machine, after which it is stopped and starts over on a
 //! blocking thread. A statement that nobody knows yet, or that was slow, goes to a blocking thread from the start.
 
-use super::{
-    OpenError, Settings,
-    binding::{Error, Rows, Statement},
-    session::{Role, Session},
-};
+use super::session::{Role, Session};
+use crate::store::{Authority, Error, OpenError, Rows, Settings, Statement};
 use std::{
     path::PathBuf,
     sync::{
@@ -57,14 +54,14 @@ impl Readers {
     }
 
     /// Runs a query, if it is one.
-    pub(super) async fn read(&self, statement: Statement) -> Read {
+    pub(super) async fn read(&self, statement: Statement, authority: Authority) -> Read {
         let permit = match self.permit().await {
             Ok(permit) => permit,
             Err(error) => return Read::Done(Err(error)),
         };
         let mut session = self.shared.take();
         if let Some(ready) = session.take() {
-            match ready.query_if_quick(&statement) {
+            match ready.query_if_quick(&statement, authority) {
                 Some(result) => {
                     self.shared.put_back(ready);
                     return Read::Done(result);
@@ -76,7 +73,7 @@ impl Readers {
         let run = move || {
             // NB: held until the session is back, also when nobody waits any more, or there would be more of them.
             let _permit = permit;
-            shared.read(session, statement)
+            shared.read(session, statement, authority)
         };
         task::spawn_blocking(run).await.unwrap_or_else(|error| Read::Done(Err(Error::Unavailable(error.to_string()))))
     }
@@ -110,13 +107,13 @@ fn closed() -> Error {
 
 impl Shared {
     /// Runs a query on a thread that may block.
-    fn read(&self, session: Option<Session>, statement: Statement) -> Read {
+    fn read(&self, session: Option<Session>, statement: Statement, authority: Authority) -> Read {
         let session = match session.or_else(|| self.take()).map_or_else(|| self.open(), Ok) {
             Ok(session) => session,
             Err(error) => return Read::Done(Err(error)),
         };
-        let outcome = match session.reads(&statement.sql) {
-            Ok(true) => Read::Done(self.read_patiently(&session, &statement)),
+        let outcome = match session.reads(&statement.sql, authority) {
+            Ok(true) => Read::Done(self.read_patiently(&session, &statement, authority)),
             Ok(false) => Read::Writes(statement),
             Err(error) => Read::Done(Err(error)),
         };
@@ -125,9 +122,9 @@ impl Shared {
     }
 
     /// Waits for locks, which only a recovery or another process holds; on an async thread nobody waits for any.
-    fn read_patiently(&self, session: &Session, statement: &Statement) -> Result<Rows, Error> {
+    fn read_patiently(&self, session: &Session, statement: &Statement, authority: Authority) -> Result<Rows, Error> {
         session.wait_for_locks(self.settings.lock_wait)?;
-        let result = session.query(statement);
+        let result = session.query(statement, authority);
         session.wait_for_locks(Duration::ZERO)?;
         result
     }

@@ -6,14 +6,13 @@
 //! takes back only what it did itself, and none is answered before the commit that holds it.
 
 use super::{
-    OpenError, Settings,
-    binding::Error,
     job::Job,
-    migration::{self, Applied, MigrateError, Migration},
+    migration,
     queue::Queue,
     session::{Role, Session},
     transaction::{Command, Transaction},
 };
+use crate::store::{Applied, Error, MigrateError, Migration, OpenError, Settings};
 use std::{
     cell::{Cell, RefCell},
     path::{Path, PathBuf},
@@ -346,7 +345,7 @@ fn refuse(mut job: Box<dyn Job>, error: &Error) {
 #[cfg(test)]
 mod tests {
     use super::{super::job::job, *};
-    use crate::store::Statement;
+    use crate::store::{Authority, Statement};
     use std::sync::atomic::{AtomicU32, Ordering};
 
     #[test]
@@ -366,7 +365,7 @@ mod tests {
         let queue = Queue::new(100);
         let insert = |value: usize| {
             let statement = Statement { sql: format!("INSERT INTO t VALUES ({value})"), params: Vec::new() };
-            job(move |session: &Session| session.execute(&statement))
+            job(move |session: &Session| session.execute(&statement, Authority::Service))
         };
         let mut answers: Vec<_> = (0..=GROUP)
             .map(|value| {

@@ -1,6 +1,7 @@
 //! Work for the writer, with the way back to whoever waits for it.
 
-use super::{binding::Error, session::Session};
+use super::session::Session;
+use crate::store::Error;
 use tokio::sync::oneshot;
 
 /// A job, whatever it returns.

@@ -1,0 +1,179 @@
+//! The database of a service in a file of its own, by SQLite.
+//!
+//! One file with a write-ahead log, one thread that writes and a few sessions that read. Readers never wait for the
+//! writer nor it for them, and a query sees every write that was acknowledged before it began.
+//!
+//! Choices, and why:
+//! - **One writer thread, group commit.** SQLite has one writer at a time anyway. A queue before it replaces lock
+//!   errors by waiting in order, bounded, and lets one commit serve all that wait.
+//! - **Quick reads stay on the async thread**, under a budget of instructions that a statement
+//!   has to earn by having been quick before. Everything else runs
+//!   where it may block.
+//! - **Acknowledged means it survives the process**, also `kill -9`. That it survives a power failure too costs a disk
+//!   flush for each commit and is a setting ([`Settings::durable_at_power_loss`]); without it the last commits may be
+//!   lost then, but the database is whole.
+//! - **Spilling to disk, not to memory.** A sort that outgrows its cache goes to a temporary file: a query that a
+//!   service gets wrong must not take the memory of its neighbours.
+
+mod configure;
+mod error;
+mod guard;
+mod job;
+mod migration;
+mod queue;
+mod readers;
+mod session;
+mod transaction;
+mod watch;
+mod writer;
+
+pub(super) use transaction::Transaction;
+
+use super::{
+    Authority, OpenError, Settings,
+    binding::{Error, Rows, Statement},
+    migration::{Applied, MigrateError, Migration},
+};
+use job::job;
+use queue::{Queue, Refused};
+use readers::{Read, Readers};
+use session::Session;
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+};
+use tokio::sync::oneshot;
+use writer::Work;
+
+/// A database in a file. Clones are the same database; it is closed when the last is dropped.
+#[derive(Clone)]
+pub(super) struct Sqlite(Arc<Inner>);
+
+struct Inner {
+    file: PathBuf,
+    settings: Arc<Settings>,
+    readers: Readers,
+    queue: Arc<Queue<Work>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+// === impl Sqlite ===
+
+impl Sqlite {
+    /// Opens the database in a file, and makes it if there is none.
+    pub(super) async fn open(file: PathBuf, settings: Settings) -> Result<Self, OpenError> {
+        let file = in_folder(file)?;
+        let settings = Arc::new(settings);
+        let queue = Arc::new(Queue::new(settings.queue));
+        let thread = writer::start(file.clone(), settings.clone(), queue.clone()).await?;
+        let readers = Readers::new(file.clone(), settings.clone());
+        Ok(Self(Arc::new(Inner { file, settings, readers, queue, thread: Mutex::new(Some(thread)) })))
+    }
+
+    /// The file that it is in.
+    pub(super) fn file(&self) -> &Path {
+        &self.0.file
+    }
+
+    pub(super) async fn query(&self, statement: Statement, authority: Authority) -> Result<Rows, Error> {
+        let statement = if begins_as_query(&statement.sql) {
+            match self.0.readers.read(statement, authority).await {
+                Read::Done(result) => return result,
+                Read::Writes(statement) => statement,
+            }
+        } else {
+            statement
+        };
+        self.write(move |session| session.query(&statement, authority)).await
+    }
+
+    pub(super) async fn execute(&self, statement: Statement, authority: Authority) -> Result<u64, Error> {
+        self.write(move |session| session.execute(&statement, authority)).await
+    }
+
+    pub(super) async fn batch(&self, statements: Vec<Statement>, authority: Authority) -> Result<Vec<u64>, Error> {
+        let run =
+            move |session: &Session| statements.iter().map(|statement| session.execute(statement, authority)).collect();
+        self.write(run).await
+    }
+
+    /// Begins a transaction. Other writers wait until it ends.
+    pub(super) async fn begin(&self) -> Result<Transaction, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Work::Begin(reply))?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    pub(super) async fn migrate(&self, migrations: &[Migration]) -> Result<Applied, MigrateError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Work::Migrate(migrations.to_vec(), reply)).map_err(MigrateError::Refused)?;
+        answer.await.unwrap_or_else(|_| Err(MigrateError::Refused(closed())))
+    }
+
+    /// Finishes what waits, takes nothing more, and closes the file, its log copied into it.
+    pub(super) async fn close(&self) {
+        // NB: the readers first. SQLite copies and removes the log when the last connection goes, and only the writer's
+        // can do it; with its queue closed it may be gone at once.
+        self.0.readers.close().await;
+        self.0.queue.close();
+        let thread = self.0.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && !matches!(tokio::task::spawn_blocking(move || thread.join()).await, Ok(Ok(())))
+        {
+            tracing::error!(file = %self.0.file.display(), "the writer of a database ended by a panic");
+        }
+    }
+
+    async fn write<A, F>(&self, run: F) -> Result<A, Error>
+    where
+        A: Send + 'static,
+        F: FnMut(&Session) -> Result<A, Error> + Send + 'static,
+    {
+        let (job, answer) = job(run);
+        self.send(Work::Write(job))?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    fn send(&self, work: Work) -> Result<(), Error> {
+        self.0.queue.push(work).map_err(|refused| match refused {
+            Refused::Full => {
+                Error::Busy(format!("{} jobs are waiting for this database already", self.0.settings.queue))
+            }
+            Refused::Closed => closed(),
+        })
+    }
+}
+
+// === impl Inner ===
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+fn closed() -> Error {
+    Error::Unavailable("the database is closed".into())
+}
+
+/// The file's absolute path, its folder made where it was missing.
+fn in_folder(file: PathBuf) -> Result<PathBuf, OpenError> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let failed = |source| OpenError::Folder { folder: folder.to_owned(), source };
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder).map_err(failed)?;
+    // NB: absolute, so that SQLite can't take a name that begins with `file:` for a URI.
+    let folder = folder.canonicalize().map_err(failed)?;
+    Ok(folder.join(file.file_name().unwrap_or_default()))
+}
+
+/// Whether the text looks like a query: it spares those that surely change something a visit to a reader.
+fn begins_as_query(sql: &str) -> bool {
+    let word = sql.trim_start();
+    let word = word.split(|character: char| !character.is_ascii_alphabetic()).next().unwrap_or_default();
+    !["INSERT", "UPDATE", "DELETE", "REPLACE"].iter().any(|other| word.eq_ignore_ascii_case(other))
+}
