@@ -148,6 +148,7 @@ fn context() -> CallContext {
         caller: "bench".into(),
         deadline: Deadline { at: Instant::now() + Duration::from_secs(3), of: "bench".into() },
         trace: TraceContext::root(),
+        unit: None,
     }
 }
 

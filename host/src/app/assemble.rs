@@ -421,7 +421,7 @@ impl Subscriber for OverEdge {
         Box::pin(async move {
             let trace = event.traceparent.map_or_else(TraceContext::root, |trace| trace.child());
             let deadline = Deadline { at: Instant::now() + self.0.deadline(), of: self.0.name().clone() };
-            let context = CallContext { caller: EVENTS.into(), deadline, trace };
+            let context = CallContext { caller: EVENTS.into(), deadline, trace, unit: None };
             self.0.event(&context, &event, attempt).await
         })
     }

@@ -117,6 +117,7 @@ impl WasiHttpHooks for Hooks {
             caller: self.scope.name.clone(),
             deadline: Deadline { at: Instant::now() + DEFAULT_DEADLINE, of: "the background of the service".into() },
             trace: TraceContext::root(),
+            unit: None,
         });
         if let Some(limit) = options.and_then(|options| options.first_byte_timeout) {
             context.deadline = context.deadline.or_in(limit, &"the request's own options".into());

@@ -1,6 +1,6 @@
 //! What travels with every call, whatever kind of call it is.
 
-use crate::{policy::Deadline, telemetry::TraceContext};
+use crate::{policy::Deadline, store::Unit, telemetry::TraceContext};
 use std::sync::Arc;
 use tokio::time::Duration;
 
@@ -13,6 +13,9 @@ pub struct CallContext {
     pub deadline: Deadline,
     /// The trace that the call belongs to.
     pub trace: TraceContext,
+    /// What all that the callee writes to its database on behalf of the call is part of; `None` where each statement stands
+    /// for itself. It is of this call alone: calls that the callee makes have none.
+    pub unit: Option<Unit>,
 }
 
 // === impl CallContext ===

@@ -6,7 +6,7 @@ use crate::{
     events::Publisher,
     outbound::Hooks,
     policy::Deadline,
-    store::{SqlCtx, SqlView},
+    store::{OfCall, SqlCtx, SqlView, Unit},
     telemetry::{GuestOutput, TraceContext},
 };
 use std::sync::Arc;
@@ -57,6 +57,10 @@ impl Calls {
         if let Some(at) = self.running.iter().position(|(id, _)| *id == task) {
             self.running.swap_remove(at);
         }
+    }
+
+    fn have_units(&self) -> bool {
+        self.running.iter().any(|(_, context)| context.unit.is_some())
     }
 
     fn get(&self, task: GuestTaskId) -> Option<&CallContext> {
@@ -110,11 +114,19 @@ impl State {
 
     /// The next HTTP request that the guest sends is made on behalf of this call.
     pub(crate) fn set_http_caller(&mut self, context: CallContext) {
-        self.hooks.set_caller(context);
+        // NB: kept beyond the call; its unit of work must end with it.
+        self.hooks.set_caller(CallContext { unit: None, ..context });
     }
 
     fn publisher(&mut self) -> Publisher {
         self.scope.publisher.clone()
+    }
+}
+
+impl OfCall for State {
+    fn unit(store: StoreContextMut<'_, Self>) -> Option<Unit> {
+        // Few calls have one, and to find out whose call it is costs more than a look at all of them.
+        if store.data().calls.have_units() { current_call(store).unit } else { None }
     }
 }
 
@@ -140,5 +152,6 @@ pub(crate) fn current_call(mut store: StoreContextMut<'_, State>) -> CallContext
         caller: state.scope.name.clone(),
         deadline: Deadline { at: Instant::now() + BACKGROUND_DEADLINE, of: "the background of the service".into() },
         trace: TraceContext::root(),
+        unit: None,
     })
 }

@@ -65,6 +65,7 @@ pub fn within(limit: Duration) -> CallContext {
         caller: "test".into(),
         deadline: Deadline { at: Instant::now() + limit, of: "test".into() },
         trace: TraceContext::root(),
+        unit: None,
     }
 }
 
