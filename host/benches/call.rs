@@ -126,6 +126,7 @@ impl House {
             outbound: Outbound::default(),
             publisher: self.bus.publisher(name),
             database: None,
+            outbox: None,
             config: BTreeMap::new(),
             limits: Limits { memory: 64 << 20, tables: 10_000 },
         });

@@ -19,6 +19,7 @@ use crate::{
     gateway::{Gateway, SharedRoutes},
     manifest::{self, Manifest, did_you_mean},
     outbound::External,
+    outbox::Outbox,
     policy::{BreakerCommand, GuardSnapshot},
     rollout::Rollout,
     service::Edge,
@@ -27,6 +28,7 @@ use crate::{
 };
 use admin::Admin;
 use arc_swap::ArcSwap;
+use futures::future::join_all;
 use lock::DataLock;
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use tokio::time::{Duration, Instant};
@@ -40,6 +42,7 @@ pub struct App {
     external: Vec<Arc<External>>,
     bus: Bus,
     databases: Vec<Database>,
+    outboxes: Vec<Outbox>,
     address: SocketAddr,
     started: Instant,
     /// Let go when all the rest is.
@@ -152,7 +155,12 @@ impl Ready {
             // The socket's file is gone only when its task is.
             let _ = task.await;
         }
-        app.bus.shutdown(grace.min(Duration::from_secs(10))).await;
+        let grace = grace.min(Duration::from_secs(10));
+        // First what the requests left to publish; what the handling of events adds still is there at the next start.
+        let until = Instant::now() + grace / 2;
+        join_all(app.outboxes.iter().map(|outbox| outbox.drain(until))).await;
+        app.bus.shutdown(grace).await;
+        join_all(app.outboxes.iter().map(Outbox::close)).await;
         app.rollout.stop();
         for database in &app.databases {
             database.close().await;

@@ -4,6 +4,7 @@ use super::App;
 use crate::{
     events::BusSnapshot,
     outbound::ExternalSnapshot,
+    outbox::OutboxSnapshot,
     policy::GuardSnapshot,
     service::{PoolSnapshot, RevisionInfo},
 };
@@ -30,6 +31,8 @@ pub struct Status {
     pub edges: Vec<GuardSnapshot>,
     /// The events.
     pub events: BusSnapshot,
+    /// The outboxes, by service: events that are committed and that the bus has not taken yet.
+    pub outboxes: Vec<OutboxSnapshot>,
 }
 
 /// A look at a service.
@@ -71,6 +74,7 @@ impl Status {
             external: app.external.iter().map(|external| external.snapshot()).collect(),
             edges: app.edges.values().map(|edge| edge.snapshot()).collect(),
             events: app.bus.snapshot(),
+            outboxes: app.outboxes.iter().map(|outbox| outbox.snapshot()).collect(),
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     engine::StoreLimits,
     events::Publisher,
     outbound::Hooks,
+    outbox::OutboxView,
     policy::Deadline,
     store::{OfCall, SqlCtx, SqlView, Unit},
     telemetry::{GuestOutput, TraceContext},
@@ -107,8 +108,9 @@ impl State {
         crate::outbound::add_to_linker(&mut linker)?;
         messages::add_to_linker(&mut linker)?;
         wasmtime_wasi_config::add_to_linker(&mut linker, |state| WasiConfig::new(&state.config))?;
-        crate::store::add_to_linker(&mut linker, |state| SqlView { ctx: &mut state.sql, table: &mut state.table })?;
+        crate::store::add_to_linker(&mut linker, State::sql)?;
         crate::events::binding::add_to_linker(&mut linker, State::publisher, |store| Some(current_call(store)))?;
+        crate::outbox::add_to_linker(&mut linker, State::outbox, current_call)?;
         Ok(linker)
     }
 
@@ -120,6 +122,15 @@ impl State {
 
     fn publisher(&mut self) -> Publisher {
         self.scope.publisher.clone()
+    }
+
+    fn sql(&mut self) -> SqlView<'_> {
+        SqlView { ctx: &mut self.sql, table: &mut self.table }
+    }
+
+    fn outbox(&mut self) -> OutboxView<'_> {
+        let sql = SqlView { ctx: &mut self.sql, table: &mut self.table };
+        OutboxView { outbox: self.scope.outbox.as_ref(), sql }
     }
 }
 

@@ -123,6 +123,22 @@ impl SqlCtx {
     }
 }
 
+// === impl Error ===
+
+impl Error {
+    /// What it says to people.
+    pub fn words(&self) -> &str {
+        match self {
+            Self::Invalid(text)
+            | Self::Constraint((_, text))
+            | Self::Busy(text)
+            | Self::TooLarge(text)
+            | Self::Closed(text)
+            | Self::Unavailable(text) => text,
+        }
+    }
+}
+
 // === impl SqlView ===
 
 impl SqlView<'_> {

@@ -356,7 +356,7 @@ impl Access {
         }
     }
 
-    pub(super) async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<u64>, Error> {
+    pub(crate) async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<u64>, Error> {
         match self {
             Self::Database(database) => database.batch(statements).await,
             Self::Unit(unit) => unit.batch_then(statements, Vec::new(), Committed::default()).await,

@@ -11,7 +11,7 @@ use super::{
     redis::{RECONNECT, Redis, Repeat},
 };
 use crate::events::{
-    Connection, Event, PublishError, Subscription,
+    Connection, Event, InvalidEvent, PublishError, Subscription,
     archive::Archive,
     dispatcher::{Closing, Delivery, Dispatcher, InMemory},
     meter::Meter,
@@ -90,6 +90,10 @@ impl PubSub {
 }
 
 impl Transport for PubSub {
+    fn check(&self, event: &Event) -> Result<(), InvalidEvent> {
+        event.check_bare()
+    }
+
     fn publish(&self, Prepared { event, .. }: Prepared) -> BoxFuture<'_, Result<(), PublishError>> {
         Box::pin(async move {
             if self.closed.load(Relaxed) {

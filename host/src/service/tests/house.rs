@@ -128,6 +128,7 @@ impl House {
                 outbound: Outbound::default(),
                 publisher: bus.publisher(plan.name),
                 database: None,
+                outbox: None,
                 config: BTreeMap::new(),
                 limits: Limits { memory: plan.memory, tables: 10_000 },
             })
