@@ -376,8 +376,10 @@ impl Transaction {
     /// `closed` once the transaction has ended.
     pub async fn rollback(&self) -> Result<(), Error> {
         match &self.begun {
-            Begun::Sqlite(transaction) => transaction.rollback().await,
+            Begun::Sqlite(transaction) => transaction.rollback().await?,
         }
+        self.then.truncate(0);
+        Ok(())
     }
 
     async fn query_by(&self, statement: Statement, authority: Authority) -> Result<Rows, Error> {

@@ -6,6 +6,7 @@ use std::fmt;
 use wharf::{
     app::Status,
     manifest::Manifest,
+    outbox::OutboxSnapshot,
     policy::{BreakerSnapshot, BreakerState, EndpointSnapshot, WindowSums},
 };
 
@@ -116,9 +117,11 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
         ]);
     }
 
+    let outboxes: String = status.outboxes.iter().filter(|outbox| outbox.waiting > 0).map(waiting).collect();
+
     print(format_args!(
         "{} on {}, pid {}, up {} s\n\n{injected}{services}\n{endpoints}{edges}\n\
-         events: {} bus, {}; {} published, {} refused\n\n{subscriptions}",
+         events: {} bus, {}; {} published, {} refused\n{outboxes}\n{subscriptions}",
         status.app,
         status.gateway,
         status.pid,
@@ -128,6 +131,14 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
         events.published,
         events.refused,
     ))
+}
+
+/// What waits in an outbox, and why where that is known.
+fn waiting(outbox: &OutboxSnapshot) -> String {
+    let OutboxSnapshot { service, waiting, oldest_ms, error, .. } = outbox;
+    let oldest = oldest_ms.map_or_else(String::new, |oldest| format!(", the oldest for {}", since(oldest)));
+    let error = error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+    format!("outbox of {service}: {waiting} events wait for the bus{oldest}{error}\n")
 }
 
 fn dash() -> String {

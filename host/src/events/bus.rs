@@ -4,6 +4,8 @@ mod embedded;
 mod pubsub;
 mod redis;
 mod streams;
+#[cfg(test)]
+mod taking;
 
 pub use redis::RedisConfig;
 

@@ -122,6 +122,7 @@ impl Shared {
         if fits {
             tail.events += 1;
             tail.bytes += bytes;
+            self.waiting.send_replace(tail.events);
         }
         fits
     }
@@ -156,8 +157,13 @@ impl Shared {
         self.waiting.send_replace(tail.events);
     }
 
+    /// How many wait for the bus.
+    pub fn waiting(&self) -> watch::Receiver<usize> {
+        self.waiting.subscribe()
+    }
+
     pub async fn emptied(&self) {
-        let _ = self.waiting.subscribe().wait_for(|waiting| *waiting == 0).await;
+        let _ = self.waiting().wait_for(|waiting| *waiting == 0).await;
     }
 
     pub fn close(&self) {

@@ -3,6 +3,7 @@ mod components;
 mod house;
 mod instances;
 mod links;
+mod mail;
 mod queue;
 mod stress;
 mod trouble;

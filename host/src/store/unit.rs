@@ -342,14 +342,14 @@ impl Drop for NestedInner {
 // === impl Access ===
 
 impl Access {
-    pub(super) async fn query(&self, statement: Statement) -> Result<Rows, Error> {
+    pub(crate) async fn query(&self, statement: Statement) -> Result<Rows, Error> {
         match self {
             Self::Database(database) => database.query(statement).await,
             Self::Unit(unit) => unit.query(statement).await,
         }
     }
 
-    pub(super) async fn execute(&self, statement: Statement) -> Result<u64, Error> {
+    pub(crate) async fn execute(&self, statement: Statement) -> Result<u64, Error> {
         match self {
             Self::Database(database) => database.execute(statement).await,
             Self::Unit(unit) => unit.execute(statement).await,
@@ -363,7 +363,7 @@ impl Access {
         }
     }
 
-    pub(super) async fn begin(&self) -> Result<Held, Error> {
+    pub(crate) async fn begin(&self) -> Result<Held, Error> {
         match self {
             Self::Database(database) => database.begin().await.map(Held::Own),
             Self::Unit(unit) => unit.begin().await.map(Held::Nested),
@@ -387,28 +387,28 @@ impl Access {
 // === impl Held ===
 
 impl Held {
-    pub(super) async fn query(&self, statement: Statement) -> Result<Rows, Error> {
+    pub(crate) async fn query(&self, statement: Statement) -> Result<Rows, Error> {
         match self {
             Self::Own(transaction) => transaction.query(statement).await,
             Self::Nested(nested) => nested.query(statement).await,
         }
     }
 
-    pub(super) async fn execute(&self, statement: Statement) -> Result<u64, Error> {
+    pub(crate) async fn execute(&self, statement: Statement) -> Result<u64, Error> {
         match self {
             Self::Own(transaction) => transaction.execute(statement).await,
             Self::Nested(nested) => nested.execute(statement).await,
         }
     }
 
-    pub(super) async fn commit(&self) -> Result<(), Error> {
+    pub(crate) async fn commit(&self) -> Result<(), Error> {
         match self {
             Self::Own(transaction) => transaction.commit().await,
             Self::Nested(nested) => nested.commit().await,
         }
     }
 
-    pub(super) async fn rollback(&self) -> Result<(), Error> {
+    pub(crate) async fn rollback(&self) -> Result<(), Error> {
         match self {
             Self::Own(transaction) => transaction.rollback().await,
             Self::Nested(nested) => nested.rollback().await,
