@@ -127,6 +127,7 @@ impl House {
             publisher: self.bus.publisher(name),
             database: None,
             buckets: None,
+            outbox: None,
             config: BTreeMap::new(),
             limits: Limits { memory: 64 << 20, tables: 10_000 },
         });
@@ -149,6 +150,7 @@ fn context() -> CallContext {
         caller: "bench".into(),
         deadline: Deadline { at: Instant::now() + Duration::from_secs(3), of: "bench".into() },
         trace: TraceContext::root(),
+        unit: None,
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
     keyvalue::Buckets,
     manifest::{self, Manifest, did_you_mean},
     outbound::{External, ExternalSnapshot},
+    outbox::Outbox,
     policy::{BreakerCommand, EndpointSnapshot, GuardSnapshot},
     rollout::Rollout,
     service::Edge,
@@ -28,6 +29,7 @@ use crate::{
 };
 use admin::Admin;
 use arc_swap::ArcSwap;
+use futures::future::join_all;
 use lock::DataLock;
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use tokio::time::{Duration, Instant};
@@ -42,6 +44,7 @@ pub struct App {
     bus: Bus,
     databases: Vec<Database>,
     buckets: Vec<Buckets>,
+    outboxes: Vec<Outbox>,
     address: SocketAddr,
     started: Instant,
     /// Held by the one who reloads.
@@ -196,7 +199,12 @@ impl Ready {
             // The socket's file is gone only when its task is.
             let _ = task.await;
         }
-        app.bus.shutdown(grace.min(Duration::from_secs(10))).await;
+        let grace = grace.min(Duration::from_secs(10));
+        // First what the requests left to publish; what the handling of events adds still is there at the next start.
+        let until = Instant::now() + grace / 2;
+        join_all(app.outboxes.iter().map(|outbox| outbox.drain(until))).await;
+        app.bus.shutdown(grace).await;
+        join_all(app.outboxes.iter().map(Outbox::close)).await;
         app.rollout.stop();
         for database in &app.databases {
             database.close().await;

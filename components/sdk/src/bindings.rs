@@ -19,6 +19,7 @@ wit_bindgen::generate!({
         "../../wit/wharf/http",
         "../../wit/wharf/messaging",
         "../../wit/wharf/store",
+        "../../wit/wharf/outbox",
     ],
     inline: "
         package wharf:sdk;
@@ -35,6 +36,7 @@ wit_bindgen::generate!({
             import wharf:messaging/types@0.1.0;
             import wharf:messaging/publisher@0.1.0;
             import wharf:store/sql@0.1.0;
+            import wharf:outbox/outbox@0.1.0;
         }
     ",
     world: "wharf:sdk/platform",

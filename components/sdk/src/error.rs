@@ -129,6 +129,15 @@ impl From<kv::Error> for Error {
     }
 }
 
+impl From<events::OutboxError> for Error {
+    fn from(error: events::OutboxError) -> Self {
+        match error {
+            events::OutboxError::Store(error) => error.into(),
+            events::OutboxError::Publish(error) => error.into(),
+        }
+    }
+}
+
 impl From<http::SendError> for Error {
     fn from(error: http::SendError) -> Self {
         Self::unavailable(format!("A service this depends on could not be asked ({error})"))

@@ -8,19 +8,22 @@ use super::{
 use crate::{
     engine::{Engine, Limits},
     events::{
-        Bus, BusConfig, BusError, BusKind, EmbeddedConfig, Event, RedisConfig, Subscriber, Subscription, Verdict,
+        Bus, BusConfig, BusError, BusKind, EmbeddedConfig, Event, RedisConfig, Retention, Subscriber, Subscription,
+        Verdict,
     },
     gateway::{Aggregate, BindError, Gateway, GatewayConfig, Part, Route, RouteError, Routes, Upstream},
+    inbox::{self, Inbox},
     keyvalue::{Buckets, KeyValue, KeyValueConfig, KeyValueError},
     manifest::{self, EVENTS, GATEWAY, Manifest, ManifestErrors},
     outbound::{Addresses, Authorities, External, ExternalSettings, HttpClient, Outbound},
+    outbox::{self, Outbox},
     policy::{Deadline, Fault},
     rollout::{DeployError, Loaded, Member, Rollout},
     service::{
         Body, CallContext, Concern, Edge, Endpoint, FixedResults, Grants, InstanceSettings, Misfit, Scope, Service,
         misfits,
     },
-    store::{Database, OpenError, Settings},
+    store::{Database, OpenError, Settings, Unit},
     telemetry::{AccessLog, TraceContext},
 };
 use arc_swap::ArcSwap;
@@ -57,6 +60,12 @@ pub enum StartError {
     /// A database can't be opened.
     #[error(transparent)]
     Database(#[from] OpenError),
+    /// An outbox can't be read.
+    #[error(transparent)]
+    Outbox(#[from] outbox::OpenError),
+    /// An inbox can't be made.
+    #[error(transparent)]
+    Inbox(#[from] inbox::OpenError),
     /// The admin API can't listen.
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -180,7 +189,10 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
 
     let databases = databases(&manifest).await?;
     let buckets = buckets(&manifest).await?;
-    let bus = Bus::start(bus_config(&manifest)?, subscriptions(&manifest, &edges)).await?;
+    let bus = bus_config(&manifest)?;
+    let subscriptions = subscriptions(&manifest, &edges, &databases, &bus.retention).await?;
+    let bus = Bus::start(bus, subscriptions).await?;
+    let outboxes = outboxes(&manifest, &databases, &bus).await?;
     let mut members = BTreeMap::new();
     for (name, service) in &manifest.services {
         let outbound = outbound(&manifest, name, service, &client, &mut edges);
@@ -195,6 +207,7 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
             publisher: bus.publisher(name.as_str()),
             database: databases.get(name).cloned(),
             buckets: buckets.get(name).cloned(),
+            outbox: outboxes.get(name).cloned(),
             config: configuration(&manifest, service)?,
             limits: limits(service),
         });
@@ -214,6 +227,7 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
         bus,
         databases: databases.into_values().collect(),
         buckets: buckets.into_values().collect(),
+        outboxes: outboxes.into_values().collect(),
         address,
         started: Instant::now(),
         reloading: tokio::sync::Mutex::default(),
@@ -279,6 +293,21 @@ async fn buckets(manifest: &Manifest) -> Result<BTreeMap<String, Buckets>, Start
         let names = service.buckets.iter().map(|bucket| bucket.value.clone());
         let opened = key_value.buckets(&manifest.app.data.value, name, names);
         async move { Ok::<_, KeyValueError>((name.clone(), opened.await?)) }
+    });
+    Ok(try_join_all(opening).await?.into_iter().collect())
+}
+
+/// The outbox of each service that has a database and may publish.
+async fn outboxes(
+    manifest: &Manifest,
+    databases: &BTreeMap<String, Database>,
+    bus: &Bus,
+) -> Result<BTreeMap<String, Outbox>, outbox::OpenError> {
+    let publishing = databases.iter().filter(|(name, _)| !manifest.services[*name].publishes.is_empty());
+    let opening = publishing.map(|(name, database)| async move {
+        let settings = outbox::Settings::default();
+        let outbox = Outbox::open(name.as_str(), database.clone(), bus.clone(), settings).await?;
+        Ok((name.clone(), outbox))
     });
     Ok(try_join_all(opening).await?.into_iter().collect())
 }
@@ -417,17 +446,32 @@ fn host_id(manifest: &Manifest) -> Result<String, ManifestErrors> {
     }
 }
 
-fn subscriptions(manifest: &Manifest, edges: &Edges) -> Vec<Subscription> {
+async fn subscriptions(
+    manifest: &Manifest,
+    edges: &Edges,
+    databases: &BTreeMap<String, Database>,
+    retention: &Retention,
+) -> Result<Vec<Subscription>, StartError> {
     let mut all = Vec::new();
     for (name, service) in &manifest.services {
         let Some(edge) = edges.get(&manifest::Edge::new(EVENTS, name)) else { continue };
+        let mut inbox = None;
         for manifest::Subscription { topic, policy } in &service.subscribes {
-            let subscriber = Arc::new(OverEdge(edge.clone()));
+            if policy.deduplicate && inbox.is_none() {
+                let Some(database) = databases.get(name) else {
+                    let wrong = "`deduplicate` keeps its marks in the service's own database: set `database = true`";
+                    return Err(manifest.error_at(topic, wrong).into());
+                };
+                // Twice the time for which the log knows an event.
+                inbox = Some(Inbox::open(name.as_str(), database.clone(), retention.age * 2).await?);
+            }
+            let inbox = inbox.clone().filter(|_| policy.deduplicate);
+            let subscriber = Arc::new(Handler { edge: edge.clone(), inbox });
             let subscription = Subscription::new(topic.value.as_str(), name.as_str(), subscriber);
             all.push(subscription.with_policy(policy.clone()));
         }
     }
-    all
+    Ok(all)
 }
 
 fn gateway_config(manifest: &Manifest) -> GatewayConfig {
@@ -478,7 +522,7 @@ pub(super) fn routes(manifest: &Manifest, edges: &Edges) -> Result<Routes, Route
     builder.build()
 }
 
-/// What the gateway and the bus call by: an edge.
+/// What the gateway calls by: an edge.
 struct OverEdge(Arc<Edge>);
 
 impl Upstream for OverEdge {
@@ -487,13 +531,25 @@ impl Upstream for OverEdge {
     }
 }
 
-impl Subscriber for OverEdge {
+/// What the bus delivers by: an edge, and the inbox of a subscription that recognises what it had before.
+struct Handler {
+    edge: Arc<Edge>,
+    inbox: Option<Inbox>,
+}
+
+impl Subscriber for Handler {
     fn deliver(&self, event: Arc<Event>, attempt: u32) -> BoxFuture<'_, Result<Verdict, Fault>> {
-        Box::pin(async move {
+        let handle = move |event: Arc<Event>, unit: Option<Unit>| async move {
             let trace = event.traceparent.map_or_else(TraceContext::root, |trace| trace.child());
-            let deadline = Deadline { at: Instant::now() + self.0.deadline(), of: self.0.name().clone() };
-            let context = CallContext { caller: EVENTS.into(), deadline, trace };
-            self.0.event(&context, &event, attempt).await
+            let deadline = Deadline { at: Instant::now() + self.edge.deadline(), of: self.edge.name().clone() };
+            let context = CallContext { caller: EVENTS.into(), deadline, trace, unit };
+            self.edge.event(&context, &event, attempt).await
+        };
+        Box::pin(async move {
+            match &self.inbox {
+                None => handle(event, None).await,
+                Some(inbox) => inbox.once(&event, |unit| handle(event.clone(), Some(unit))).await,
+            }
         })
     }
 }

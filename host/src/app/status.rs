@@ -5,6 +5,7 @@ use crate::{
     events::BusSnapshot,
     gateway::RouteLimitSnapshot,
     outbound::ExternalSnapshot,
+    outbox::OutboxSnapshot,
     policy::GuardSnapshot,
     service::{PoolSnapshot, RevisionInfo},
 };
@@ -33,6 +34,8 @@ pub struct Status {
     pub edges: Vec<GuardSnapshot>,
     /// The events.
     pub events: BusSnapshot,
+    /// The outboxes, by service: events that are committed and that the bus has not taken yet.
+    pub outboxes: Vec<OutboxSnapshot>,
 }
 
 /// A look at a service.
@@ -75,6 +78,7 @@ impl Status {
             external: app.external.values().map(|external| external.snapshot()).collect(),
             edges: app.edges.values().map(|edge| edge.snapshot()).collect(),
             events: app.bus.snapshot(),
+            outboxes: app.outboxes.iter().map(|outbox| outbox.snapshot()).collect(),
         }
     }
 }

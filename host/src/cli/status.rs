@@ -7,6 +7,7 @@ use wharf::{
     app::Status,
     gateway::RouteLimitSnapshot,
     manifest::Manifest,
+    outbox::OutboxSnapshot,
     policy::{BreakerSnapshot, BreakerState, EndpointSnapshot, WindowSums},
 };
 
@@ -145,9 +146,11 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     }
     let log = events.log.as_ref().map(|log| format!("; {} of {} MiB of log in use", log.bytes >> 20, log.limit >> 20));
 
+    let outboxes: String = status.outboxes.iter().filter(|outbox| outbox.waiting > 0).map(waiting).collect();
+
     print(format_args!(
         "{} on {}, pid {}, up {} s\n\n{injected}{services}\n{endpoints}{limits}{edges}\n\
-         events: {} bus, {}; {} published, {} refused{}\n\n{subscriptions}",
+         events: {} bus, {}; {} published, {} refused{}\n{outboxes}\n{subscriptions}",
         status.app,
         status.gateway,
         status.pid,
@@ -158,6 +161,14 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
         events.refused,
         log.unwrap_or_default(),
     ))
+}
+
+/// What waits in an outbox, and why where that is known.
+fn waiting(outbox: &OutboxSnapshot) -> String {
+    let OutboxSnapshot { service, waiting, oldest_ms, error, .. } = outbox;
+    let oldest = oldest_ms.map_or_else(String::new, |oldest| format!(", the oldest for {}", since(oldest)));
+    let error = error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+    format!("outbox of {service}: {waiting} events wait for the bus{oldest}{error}\n")
 }
 
 fn dash() -> String {

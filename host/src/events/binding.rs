@@ -28,7 +28,7 @@ mod bindings {
     });
 }
 
-use bindings::wharf::messaging::publisher as wit;
+pub(crate) use bindings::wharf::messaging::publisher as wit;
 use bindings::wharf::platform::faults;
 
 /// An event as a component's handler takes it.

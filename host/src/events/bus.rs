@@ -6,6 +6,8 @@ mod redis;
 #[cfg(test)]
 mod shelved;
 mod streams;
+#[cfg(test)]
+mod taking;
 
 pub use embedded::LogError;
 pub use redis::RedisConfig;
@@ -197,6 +199,11 @@ pub struct Prepared {
 
 /// What carries events.
 trait Transport: Send + Sync {
+    /// Refuses what it can't carry, though it is an event.
+    fn check(&self, _: &Event) -> Result<(), InvalidEvent> {
+        Ok(())
+    }
+
     /// Takes one event, to be delivered to all subscriptions to its topic once it is due. Ends within a bounded time.
     /// When this returns, the event is kept as well as the bus promises.
     fn publish(&self, prepared: Prepared) -> BoxFuture<'_, Result<(), PublishError>>;
@@ -297,8 +304,9 @@ impl Bus {
         trace: Option<TraceContext>,
     ) -> Result<String, PublishError> {
         let published = self.try_publish(service, event, trace).await;
-        let count = if published.is_ok() { &self.0.published } else { &self.0.refused };
-        count.fetch_add(1, Relaxed);
+        if published.is_err() {
+            self.0.refused.fetch_add(1, Relaxed);
+        }
         published
     }
 
@@ -334,6 +342,7 @@ impl Bus {
         event.validate(Timestamp::now())?;
         let due = event.due;
         let event = Event::publish(event, Arc::clone(topic), Arc::clone(&grant.source), trace);
+        self.0.transport.check(&event)?;
         Ok(Prepared { event: Arc::new(event), due })
     }
 
@@ -343,7 +352,9 @@ impl Bus {
     ///
     /// When the bus did not take it; after the fault `deadline-exceeded` it may have.
     pub async fn publish_prepared(&self, prepared: Prepared) -> Result<(), PublishError> {
-        self.0.transport.publish(prepared).await
+        self.0.transport.publish(prepared).await?;
+        self.0.published.fetch_add(1, Relaxed);
+        Ok(())
     }
 
     /// What the bus keeps.

@@ -27,7 +27,7 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub(super) struct Place {
     _slot: Slot,
-    bytes: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
     _counted: Arc<()>,
 }
 
@@ -47,15 +47,10 @@ impl Room {
         self.try_take(data.len())
     }
 
-    /// A place for an event of any size, where there is one now. [`Place::fit`] gives back what it does not need.
-    pub(super) fn try_enter_any(&self) -> Option<Place> {
-        self.try_take(MAX_DATA)
-    }
-
     fn try_take(&self, bytes: usize) -> Option<Place> {
         let slot = Slot { _permit: Arc::clone(&self.slots).try_acquire_owned().ok()? };
         let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(count(bytes)).ok()?;
-        Some(Place { _slot: slot, bytes, _counted: Arc::clone(&self.places) })
+        Some(Place { _slot: slot, _bytes: bytes, _counted: Arc::clone(&self.places) })
     }
 
     /// From one to `max` slots, as soon as there is one.
@@ -76,22 +71,12 @@ impl Room {
     /// Turns a slot into a place as soon as there is room for the payload.
     pub(super) async fn enter(&self, slot: Slot, data: &[u8]) -> Option<Place> {
         let bytes = Arc::clone(&self.bytes).acquire_many_owned(count(data.len())).await.ok()?;
-        Some(Place { _slot: slot, bytes, _counted: Arc::clone(&self.places) })
+        Some(Place { _slot: slot, _bytes: bytes, _counted: Arc::clone(&self.places) })
     }
 
     /// How many events have a place.
     pub(super) fn taken(&self) -> usize {
         Arc::strong_count(&self.places) - 1
-    }
-}
-
-// === impl Place ===
-
-impl Place {
-    /// Keeps only what this payload needs.
-    pub(super) fn fit(mut self, data: &[u8]) -> Self {
-        drop(self.bytes.split(self.bytes.num_permits().saturating_sub(data.len())));
-        self
     }
 }
 

@@ -1,6 +1,6 @@
 //! What travels with every call, whatever kind of call it is.
 
-use crate::{policy::Deadline, telemetry::TraceContext};
+use crate::{policy::Deadline, store::Unit, telemetry::TraceContext};
 use std::sync::Arc;
 use tokio::time::{Duration, Instant};
 
@@ -18,6 +18,9 @@ pub struct CallContext {
     pub deadline: Deadline,
     /// The trace that the call belongs to.
     pub trace: TraceContext,
+    /// What all that the callee writes to its database on behalf of the call is part of; `None` where each statement stands
+    /// for itself. It is of this call alone: calls that the callee makes have none.
+    pub unit: Option<Unit>,
 }
 
 // === impl CallContext ===
@@ -27,7 +30,7 @@ impl CallContext {
     pub(crate) fn background(service: &Arc<str>) -> Self {
         let at = Instant::now() + BACKGROUND_DEADLINE;
         let deadline = Deadline { at, of: format!("the background of {service}").into() };
-        Self { caller: Arc::clone(service), deadline, trace: TraceContext::root() }
+        Self { caller: Arc::clone(service), deadline, trace: TraceContext::root(), unit: None }
     }
 
     /// How much time is left; zero when the deadline has passed.

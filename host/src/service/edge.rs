@@ -192,11 +192,12 @@ impl Edge {
         Ok(answer)
     }
 
-    /// Delivers an event, once: delivering again is its subscription's business.
+    /// Delivers an event, once: delivering again is its subscription's business. The context's unit of work is the
+    /// handler's.
     pub async fn event(&self, context: &CallContext, event: &Arc<Event>, number: u32) -> Result<Verdict, Fault> {
         let guard = self.guard.load();
         let attempt = |attempt: Attempt| {
-            let context = self.context(context, attempt);
+            let context = CallContext { unit: context.unit.clone(), ..self.context(context, attempt) };
             let event = event.clone();
             async move {
                 match &self.endpoint {
@@ -211,7 +212,12 @@ impl Edge {
     }
 
     fn context(&self, of_caller: &CallContext, attempt: Attempt) -> CallContext {
-        CallContext { caller: self.caller.clone(), deadline: attempt.deadline, trace: of_caller.trace.child() }
+        CallContext {
+            caller: self.caller.clone(),
+            deadline: attempt.deadline,
+            trace: of_caller.trace.child(),
+            unit: None,
+        }
     }
 
     /// A look at its state.

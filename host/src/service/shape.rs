@@ -208,11 +208,13 @@ pub fn misfits(shapes: &BTreeMap<String, Arc<Shape>>, grants: &BTreeMap<String, 
             let message = format!("subscribes to topics, but its component does not export `{HANDLER}`");
             say(Concern::Subscribes, message);
         }
-        let wants_sql = shape.imports.keys().any(|name| name.starts_with("wharf:store/sql@"));
-        if wants_sql && !grants.database {
-            let message = format!(
-                "imports `wharf:store/sql`: grant it a database with `database = true` in [services.{service}]"
-            );
+        let wants = |interface: &str| shape.imports.keys().any(|name| name.starts_with(interface));
+        let wanted = ["wharf:store/sql", "wharf:outbox/outbox"].into_iter().find(|interface| wants(interface));
+        if let Some(interface) = wanted
+            && !grants.database
+        {
+            let message =
+                format!("imports `{interface}`: grant it a database with `database = true` in [services.{service}]");
             say(Concern::Component, message);
         }
         let wants_buckets = shape.imports.keys().any(|name| name.starts_with("wasi:keyvalue/"));

@@ -6,7 +6,8 @@ use crate::{
     events::Publisher,
     keyvalue::KeyValueView,
     outbound::Hooks,
-    store::{SqlCtx, SqlView},
+    outbox::OutboxView,
+    store::{OfCall, SqlCtx, SqlView, Unit},
     telemetry::GuestOutput,
 };
 use std::sync::Arc;
@@ -55,6 +56,10 @@ impl Calls {
         }
     }
 
+    fn have_units(&self) -> bool {
+        self.running.iter().any(|(_, context)| context.unit.is_some())
+    }
+
     fn get(&self, task: GuestTaskId) -> Option<&CallContext> {
         self.running.iter().find(|(id, _)| *id == task).map(|(_, context)| context)
     }
@@ -99,22 +104,40 @@ impl State {
         crate::outbound::add_to_linker(&mut linker)?;
         messages::add_to_linker(&mut linker)?;
         wasmtime_wasi_config::add_to_linker(&mut linker, |state| WasiConfig::new(&state.config))?;
-        crate::store::add_to_linker(&mut linker, |state| SqlView { ctx: &mut state.sql, table: &mut state.table })?;
+        crate::store::add_to_linker(&mut linker, State::sql)?;
         crate::keyvalue::add_to_linker(&mut linker, |state| KeyValueView {
             buckets: state.scope.buckets.as_ref(),
             table: &mut state.table,
         })?;
         crate::events::binding::add_to_linker(&mut linker, State::publisher, |store| Some(current_call(store)))?;
+        crate::outbox::add_to_linker(&mut linker, State::outbox, current_call)?;
         Ok(linker)
     }
 
     /// The next HTTP request that the guest sends is made on behalf of this call.
     pub(crate) fn set_http_caller(&mut self, context: CallContext) {
-        self.hooks.set_caller(context);
+        // NB: kept beyond the call; its unit of work must end with it.
+        self.hooks.set_caller(CallContext { unit: None, ..context });
     }
 
     fn publisher(&mut self) -> Publisher {
         self.scope.publisher.clone()
+    }
+
+    fn sql(&mut self) -> SqlView<'_> {
+        SqlView { ctx: &mut self.sql, table: &mut self.table }
+    }
+
+    fn outbox(&mut self) -> OutboxView<'_> {
+        let sql = SqlView { ctx: &mut self.sql, table: &mut self.table };
+        OutboxView { outbox: self.scope.outbox.as_ref(), sql }
+    }
+}
+
+impl OfCall for State {
+    fn unit(store: StoreContextMut<'_, Self>) -> Option<Unit> {
+        // Few calls have one, and to find out whose call it is costs more than a look at all of them.
+        if store.data().calls.have_units() { current_call(store).unit } else { None }
     }
 }
 

@@ -4,6 +4,7 @@ mod fixed;
 mod house;
 mod instances;
 mod links;
+mod mail;
 mod queue;
 mod stress;
 mod trouble;

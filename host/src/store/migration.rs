@@ -190,12 +190,5 @@ pub(super) fn count(length: usize) -> u32 {
 }
 
 fn words(error: &Error) -> &str {
-    match error {
-        Error::Invalid(text)
-        | Error::Constraint((_, text))
-        | Error::Busy(text)
-        | Error::TooLarge(text)
-        | Error::Closed(text)
-        | Error::Unavailable(text) => text,
-    }
+    error.words()
 }

@@ -6,10 +6,12 @@ mod limits;
 mod migrations;
 mod reading;
 mod transactions;
+mod units;
 mod writing;
 
 use super::*;
 use futures::{FutureExt, future::join_all};
+use std::sync::Arc;
 
 /// A folder that is gone after the test.
 struct Scratch(PathBuf);

@@ -32,7 +32,7 @@ async fn store(engine: &Engine, subscription: Subscription) -> (Bus, Store<State
     };
     let bus = Bus::start(config, vec![subscription.with_policy(policy)]).await.unwrap();
     let deadline = Deadline { at: Instant::now() + Duration::from_secs(5), of: "test".into() };
-    let call = CallContext { caller: "events".into(), deadline, trace: TraceContext::root() };
+    let call = CallContext { caller: "events".into(), deadline, trace: TraceContext::root(), unit: None };
     let store = Store::new(engine, State { publisher: bus.publisher("order"), call });
     (bus, store)
 }

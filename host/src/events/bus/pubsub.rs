@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     events::{
-        Connection, Event, PublishError, Subscription,
+        Connection, Event, InvalidEvent, PublishError, Subscription,
         archive::Archive,
         dispatcher::{Closing, Delivery, Dispatcher, InMemory},
         meter::Meter,
@@ -94,6 +94,10 @@ impl PubSub {
 }
 
 impl Transport for PubSub {
+    fn check(&self, event: &Event) -> Result<(), InvalidEvent> {
+        event.check_bare()
+    }
+
     fn publish(&self, Prepared { event, due }: Prepared) -> BoxFuture<'_, Result<(), PublishError>> {
         Box::pin(async move {
             if due.is_some_and(|due| due > Timestamp::now()) {

@@ -4,12 +4,14 @@ use crate::{
     engine::{CodeCache, Engine, Limits},
     events::{Bus, BusConfig, BusKind},
     outbound::Outbound,
+    outbox::Outbox,
     policy::{Deadline, Fault, Policy, PolicyParams, RetryPolicy},
     rollout::{Loaded, Member, Rollout},
     service::{
         CallContext, Edge, Endpoint, FunctionKey, Grants, InstanceSettings, PoolSnapshot, Revision, RevisionError,
         RevisionInfo, Scope, Service, Shape, Tape,
     },
+    store::Database,
     telemetry::TraceContext,
 };
 use std::{
@@ -44,7 +46,7 @@ pub struct House {
     scopes: BTreeMap<&'static str, Arc<Scope>>,
     grants: BTreeMap<String, Grants>,
     shapes: BTreeMap<String, Arc<Shape>>,
-    _bus: Bus,
+    bus: Bus,
 }
 
 pub fn plan(name: &'static str, wat: String, calls: &'static [&'static str]) -> Plan {
@@ -66,6 +68,7 @@ pub fn within(limit: Duration) -> CallContext {
         caller: "test".into(),
         deadline: Deadline { at: Instant::now() + limit, of: "test".into() },
         trace: TraceContext::root(),
+        unit: None,
     }
 }
 
@@ -100,7 +103,10 @@ impl House {
             publishes: HashMap::new(),
             retention: crate::events::Retention::default(),
         };
-        let bus = Bus::start(config, Vec::new()).await.unwrap();
+        Self::on(Bus::start(config, Vec::new()).await.unwrap(), plans)
+    }
+
+    fn on(bus: Bus, plans: &[Plan]) -> Self {
         let services: BTreeMap<_, _> = plans.iter().map(|plan| (plan.name, Service::new(plan.name))).collect();
         let mut edges = HashMap::new();
         for plan in plans {
@@ -129,6 +135,7 @@ impl House {
                 publisher: bus.publisher(plan.name),
                 database: None,
                 buckets: None,
+                outbox: None,
                 config: BTreeMap::new(),
                 limits: Limits { memory: plan.memory, tables: 10_000 },
             })
@@ -141,8 +148,27 @@ impl House {
             shapes: plans.iter().map(|plan| (plan.name.into(), Arc::new(Shape::of(&component(&plan.wat))))).collect(),
             services,
             edges,
-            _bus: bus,
+            bus,
         }
+    }
+
+    /// Starts one service that has a database and an outbox.
+    pub async fn with_state(plan: Plan, bus: Bus, database: Database, outbox: Outbox) -> Self {
+        let mut house = Self::on(bus, std::slice::from_ref(&plan));
+        let scope = Scope {
+            name: plan.name.into(),
+            edges: HashMap::new(),
+            outbound: Outbound::default(),
+            publisher: house.bus.publisher(plan.name),
+            database: Some(database),
+            buckets: None,
+            outbox: Some(outbox),
+            config: BTreeMap::new(),
+            limits: Limits { memory: plan.memory, tables: 10_000 },
+        };
+        house.scopes.insert(plan.name, Arc::new(scope));
+        house.services[plan.name].swap(Some(Arc::new(house.revision(&plan).unwrap())));
+        house
     }
 
     /// A fresh revision after `plan`.
