@@ -7,7 +7,7 @@ use super::{
     scripts,
 };
 use crate::events::{
-    bus::redis::{RECONNECT, Redis},
+    bus::redis::{RECONNECT, Redis, may_pass},
     meter::Meter,
     room::Room,
 };
@@ -227,7 +227,7 @@ impl Group {
             None => self.redis.query::<()>(cmd("XACK").arg(stream).arg(&*self.service).arg(id)).await,
         };
         // What Redis refuses for good is not asked for again: the entry stays pending, and is found there.
-        if !told.as_ref().is_err_and(|err| crate::events::bus::redis::may_pass(err)) {
+        if !told.as_ref().is_err_and(may_pass) {
             self.holdings().told(source, id);
         }
         told
