@@ -3,7 +3,7 @@
 //! An event takes its place when it is accepted and leaves it when it is settled, so that what waits for another try
 //! counts like what waits for its first. No queue behind this needs a bound of its own.
 
-use super::{DeliveryPolicy, event::MAX_DATA};
+use super::DeliveryPolicy;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -44,12 +44,8 @@ impl Room {
 
     /// A place for an event with this payload, where there is one now.
     pub(super) fn try_enter(&self, data: &[u8]) -> Option<Place> {
-        self.try_take(data.len())
-    }
-
-    fn try_take(&self, bytes: usize) -> Option<Place> {
         let slot = Slot { _permit: Arc::clone(&self.slots).try_acquire_owned().ok()? };
-        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(count(bytes)).ok()?;
+        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(count(data.len())).ok()?;
         Some(Place { _slot: slot, _bytes: bytes, _counted: Arc::clone(&self.places) })
     }
 
@@ -80,7 +76,7 @@ impl Room {
     }
 }
 
-/// Payloads have at most [`MAX_DATA`] bytes, far from the limit of the type.
+/// Payloads have at most [`MAX_DATA`](super::event::MAX_DATA) bytes, far from the limit of the type.
 fn count(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
