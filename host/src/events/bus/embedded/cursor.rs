@@ -483,14 +483,14 @@ impl Cursor {
         let state = &mut *guard;
         if state.recovered.front() == Some(&seq) {
             state.recovered.pop_front();
-        } else if let Some(name) = state.returning.front().cloned() {
-            if let Some(subject) = state.subjects.get_mut(&name) {
-                let was_aside = subject.aside.pop_front_if(|first| *first == seq).is_some();
-                state.aside -= usize::from(was_aside);
-                if subject.aside.is_empty() {
-                    subject.returning = false;
-                    state.returning.pop_front();
-                }
+        } else if let Some(name) = state.returning.front().cloned()
+            && let Some(subject) = state.subjects.get_mut(&name)
+        {
+            let was_aside = subject.aside.pop_front_if(|first| *first == seq).is_some();
+            state.aside -= usize::from(was_aside);
+            if subject.aside.is_empty() {
+                subject.returning = false;
+                state.returning.pop_front();
             }
         }
         if state.open.remove(&seq).is_none() {

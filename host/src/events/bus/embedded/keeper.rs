@@ -9,8 +9,9 @@ use tokio::time::{Duration, sleep, timeout};
 
 /// How long what was settled may wait for a commit.
 const SAVE: Duration = Duration::from_millis(50);
-/// How often to look for what is old.
+/// How often to look for what is old, and how long to wait at least.
 const SWEEP: Duration = Duration::from_secs(60);
+const REST: Duration = Duration::from_millis(250);
 /// How many events are looked at in one step of dropping, which publishers wait for.
 const STEP: i64 = 100;
 /// How many scheduled events are taken in at a time, and about how many bytes.
@@ -100,6 +101,8 @@ pub(super) async fn sweep(log: Arc<Log>) {
         if let Err(reason) = sweep_once(&log).await {
             tracing::warn!(%reason, "old events could not be dropped; it will be tried again");
         }
+        // Where nothing can be dropped it is asked for with every commit.
+        sleep(REST).await;
         let _ = timeout(SWEEP, log.sweep.notified()).await;
     }
 }
@@ -108,7 +111,7 @@ pub(super) async fn sweep(log: Arc<Log>) {
 pub(super) async fn sweep_once(log: &Arc<Log>) -> Result<u64, Fault> {
     let age = i64::try_from(log.retention.age.as_millis()).unwrap_or(i64::MAX);
     let before = Timestamp::now().as_millisecond().saturating_sub(age);
-    let size = log.retention.size.min(log.retention.limit / 4 * 3);
+    let size = log.size();
     log.write(move |page| forget(page, before)).await?;
     let (mut from, mut dropped) = (0, 0);
     loop {

@@ -157,8 +157,8 @@ impl Log {
     /// Whether nothing more may be published.
     pub(super) fn is_full(&self, writer: &Writer) -> Result<(), Fault> {
         let used = writer.used().map_err(|error| writer::trouble(&self.file, &error))?;
-        let Retention { size, limit, .. } = self.retention;
-        if used > size.min(limit) {
+        let limit = self.retention.limit;
+        if used > self.size() {
             self.sweep.notify_one();
         }
         if used < limit {
@@ -167,6 +167,11 @@ impl Log {
         let file = self.file.display();
         let text = format!("the event log {file} has reached its limit of {limit} bytes; {}", self.cause(writer));
         Err(Fault::new(FaultKind::Overloaded, text))
+    }
+
+    /// How many bytes may be in use before what is settled is dropped: well before the limit.
+    pub(super) fn size(&self) -> u64 {
+        self.retention.size.min(self.retention.limit / 4 * 3)
     }
 
     /// What fills the log.

@@ -161,9 +161,10 @@ async fn what_was_acknowledged_is_delivered_after_any_number_of_kills() {
         assert!(!child.wait().unwrap().success(), "it was to be killed");
     }
     let mut child = spawn(&folder.file(), 0);
-    let settled = BufReader::new(child.stdout.take().unwrap())
-        .lines()
-        .fold(false, |settled, line| account.note(&line.unwrap()) || settled);
+    let mut settled = false;
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        settled |= account.note(&line.unwrap());
+    }
     assert!(settled && child.wait().unwrap().success(), "what was left was not settled");
 
     let bus = start(folder.kind(), vec![]).await;
