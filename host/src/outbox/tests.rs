@@ -226,7 +226,7 @@ async fn what_waits_at_the_end_goes_first_at_the_next_start() {
     let scratch = Scratch::new();
     let (database, recorder) = (scratch.database().await, Recorder::shut());
     let outbox = open(&database, &recorder, Settings::default()).await;
-    let due = jiff::Timestamp::from_second(4_000_000_000).unwrap();
+    let due = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
     let whole = NewEvent {
         datacontenttype: Some("text/plain".into()),
         data: vec![0, 255, b'x'].into(),
