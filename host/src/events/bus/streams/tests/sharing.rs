@@ -1,7 +1,7 @@
 //! Several hosts, one subscription.
 
 use super::*;
-use crate::events::Bus;
+use crate::events::{Bus, DeliveryOrder};
 use std::{
     collections::HashMap,
     sync::{
