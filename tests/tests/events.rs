@@ -21,6 +21,10 @@ instances = {{ max = 1 }}
 path = "/{{*rest}}"
 service = "listener"
 
+# What traps here is the event's fault.
+[policy.edges."events -> listener"]
+breaker = false
+
 [events]
 {events}
 {more}
