@@ -1,8 +1,8 @@
 //! State: a relational database for each service, by `wharf:store`.
 //!
 //! A service can't tell what is behind its database: [`Database`] and [`Transaction`] are a closed set of backends
-//! with the same promises, which one suite of tests holds all of them to. It is a SQLite file of its own
-//! (`sqlite`).
+//! with the same promises, which one suite of tests holds all of them to. By default it is a SQLite file of its
+//! own (`sqlite`); where the manifest names a server, a schema and a role of its own in PostgreSQL (`postgres`).
 //!
 //! Besides what a service says there is what the host says in the service's database: statements with the host's
 //! authority, which keep books that have to be true together with the service's data.
@@ -10,6 +10,7 @@
 mod binding;
 mod error;
 mod migration;
+mod postgres;
 mod sqlite;
 
 pub use binding::{
@@ -17,7 +18,9 @@ pub use binding::{
 };
 pub use error::OpenError;
 pub use migration::{Applied, MigrateError, Migration};
+pub use postgres::{Server, ServerSettings};
 
+use postgres::Postgres;
 use sqlite::Sqlite;
 use std::{
     fmt,
@@ -53,8 +56,10 @@ pub struct Settings {
     pub migration_time: Duration,
     /// How long to wait for a lock that another process holds.
     pub lock_wait: Duration,
-    /// Queries that may run at once.
+    /// Queries that may run at once, in a file.
     pub readers: usize,
+    /// The most connections to a server.
+    pub connections: usize,
     /// Jobs that may wait for the writer, and queries that may wait for a reader.
     pub queue: usize,
     /// The most bytes of pages that a connection keeps in memory.
@@ -73,6 +78,7 @@ pub struct Database {
 #[derive(Clone)]
 enum Backend {
     Sqlite(Sqlite),
+    Postgres(Postgres),
 }
 
 /// Statements that take effect together or not at all.
@@ -85,10 +91,11 @@ pub struct Transaction(Begun);
 #[derive(Clone, Debug)]
 enum Begun {
     Sqlite(sqlite::Transaction),
+    Postgres(postgres::Transaction),
 }
 
 /// Whose word a statement is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Authority {
     /// A service's: it may do what a service may.
     Service,
@@ -113,6 +120,7 @@ impl Default for Settings {
             migration_time: Duration::from_secs(60),
             lock_wait: Duration::from_secs(1),
             readers: 4,
+            connections: 8,
             queue: 1_024,
             cache_bytes: 4 << 20,
             durable_at_power_loss: false,
@@ -143,6 +151,22 @@ impl Database {
     pub async fn open(file: PathBuf, settings: Settings) -> Result<Self, OpenError> {
         let max_batch = settings.max_batch;
         Ok(Self { backend: Backend::Sqlite(Sqlite::open(file, settings).await?), max_batch })
+    }
+
+    /// Opens the database of a service on a server, and makes what it lacks. With `url`, as the role that this names and
+    /// that is the service's own.
+    ///
+    /// # Errors
+    /// When the server can't be reached, does not let us in, or has no safe place for the service.
+    pub async fn on_server(
+        server: &Server,
+        service: &str,
+        url: Option<&str>,
+        settings: Settings,
+    ) -> Result<Self, OpenError> {
+        let max_batch = settings.max_batch;
+        let postgres = Postgres::open(server, service, url, settings).await?;
+        Ok(Self { backend: Backend::Postgres(postgres), max_batch })
     }
 
     /// Runs one query and returns its rows. It may also be a statement that changes rows and returns some
@@ -205,6 +229,7 @@ impl Database {
     pub async fn begin(&self) -> Result<Transaction, Error> {
         Ok(Transaction(match &self.backend {
             Backend::Sqlite(sqlite) => Begun::Sqlite(sqlite.begin().await?),
+            Backend::Postgres(postgres) => Begun::Postgres(postgres.begin().await?),
         }))
     }
 
@@ -216,6 +241,7 @@ impl Database {
     pub async fn migrate(&self, migrations: &[Migration]) -> Result<Applied, MigrateError> {
         match &self.backend {
             Backend::Sqlite(sqlite) => sqlite.migrate(migrations).await,
+            Backend::Postgres(postgres) => postgres.migrate(migrations).await,
         }
     }
 
@@ -223,18 +249,21 @@ impl Database {
     pub async fn close(&self) {
         match &self.backend {
             Backend::Sqlite(sqlite) => sqlite.close().await,
+            Backend::Postgres(postgres) => postgres.close().await,
         }
     }
 
     async fn query_by(&self, statement: Statement, authority: Authority) -> Result<Rows, Error> {
         match &self.backend {
             Backend::Sqlite(sqlite) => sqlite.query(statement, authority).await,
+            Backend::Postgres(postgres) => postgres.query(statement, authority).await,
         }
     }
 
     async fn execute_by(&self, statement: Statement, authority: Authority) -> Result<u64, Error> {
         match &self.backend {
             Backend::Sqlite(sqlite) => sqlite.execute(statement, authority).await,
+            Backend::Postgres(postgres) => postgres.execute(statement, authority).await,
         }
     }
 
@@ -245,6 +274,7 @@ impl Database {
         }
         match &self.backend {
             Backend::Sqlite(sqlite) => sqlite.batch(statements, authority).await,
+            Backend::Postgres(postgres) => postgres.batch(statements, authority).await,
         }
     }
 }
@@ -253,6 +283,7 @@ impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.backend {
             Backend::Sqlite(sqlite) => f.debug_tuple("Database").field(&sqlite.file()).finish(),
+            Backend::Postgres(postgres) => f.debug_tuple("Database").field(postgres).finish(),
         }
     }
 }
@@ -303,6 +334,7 @@ impl Transaction {
     pub async fn commit(&self) -> Result<(), Error> {
         match &self.0 {
             Begun::Sqlite(transaction) => transaction.commit().await,
+            Begun::Postgres(transaction) => transaction.commit().await,
         }
     }
 
@@ -313,18 +345,21 @@ impl Transaction {
     pub async fn rollback(&self) -> Result<(), Error> {
         match &self.0 {
             Begun::Sqlite(transaction) => transaction.rollback().await,
+            Begun::Postgres(transaction) => transaction.rollback().await,
         }
     }
 
     async fn query_by(&self, statement: Statement, authority: Authority) -> Result<Rows, Error> {
         match &self.0 {
             Begun::Sqlite(transaction) => transaction.query(statement, authority).await,
+            Begun::Postgres(transaction) => transaction.query(statement, authority).await,
         }
     }
 
     async fn execute_by(&self, statement: Statement, authority: Authority) -> Result<u64, Error> {
         match &self.0 {
             Begun::Sqlite(transaction) => transaction.execute(statement, authority).await,
+            Begun::Postgres(transaction) => transaction.execute(statement, authority).await,
         }
     }
 }

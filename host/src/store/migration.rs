@@ -8,7 +8,7 @@
 //!
 //! This is what the backends share; each has a `migration` of its own, which applies what is [`missing`].
 
-use super::binding::Error;
+use super::{binding::Error, error::words};
 use sha2::{Digest, Sha256};
 use thiserror::Error as ThisError;
 use wasmtime::component::{ComponentType, Lift, Lower};
@@ -187,15 +187,4 @@ pub(super) fn digest(sql: &str) -> String {
 
 pub(super) fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
-}
-
-fn words(error: &Error) -> &str {
-    match error {
-        Error::Invalid(text)
-        | Error::Constraint((_, text))
-        | Error::Busy(text)
-        | Error::TooLarge(text)
-        | Error::Closed(text)
-        | Error::Unavailable(text) => text,
-    }
 }
