@@ -29,6 +29,7 @@ mod policy;
 mod reader;
 mod secret;
 mod services;
+mod store;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -45,6 +46,7 @@ pub use path::{InvalidPath, PathPattern, PathTemplate};
 pub use policy::{EVENTS, Edge, GATEWAY, Policies};
 pub use secret::{Secret, SecretError, SecretRef};
 pub use services::{Component, Instances, Limits, Service, Source};
+pub use store::{ServiceDatabase, Store, StoreServer, StoreUrl};
 
 use reader::{Document, Table, Value};
 
@@ -67,6 +69,8 @@ pub struct Manifest {
     pub topics: BTreeMap<String, Topic>,
     /// What carries events.
     pub bus: Bus,
+    /// Where the databases are.
+    pub store: Store,
     /// What guards the calls.
     pub policies: Policies,
 }
@@ -140,9 +144,11 @@ impl Manifest {
         let (services, external) = services::read(services_table, doc);
         let topics = events::read_topics(root.table("topics"), doc);
         let bus = Bus::read(root.table("events"));
+        let store = Store::read(root.table("store"));
         let (policies, edges) = Policies::read(root.table("policy"), doc);
         root.finish();
-        let manifest = Self { path: path.to_owned(), app, gateway, admin, services, external, topics, bus, policies };
+        let manifest =
+            Self { path: path.to_owned(), app, gateway, admin, services, external, topics, bus, store, policies };
         validate::validate(&manifest, &edges, doc);
         manifest
     }

@@ -89,6 +89,7 @@ fn needing_restart(old: &Manifest, new: &Manifest) -> Vec<&'static str> {
         ("services", old.services != new.services || old.external != new.external),
         ("topics", old.topics != new.topics),
         ("events", old.bus != new.bus),
+        ("store", old.store != new.store),
     ];
     let mut differ: Vec<_> = differ.into_iter().filter(|(_, differs)| *differs).map(|(section, _)| section).collect();
     // An edge is made when the host starts.

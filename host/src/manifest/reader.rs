@@ -339,6 +339,11 @@ impl<'a> Value<'a> {
         self.value.as_bool()
     }
 
+    /// Whether this is a table.
+    pub fn is_table(&self) -> bool {
+        self.value.is_table()
+    }
+
     /// Whether this is a whole number.
     pub fn is_integer(&self) -> bool {
         self.value.is_integer()

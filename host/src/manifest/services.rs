@@ -9,6 +9,7 @@ use super::{
     policy::{EVENTS, GATEWAY},
     reader::{Document, Table, Value, quoted},
     secret::SecretRef,
+    store::ServiceDatabase,
     values::SHORTEST,
 };
 
@@ -19,8 +20,8 @@ pub struct Service {
     pub name: Placed<String>,
     /// Where its component comes from.
     pub component: Component,
-    /// Whether it has a database of its own.
-    pub database: bool,
+    /// The database of its own, if it has one.
+    pub database: Option<ServiceDatabase>,
     /// The topics that it may publish to; all are declared.
     pub publishes: Vec<Placed<String>>,
     /// The topics whose events are delivered to it; all are declared.
@@ -132,7 +133,7 @@ impl Service {
         external::refuse_in_component(&mut table);
         let service = Self {
             component: Component::read(&mut table),
-            database: table.or("database", false, Value::boolean),
+            database: table.or("database", None, ServiceDatabase::read),
             publishes: table.or("publishes", Vec::new(), |v| v.strings("topic")),
             subscribes: table.or("subscribes", Vec::new(), |v| v.strings("topic")),
             calls: table.or("calls", Vec::new(), |v| v.strings("service name")),

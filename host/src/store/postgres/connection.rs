@@ -49,6 +49,8 @@ pub(super) struct Connection {
     exceeded: Arc<AtomicBool>,
     /// Whether it can't be told what state it is in.
     broken: AtomicBool,
+    /// Whether the last statement of the transaction has left its savepoint, to be released together with the next.
+    saved: AtomicBool,
     /// Its place among the connections of the application.
     _place: OwnedSemaphorePermit,
 }
@@ -85,6 +87,8 @@ pub(super) enum Failure {
 #[derive(Clone)]
 pub(super) struct HostWords {
     pub(super) key: String,
+    /// The schema of the host's tables, as SQL.
+    pub(super) host: String,
     pub(super) host_path: String,
     pub(super) service_path: String,
 }
@@ -130,7 +134,8 @@ impl Connection {
         place: OwnedSemaphorePermit,
     ) -> Self {
         let prepared = Mutex::new(LruCache::new(PREPARED));
-        Self { client, prepared, settings, exceeded, broken: AtomicBool::new(false), _place: place }
+        let (broken, saved) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { client, prepared, settings, exceeded, broken, saved, _place: place }
     }
 
     /// Whether it can be used on.
@@ -239,6 +244,7 @@ impl Connection {
 
     /// Begins a transaction.
     pub(super) async fn begin(&self) -> Result<(), Failure> {
+        self.saved.store(false, Ordering::Relaxed);
         self.say("BEGIN").await
     }
 
@@ -283,14 +289,14 @@ impl Connection {
 
     async fn attempt(&self, task: &Task, want: Want, limit: Duration, words: &HostWords) -> Result<Outcome, Failure> {
         let limit = limit.as_millis().max(1);
-        let savepoint = format!("SAVEPOINT job; SET LOCAL statement_timeout = {limit}");
+        let before = if self.saved.swap(true, Ordering::Relaxed) { "RELEASE job; " } else { "" };
+        let savepoint = format!("{before}SAVEPOINT job; SET LOCAL statement_timeout = {limit}");
         if task.text.authority == Authority::Host {
             self.say(&savepoint).await?;
             self.speak(&words.host_path, &words.key).await?;
             let statement = self.prepare(&task.text).await?;
             let outcome = self.run_prepared(&statement, task, want).await?;
             self.speak(&words.service_path, "").await?;
-            self.say("RELEASE job").await?;
             return Ok(outcome);
         }
         let outcome = match self.known(&task.text) {
@@ -306,7 +312,6 @@ impl Connection {
                 self.run_prepared(&statement?, task, want).await?
             }
         };
-        self.say("RELEASE job").await?;
         Ok(outcome)
     }
 
@@ -319,6 +324,7 @@ impl Connection {
     }
 
     async fn undo(&self) {
+        self.saved.store(false, Ordering::Relaxed);
         if self.client.batch_execute("ROLLBACK TO job; RELEASE job").await.is_err() {
             self.give_up();
         }

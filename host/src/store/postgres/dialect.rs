@@ -249,7 +249,7 @@ mod tests {
             ),
             (
                 "CREATE TABLE t (a TEXT PRIMARY KEY, CHECK (length(a) > 1 AND a <> 'TEXT INTEGER')) WITHOUT ROWID, STRICT",
-                "CREATE TABLE t (a TEXT COLLATE \"C\" PRIMARY KEY, CHECK (length(a) > 1 AND a <> 'TEXT INTEGER'))    ",
+                "CREATE TABLE t (a TEXT COLLATE \"C\" PRIMARY KEY, CHECK (length(a) > 1 AND a <> 'TEXT INTEGER'))   ",
             ),
             ("ALTER TABLE t ADD COLUMN w INTEGER DEFAULT 3", "ALTER TABLE t ADD COLUMN w BIGINT DEFAULT 3"),
             (

@@ -57,7 +57,7 @@ impl Migrating<'_> {
     /// Begins a transaction, waits for the record, and returns what is not in it.
     async fn begin<'m>(&self, migrations: &'m [Migration]) -> Result<&'m [Migration], MigrateError> {
         let time = self.settings.migration_time.as_millis().max(1);
-        let host = &self.words.host_path;
+        let host = &self.words.host;
         // NB: so that what is read after the lock is what those have written who held it before.
         let begin = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {time}; SET LOCAL statement_timeout = {time}; \
@@ -111,9 +111,9 @@ impl Migrating<'_> {
     }
 
     async fn record(&self, migration: &Migration) -> Result<(), Failure> {
-        let HostWords { key, host_path, service_path } = self.words;
+        let HostWords { key, host, host_path, service_path } = self.words;
         let insert = format!(
-            "INSERT INTO {host_path}._wharf_migrations (version, name, sha256, applied_at) VALUES ($1, $2, $3, \
+            "INSERT INTO {host}._wharf_migrations (version, name, sha256, applied_at) VALUES ($1, $2, $3, \
              to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'))"
         );
         self.connection.speak(host_path, key).await?;

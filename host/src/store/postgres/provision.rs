@@ -145,12 +145,16 @@ pub(super) async fn provision(
         Role::Made => owner.as_role(&names.role, password.as_deref()),
         Role::Given => owner.clone(),
     };
-    let connection = connect(&service, total, settings).await?;
-    provisioning.check(&connection, service.user()).await?;
+    if role == Role::Made {
+        let connection = connect(&service, total, settings).await?;
+        provisioning.check(&connection, service.user()).await?;
+    }
 
     let (schema, host) = (quote(&names.schema), quote(&names.host));
     let milliseconds = |time: Duration| format!("{}ms", time.as_millis().max(1));
     let service_path = format!("{schema}, {host}");
+    // NB: where it is not named, the schema of temporary tables comes first.
+    let host_path = format!("{host}, pg_temp");
     let session = |path: &str| {
         vec![
             ("standard_conforming_strings", "on".to_owned()),
@@ -164,12 +168,12 @@ pub(super) async fn provision(
             ("datestyle", "ISO".to_owned()),
         ]
     };
-    let mut host_session = session(&host);
+    let mut host_session = session(&host_path);
     host_session.push(("wharf.key", key.clone()));
     Ok(Provisioned {
         service: service.with_session(session(&service_path)),
         host: owner.with_session(host_session),
-        words: HostWords { key, host_path: host, service_path },
+        words: HostWords { key, host, host_path, service_path },
     })
 }
 
@@ -227,6 +231,10 @@ impl Provisioning<'_> {
         protect(connection, &self.names.host).await.map_err(failed)?;
         if self.role == Role::Made {
             connection.say(&self.grants()).await.map_err(failed)?;
+        }
+        if self.role == Role::Given {
+            // Before anything of it is there: the operator would have to take it away again.
+            self.check(connection, self.owner.user()).await?;
         }
         connection.say("COMMIT").await.map_err(failed)?;
         Ok((password, key))

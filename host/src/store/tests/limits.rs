@@ -15,7 +15,7 @@ async fn a_statement_has_a_time(scratch: Scratch) {
     for statement in [
         format!("{ENDLESS} SELECT count(*) FROM n"),
         format!("{ENDLESS} SELECT i FROM n WHERE i < 0"),
-        format!("{ENDLESS} INSERT INTO t (v) SELECT i FROM n"),
+        format!("{ENDLESS} INSERT INTO t (id, v) SELECT i + 10, i FROM n"),
         format!("{ENDLESS} SELECT i FROM n ORDER BY i DESC"),
     ] {
         let statement = sql(&statement);

@@ -163,6 +163,8 @@ async fn the_key_is_nowhere_to_be_seen_by_the_service() {
              CREATE FUNCTION test_user.note() RETURNS trigger LANGUAGE plpgsql AS
                'BEGIN INSERT INTO test_user.seen VALUES (current_setting(''wharf.key'', true)); RETURN NULL; END';
              CREATE TABLE _wharf_books (id bigint, v text);
+             CREATE TEMP TABLE _wharf_books (id bigint, v text);
+             CREATE TRIGGER note AFTER INSERT ON pg_temp._wharf_books FOR EACH ROW EXECUTE FUNCTION test_user.note();
              CREATE TRIGGER note AFTER INSERT ON test_user._wharf_books FOR EACH ROW EXECUTE FUNCTION test_user.note();
              CREATE FUNCTION test_user.lower(bigint) RETURNS text LANGUAGE sql AS
                'INSERT INTO test_user.seen VALUES (current_setting(''wharf.key'', true)) RETURNING v'",
