@@ -14,11 +14,12 @@ use std::{
     process::{Child, ChildStdin, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-/// How long the server may take to come up: much longer than it takes on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How often to look whether the server has come up, and the pause between: much longer than it takes on an idle machine.
+const LOOKS: u32 = 3_000;
+const PAUSE: Duration = Duration::from_millis(20);
 
 const PASSWORD: &str = "a password";
 
@@ -108,6 +109,56 @@ impl Postgres {
         self.psql("postgres", &format!("CREATE DATABASE \"{database}\""));
     }
 
+    /// What `pg_dump` makes of the database of this URL.
+    ///
+    /// # Panics
+    ///
+    /// When it fails.
+    pub fn dump(&self, url: &str) -> String {
+        let mut dump = Command::new(self.programs.join("pg_dump"));
+        dump.args(["-d", url]);
+        run(dump)
+    }
+
+    /// Lets it speak TLS too; returns the file with the certificate of the authority that vouches for it.
+    ///
+    /// # Panics
+    ///
+    /// When there is no `openssl`, which Debian's PostgreSQL brings.
+    pub fn enable_tls(&self) -> PathBuf {
+        let at = |name: &str| self.folder.join(name).display().to_string();
+        let make = |name: &str, more: &[&str]| {
+            let mut openssl = as_server(Path::new("openssl"));
+            openssl.args([
+                "req",
+                "-x509",
+                "-days",
+                "2",
+                "-nodes",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+            ]);
+            openssl.args(["-subj", &format!("/CN={name}"), "-keyout", &at(&format!("{name}.key"))]);
+            openssl.args(["-out", &at(&format!("{name}.pem"))]).args(more);
+            run(openssl);
+        };
+        make("authority", &[]);
+        let (authority, key) = (at("authority.pem"), at("authority.key"));
+        let names = ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"];
+        make("server", &[["-CA", &authority, "-CAkey", &key].as_slice(), &names].concat());
+        for setting in [
+            format!("ssl_cert_file = '{}'", at("server.pem")),
+            format!("ssl_key_file = '{}'", at("server.key")),
+            "ssl = on".into(),
+        ] {
+            self.psql("postgres", &format!("ALTER SYSTEM SET {setting}"));
+        }
+        self.psql("postgres", "SELECT pg_reload_conf()");
+        PathBuf::from(authority)
+    }
+
     /// What `psql` prints for these statements: rows by line, columns between `|`.
     ///
     /// # Panics
@@ -129,18 +180,17 @@ impl Postgres {
         let out = child.stdout.take().expect("it is piped");
         BufReader::new(out).read_line(&mut line).expect("the script speaks");
         self.running = Some((child, stdin));
-        let end = Instant::now() + PATIENCE;
-        loop {
+        for _ in 0..LOOKS {
             let mut ready = Command::new(self.programs.join("psql"));
             ready.args(["-X", "-d", &self.url("postgres"), "-c", "SELECT 1"]);
             let answer = ready.output().expect("psql can be run");
             if answer.status.success() {
                 return;
             }
-            let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-            assert!(Instant::now() < end, "PostgreSQL did not come up:\n{log}");
-            sleep(Duration::from_millis(20));
+            sleep(PAUSE);
         }
+        let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        panic!("PostgreSQL did not come up:\n{log}");
     }
 }
 

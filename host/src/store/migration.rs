@@ -135,11 +135,11 @@ pub enum MigrateError {
 }
 
 /// Those migrations that a database with this record has not yet.
-pub(super) fn missing<'m>(
-    migrations: &'m [Migration],
+pub(super) fn missing(
+    migrations: &[Migration],
     known: Vec<Recorded>,
     max_migration_bytes: usize,
-) -> Result<&'m [Migration], MigrateError> {
+) -> Result<&[Migration], MigrateError> {
     check_order(migrations, max_migration_bytes)?;
     let (database, component) = (count(known.len()), count(migrations.len()));
     // First whether they are the same at all: only then it means something that there are fewer or more of them.

@@ -250,6 +250,9 @@ async fn an_owner_without_all_rights_is_enough() {
         database.host_execute(sql("CREATE TABLE IF NOT EXISTS _wharf_x (v TEXT)")).await.unwrap();
         database.close().await;
     }
+    // It can back up what is the services'.
+    let dump = postgres().dump(&postgres().url_of(&owner, "x", name));
+    assert!(dump.contains("CREATE TABLE test_user.t") && dump.contains("CREATE TABLE test_wharf.services"), "{dump}");
     // A role of that name that somebody else has made is not taken over.
     postgres().psql(name, &format!("CREATE ROLE \"test_order@{name}\" LOGIN SUPERUSER"));
     let error = Database::on_server(&server, "order", None, Settings::default()).await.unwrap_err().to_string();

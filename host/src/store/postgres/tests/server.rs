@@ -156,6 +156,35 @@ async fn a_batch_may_use_what_it_makes() {
 }
 
 #[tokio::test]
+async fn tls_is_spoken_to_whom_the_certificates_vouch_for() {
+    let own = server::Postgres::start();
+    own.create("shop");
+    let certificates = own.enable_tls();
+    let url = format!("{}?sslmode=require", own.url("shop"));
+    let open = async |certificates: Option<&Path>| {
+        let settings = ServerSettings { certificates: certificates.map(Into::into), ..settings_of(url.clone()) };
+        let limits = Settings { max_bytes: 100_000, ..Settings::default() };
+        Database::on_server(&Server::new(settings)?, "user", None, limits).await
+    };
+    // It takes a moment until the server knows that it may.
+    let database = loop {
+        match open(Some(&certificates)).await {
+            Ok(database) => break database,
+            Err(error) if error.to_string().contains("does not support TLS") => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let ssl = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    assert_eq!(one(&database, ssl).await, Value::Integer(1));
+    let huge = database.query(sql("SELECT repeat('x', 5000000)")).await;
+    assert!(matches!(huge, Err(Error::TooLarge(_))), "{huge:?}");
+    let error = open(None).await.unwrap_err().to_string();
+    assert!(error.contains("certificate"), "{error}");
+    let error = open(Some(Path::new("/nowhere.pem"))).await.unwrap_err().to_string();
+    assert!(error.contains("/nowhere.pem"), "{error}");
+}
+
+#[tokio::test]
 async fn wrong_urls_are_told_without_their_passwords() {
     for (url, expected) in [
         ("postgres://ada:hunter2@/shop", "it names no host"),
