@@ -14,7 +14,7 @@ use tokio::{runtime::Runtime, time::Instant};
 use wasmtime::component::Component;
 use wharf::{
     engine::{Engine, Limits},
-    events::{Bus, BusConfig, BusKind},
+    events::{Bus, BusConfig, BusKind, Durability, EmbeddedConfig, Retention},
     outbound::Outbound,
     policy::{Deadline, Policy},
     service::{
@@ -100,7 +100,13 @@ struct House {
 impl House {
     async fn new() -> Self {
         let cache = std::env::temp_dir().join(format!("wharf-bench-{}", std::process::id()));
-        let config = BusConfig { app: "bench".into(), kind: BusKind::Embedded, publishes: HashMap::new() };
+        let file = cache.with_extension("sqlite");
+        let config = BusConfig {
+            app: "bench".into(),
+            kind: BusKind::Embedded(EmbeddedConfig { file, durability: Durability::Os }),
+            publishes: HashMap::new(),
+            retention: Retention::default(),
+        };
         let bus = Bus::start(config, Vec::new()).await.expect("an embedded bus");
         Self { engine: Arc::new(Engine::new(&cache).expect("an engine")), bus }
     }
@@ -120,6 +126,8 @@ impl House {
             outbound: Outbound::default(),
             publisher: self.bus.publisher(name),
             database: None,
+            buckets: None,
+            outbox: None,
             config: BTreeMap::new(),
             limits: Limits { memory: 64 << 20, tables: 10_000 },
         });
@@ -142,6 +150,7 @@ fn context() -> CallContext {
         caller: "bench".into(),
         deadline: Deadline { at: Instant::now() + Duration::from_secs(3), of: "bench".into() },
         trace: TraceContext::root(),
+        unit: None,
     }
 }
 

@@ -8,7 +8,8 @@ use std::{hint::black_box, sync::Arc, time::Duration};
 use tokio::{runtime, time::Instant};
 use wharf::policy::{
     Answer, Breaker, BreakerParams, BreakerPolicy, Deadline, Ended, Failure, FailureParams, FailurePolicy, FaultKind,
-    Guard, Jitter, Outcome, Policy, PolicyParams, Repeat, RetryPolicy, WindowSize,
+    Guard, Jitter, Outcome, Policy, PolicyParams, RateLimitKey, RateLimitParams, RateLimitPolicy, RateLimiter, Repeat,
+    RetryPolicy, WindowSize,
 };
 
 const CALLS_PER_TASK: u64 = 1_000;
@@ -148,5 +149,66 @@ fn state_machines(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, closed_edge, contended_edge, state_machines);
+fn limiter(requests: u32, per: Duration, key: RateLimitKey) -> RateLimiter {
+    let params = RateLimitParams { requests, per, burst: None, key };
+    RateLimiter::new(RateLimitPolicy::try_new(params).expect("a valid policy"))
+}
+
+/// `tasks` tasks ask [`CALLS_PER_TASK`] times each, by a key of their own.
+async fn contend_for(limiter: &Arc<RateLimiter>, tasks: u64) {
+    let ask = |limiter: Arc<RateLimiter>, key: u64| async move {
+        for _ in 0..CALLS_PER_TASK {
+            black_box(limiter.take(&key, Instant::now()));
+        }
+    };
+    let tasks: Vec<_> = (0..tasks).map(|key| tokio::spawn(ask(Arc::clone(limiter), key))).collect();
+    for task in tasks {
+        task.await.expect("the task ends");
+    }
+}
+
+/// What a rate limit costs a request, the clock included (see "guard/clock").
+fn rate_limits(c: &mut Criterion) {
+    // A request comes back each nanosecond, so that all are granted.
+    let wide = |key| limiter(1_000_000, Duration::from_millis(1), key);
+    // And here one a day.
+    let narrow = || limiter(1, Duration::from_secs(24 * 3600), RateLimitKey::Client);
+    let mut group = c.benchmark_group("rate limit");
+    let limit = wide(RateLimitKey::Route);
+    group.bench_function("granted, of the route", |b| b.iter(|| limit.take(black_box(&0_u64), Instant::now())));
+    for clients in [1, 10_000] {
+        let (limit, mut next) = (wide(RateLimitKey::Client), 0_u64);
+        group.bench_function(format!("granted, of {clients} clients in turn"), |b| {
+            b.iter(|| {
+                next = (next + 1) % clients;
+                limit.take(black_box(&next), Instant::now())
+            });
+        });
+    }
+    let limit = narrow();
+    group.bench_function("refused", |b| b.iter(|| limit.take(black_box(&0_u64), Instant::now())));
+    // The table is full soon, and each of these looks through a set and finds no place.
+    let (limit, mut next) = (narrow(), 0_u64);
+    group.bench_function("invented keys", |b| {
+        b.iter(|| {
+            next += 1;
+            limit.take(black_box(&next), Instant::now())
+        });
+    });
+    group.finish();
+
+    let runtime = rt(4);
+    for (name, key) in [("of the route", RateLimitKey::Route), ("a client each", RateLimitKey::Client)] {
+        let mut group = c.benchmark_group(format!("rate limit contended, {name}"));
+        for tasks in [1, 2, 4, 8, 16] {
+            let limit = Arc::new(wide(key.clone()));
+            group.throughput(Throughput::Elements(tasks * CALLS_PER_TASK));
+            group.bench_function(BenchmarkId::from_parameter(tasks), |b| {
+                b.to_async(&runtime).iter(|| contend_for(&limit, tasks));
+            });
+        }
+    }
+}
+
+criterion_group!(benches, closed_edge, contended_edge, state_machines, rate_limits);
 criterion_main!(benches);

@@ -1,4 +1,5 @@
-//! What the store costs: a query by key, a write, a batch, and many writers at once.
+//! What the store costs: a query by key, a write, a batch, and many writers at once; and what it adds that a write has an
+//! event that leaves with it.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use futures::future::join_all;
@@ -8,7 +9,11 @@ use std::{
     sync::atomic::{AtomicI64, Ordering},
 };
 use tokio::runtime::Runtime;
-use wharf::store::{Database, Settings, Statement, Value};
+use wharf::{
+    events::{Bus, BusConfig, BusKind, Durability, EmbeddedConfig, NewEvent, Retention},
+    outbox::{self, Outbox},
+    store::{Database, Settings, Statement, Value},
+};
 
 const ROWS: i64 = 10_000;
 
@@ -119,5 +124,56 @@ fn store(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, store);
+/// An order as the shop writes it: without its event, and with it, while the relay takes the events to an embedded bus.
+fn outbox(criterion: &mut Criterion) {
+    let bench = Bench::new();
+    let (database, runtime) = (&bench.database, &bench.runtime);
+    let config = BusConfig {
+        app: "bench".into(),
+        kind: BusKind::Embedded(EmbeddedConfig {
+            file: bench.folder.join("events.sqlite"),
+            durability: Durability::Os,
+        }),
+        publishes: [("user".to_owned(), vec!["user.created".to_owned()])].into(),
+        retention: Retention::default(),
+    };
+    let (bus, outbox) = runtime.block_on(async {
+        let bus = Bus::start(config, Vec::new()).await.expect("a bus");
+        let settings =
+            outbox::Settings { max_events: usize::MAX, max_bytes: usize::MAX, ..outbox::Settings::default() };
+        let outbox = Outbox::open("user", database.clone(), bus.clone(), settings).await.expect("an outbox");
+        (bus, outbox)
+    });
+    let event = || NewEvent { subject: Some("u-1".into()), ..NewEvent::json("user.created", vec![b' '; 200]) };
+    let place = |events: bool| {
+        let (outbox, statements) = (outbox.clone(), vec![bench.insert()]);
+        let events = if events { vec![event()] } else { Vec::new() };
+        async move {
+            match events.is_empty() {
+                true => drop(database.batch(statements).await.expect("a row")),
+                false => drop(outbox.batch(database, statements, events, None).await.expect("a row and an event")),
+            }
+        }
+    };
+    let mut group = criterion.benchmark_group("outbox");
+    for writers in [1_u64, 16] {
+        for (name, events) in [("without", false), ("with", true)] {
+            group.throughput(Throughput::Elements(writers));
+            group.bench_with_input(
+                BenchmarkId::new(format!("a row {name} its event"), writers),
+                &writers,
+                |b, &writers| {
+                    b.to_async(runtime).iter(|| join_all((0..writers).map(|_| place(events))));
+                },
+            );
+        }
+    }
+    group.finish();
+    runtime.block_on(async {
+        outbox.close().await;
+        bus.shutdown(std::time::Duration::from_secs(5)).await;
+    });
+}
+
+criterion_group!(benches, store, outbox);
 criterion_main!(benches);

@@ -9,7 +9,7 @@ mod reload;
 mod status;
 mod watch;
 
-pub use admin::{AdminAddress, AdminError, Token};
+pub use admin::{AdminAddress, AdminError, Handled, Letter, Letters, Token, WholeLetter};
 pub use assemble::{Components, StartError, admin_address, check};
 pub use reload::{ReloadError, Reloaded};
 pub use status::{ServiceStatus, Status};
@@ -17,9 +17,11 @@ pub use status::{ServiceStatus, Status};
 use crate::{
     events::Bus,
     gateway::{Gateway, SharedRoutes},
+    keyvalue::Buckets,
     manifest::{self, Manifest, did_you_mean},
-    outbound::External,
-    policy::{BreakerCommand, GuardSnapshot},
+    outbound::{External, ExternalSnapshot},
+    outbox::Outbox,
+    policy::{BreakerCommand, EndpointSnapshot, GuardSnapshot},
     rollout::Rollout,
     service::Edge,
     store::Database,
@@ -27,6 +29,7 @@ use crate::{
 };
 use admin::Admin;
 use arc_swap::ArcSwap;
+use futures::future::join_all;
 use lock::DataLock;
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use tokio::time::{Duration, Instant};
@@ -37,11 +40,15 @@ pub struct App {
     rollout: Rollout,
     edges: Edges,
     routes: SharedRoutes,
-    external: Vec<Arc<External>>,
+    external: BTreeMap<String, Arc<External>>,
     bus: Bus,
     databases: Vec<Database>,
+    buckets: Vec<Buckets>,
+    outboxes: Vec<Outbox>,
     address: SocketAddr,
     started: Instant,
+    /// Held by the one who reloads.
+    reloading: tokio::sync::Mutex<()>,
     /// Let go when all the rest is.
     _lock: DataLock,
 }
@@ -60,9 +67,22 @@ pub enum CommandError {
         /// A suggestion, or nothing.
         meant: String,
     },
+    /// There is no such endpoint.
+    #[error(
+        "there is no endpoint `{endpoint}`{meant}; `wharf status` shows all of them, each is called `SERVICE at ENDPOINT`"
+    )]
+    UnknownEndpoint {
+        /// What was named.
+        endpoint: String,
+        /// A suggestion, or nothing.
+        meant: String,
+    },
     /// The policy of the edge switches the breaker off.
     #[error("the edge `{0}` has no circuit breaker: its policy says `breaker = false`")]
     NoBreaker(String),
+    /// The manifest switches the breakers of the service's endpoints off.
+    #[error("the endpoint `{0}` has no circuit breaker: its service says `outlier = false`")]
+    NoOutlier(String),
 }
 
 /// An application with everything bound and loaded, about to serve.
@@ -103,13 +123,40 @@ impl App {
     ///
     /// When there is no such edge, or it has no breaker.
     pub fn command(&self, edge: &str, command: BreakerCommand) -> Result<GuardSnapshot, CommandError> {
-        let edges = || self.edges.values().map(|edge| &**edge.name());
         let Some(found) = self.edges.values().find(|known| **known.name() == *edge) else {
-            let meant = did_you_mean(edge, edges());
+            let meant = self.nearly(edge);
             return Err(CommandError::UnknownEdge { edge: edge.escape_debug().to_string(), meant });
         };
         found.command(command).ok_or_else(|| CommandError::NoBreaker(edge.to_owned()))?;
         Ok(found.snapshot())
+    }
+
+    /// Does to the circuit breaker of one endpoint of a service outside ("payment at http://10.0.0.1:8080") what an
+    /// operator says, and gives the endpoint as it is then.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such endpoint, or it has no breaker.
+    pub fn command_endpoint(&self, name: &str, command: BreakerCommand) -> Result<EndpointSnapshot, CommandError> {
+        let found = name.split_once(" at ").and_then(|(service, endpoint)| {
+            let external = self.external.get(service)?;
+            external.command(endpoint, command)
+        });
+        let Some(found) = found else {
+            let meant = self.nearly(name);
+            return Err(CommandError::UnknownEndpoint { endpoint: name.escape_debug().to_string(), meant });
+        };
+        found.ok_or_else(|| CommandError::NoOutlier(name.to_owned()))
+    }
+
+    /// The edge or the endpoint that is nearly called so, as a suggestion.
+    fn nearly(&self, name: &str) -> String {
+        let endpoints = self.external.values().flat_map(|external| {
+            let ExternalSnapshot { name, endpoints, .. } = external.snapshot();
+            endpoints.into_iter().map(move |endpoint| format!("{name} at {}", endpoint.endpoint))
+        });
+        let names: Vec<_> = self.edges.values().map(|edge| edge.name().to_string()).chain(endpoints).collect();
+        did_you_mean(name, names.iter().map(String::as_str))
     }
 
     /// The services and the way to replace them.
@@ -152,10 +199,18 @@ impl Ready {
             // The socket's file is gone only when its task is.
             let _ = task.await;
         }
-        app.bus.shutdown(grace.min(Duration::from_secs(10))).await;
+        let grace = grace.min(Duration::from_secs(10));
+        // First what the requests left to publish; what the handling of events adds still is there at the next start.
+        let until = Instant::now() + grace / 2;
+        join_all(app.outboxes.iter().map(|outbox| outbox.drain(until))).await;
+        app.bus.shutdown(grace).await;
+        join_all(app.outboxes.iter().map(Outbox::close)).await;
         app.rollout.stop();
         for database in &app.databases {
             database.close().await;
+        }
+        for buckets in &app.buckets {
+            buckets.close().await;
         }
         Ended { cut: drained.cut }
     }

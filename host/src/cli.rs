@@ -6,6 +6,7 @@ mod build;
 mod check;
 mod client;
 mod deploy;
+mod events;
 mod interrupt;
 mod reload;
 mod status;
@@ -57,13 +58,16 @@ enum Command {
     Build,
     /// Checks the manifest, and the components against it and against each other, without running anything.
     Check(check::Args),
-    /// Shows how the running application stands: services, revisions, endpoints outside, edges and their circuit
-    /// breakers, events.
+    /// Shows how the running application stands: services, revisions, endpoints outside, rate limits, edges and
+    /// their circuit breakers, events.
     Status(status::Args),
-    /// Forces the circuit breaker of an edge open, switches it off, or resets it, in the running application.
+    /// Forces the circuit breaker of an edge or of an endpoint outside open, switches it off, or resets it, in the running application.
     Breaker(breaker::Args),
-    /// Lets the running application read its manifest again: policies and routes take effect, breakers keep their state.
+    /// Lets the running application read its manifest again: policies, routes and the endpoints of external services take
+    /// effect, breakers keep their state.
     Reload(reload::Args),
+    /// Lists, shows, replays and drops dead letters, and replays topics, in the running application.
+    Events(events::Args),
     /// Replaces a service of the running application by another component, while requests run.
     Deploy(deploy::Args),
 }
@@ -99,6 +103,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Status(args) => status::run(&load(&cli.manifest)?, args),
         Command::Breaker(args) => breaker::run(&load(&cli.manifest)?, args),
         Command::Reload(args) => reload::run(&load(&cli.manifest)?, args),
+        Command::Events(args) => events::run(&load(&cli.manifest)?, args),
         Command::Deploy(args) => deploy::run(&load(&cli.manifest)?, args),
     }
 }

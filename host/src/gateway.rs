@@ -44,6 +44,7 @@ mod watch;
 mod tests;
 
 pub use config::{ConfigError, GatewayConfig};
+pub use limit::RouteLimitSnapshot;
 pub use listener::{BindError, Drained, Gateway};
 pub use routes::{Aggregate, Part, Route, RouteError, Routes, RoutesBuilder, SharedRoutes};
 

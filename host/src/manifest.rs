@@ -16,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::policy::Policy;
+use crate::{events::Retention, policy::Policy};
 use toml::de::DeTable;
 
 mod error;
@@ -30,6 +30,7 @@ mod reader;
 mod secret;
 mod services;
 mod store;
+mod subscription;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -47,11 +48,12 @@ pub use policy::{EVENTS, Edge, GATEWAY, Policies};
 pub use secret::{Secret, SecretError, SecretRef};
 pub use services::{Component, Instances, Limits, Service, Source};
 pub use store::{ServiceDatabase, Store, StoreServer, StoreUrl};
+pub use subscription::Subscription;
 
 use reader::{Document, Table, Value};
 
 /// A whole, valid manifest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Manifest {
     /// The file, as it was named to [`load`](Self::load).
     pub path: PathBuf,
@@ -69,8 +71,12 @@ pub struct Manifest {
     pub topics: BTreeMap<String, Topic>,
     /// What carries events.
     pub bus: Bus,
+    /// How long it keeps those of the past.
+    pub retention: Retention,
     /// Where the databases are.
     pub store: Store,
+    /// The Redis that keeps buckets; `None`: a file for each service does.
+    pub key_value: Option<Placed<RedisUrl>>,
     /// What guards the calls.
     pub policies: Policies,
 }
@@ -143,12 +149,14 @@ impl Manifest {
         }
         let (services, external) = services::read(services_table, doc);
         let topics = events::read_topics(root.table("topics"), doc);
-        let bus = Bus::read(root.table("events"));
+        let (bus, retention) = events::read(root.table("events"));
+        let key_value = events::read_redis(root.table("key-value"));
         let store = Store::read(root.table("store"));
         let (policies, edges) = Policies::read(root.table("policy"), doc);
         root.finish();
+        let path = path.to_owned();
         let manifest =
-            Self { path: path.to_owned(), app, gateway, admin, services, external, topics, bus, store, policies };
+            Self { path, app, gateway, admin, services, external, topics, bus, retention, store, key_value, policies };
         validate::validate(&manifest, &edges, doc);
         manifest
     }

@@ -2,14 +2,18 @@
 //! manifest allows. Everything else is denied.
 
 mod address;
+mod authorities;
 mod client;
 mod dns;
 mod external;
 mod health;
 mod hooks;
+mod target;
+mod validity;
 
+pub use authorities::{Authorities, AuthoritiesError};
 pub use client::HttpClient;
-pub use external::{Addresses, External, ExternalSettings, ExternalSnapshot};
+pub use external::{Addresses, External, ExternalChange, ExternalSettings, ExternalSnapshot};
 pub use hooks::{Hooks, Outbound};
 
 use crate::service::{State, current_call};

@@ -47,6 +47,7 @@ mod retry;
 mod ring;
 mod status;
 mod totals;
+mod wave;
 
 pub use self::{
     backoff::Backoff,
@@ -62,7 +63,7 @@ pub use self::{
     deadline::Deadline,
     failure::{Failure, FailureParams, FailurePolicy, Outcome},
     fair_queue::{FairQueue, Pushed},
-    fallback::{FallbackParams, FallbackPolicy, FixedAnswer, StaleCache, StaleParams},
+    fallback::{FallbackParams, FallbackPolicy, FixedAnswer, FixedResult, StaleCache, StaleParams},
     fault::{Fault, FaultKind, Result},
     guard::{Answer, Attempt, Guard, GuardSnapshot},
     health::{Health, HealthParams, HealthPolicy, HealthSnapshot},
@@ -70,9 +71,10 @@ pub use self::{
     inject::InjectPolicy,
     invalid::InvalidPolicy,
     outlier::OutlierPolicy,
-    rate_limit::{Quota, RateLimitKey, RateLimitParams, RateLimitPolicy, RateLimiter},
+    rate_limit::{KeysSnapshot, Quota, RateLimitKey, RateLimitParams, RateLimitPolicy, RateLimitSnapshot, RateLimiter},
     retry::{Ended, Jitter, Repeat, RetryParams, RetryPolicy},
     status::StatusSet,
+    wave::{NotWave, WaveText},
 };
 
 use std::time::Duration;

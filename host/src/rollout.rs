@@ -11,14 +11,16 @@
 use crate::{
     engine::{CacheError, CodeCache, Engine},
     manifest::did_you_mean,
+    policy::FallbackPolicy,
     service::{
-        Grants, InstanceSettings, Misfit, Revision, RevisionError, RevisionInfo, Scope, Service, Shape, misfits,
+        Edge, FixedResults, Grants, InstanceSettings, Misfit, Revision, RevisionError, RevisionInfo, Scope, Service,
+        Shape, misfits,
     },
     store::MigrateError,
 };
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::time::timeout;
@@ -32,10 +34,17 @@ pub struct Rollout {
     engine: Arc<Engine>,
     members: BTreeMap<String, Member>,
     grants: BTreeMap<String, Grants>,
-    /// The shapes of what runs now. Locked for the whole of a deploy: two at a time could each fit what was there and
-    /// not each other.
-    shapes: tokio::sync::Mutex<BTreeMap<String, Arc<Shape>>>,
+    /// Locked for the whole of a deploy: two at a time could each fit what was there and not each other.
+    deploying: tokio::sync::Mutex<()>,
+    /// The shapes of what runs now. Locked while a revision or a policy is put in place, because what a policy says of
+    /// functions must fit the component: see [`Running`].
+    shapes: Mutex<Shapes>,
 }
+
+type Shapes = BTreeMap<String, Arc<Shape>>;
+
+/// The components that run, and no other is put in their place as long as this is there.
+pub struct Running<'a>(MutexGuard<'a, Shapes>);
 
 /// What a rollout has to know of one service.
 pub struct Member {
@@ -181,12 +190,40 @@ impl Member {
     }
 }
 
+/// The fixed results that an edge has by this policy; none where it ends outside.
+fn fixed_results(
+    shapes: &Shapes,
+    (caller, callee): (&str, &str),
+    policy: &FallbackPolicy,
+) -> Result<FixedResults, Vec<Misfit>> {
+    let shape = shapes.get(callee);
+    shape.map_or_else(|| Ok(FixedResults::default()), |shape| FixedResults::new(caller, callee, policy, shape))
+}
+
+// === impl Running ===
+
+impl Running<'_> {
+    /// The fixed results that the edge between these two has by this policy.
+    ///
+    /// # Errors
+    ///
+    /// Each that does not fit the component.
+    pub fn fixed_results(
+        &self,
+        caller: &str,
+        callee: &str,
+        policy: &FallbackPolicy,
+    ) -> Result<FixedResults, Vec<Misfit>> {
+        fixed_results(&self.0, (caller, callee), policy)
+    }
+}
+
 // === impl Rollout ===
 
 impl Rollout {
     /// A rollout for these services, none of which runs yet.
     pub fn new(engine: Arc<Engine>, members: BTreeMap<String, Member>, grants: BTreeMap<String, Grants>) -> Self {
-        Self { engine, members, grants, shapes: tokio::sync::Mutex::default() }
+        Self { engine, members, grants, deploying: tokio::sync::Mutex::default(), shapes: Mutex::default() }
     }
 
     /// The services.
@@ -199,29 +236,27 @@ impl Rollout {
         &self.engine
     }
 
+    /// Holds what runs as it is, for as long as policies are put in place.
+    pub fn running(&self) -> Running<'_> {
+        // What is in it is replaced as a whole.
+        Running(self.shapes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Starts all services: none gets a call before all of them are ready.
     ///
     /// # Errors
     ///
     /// The first thing that keeps one from running. Then none runs.
     pub async fn start(&self, loaded: BTreeMap<String, Loaded>) -> Result<(), DeployError> {
-        let mut shapes = self.shapes.lock().await;
-        let all: BTreeMap<_, _> =
-            loaded.iter().map(|(name, loaded)| (name.clone(), Arc::new(loaded.shape()))).collect();
-        let found = misfits(&all, &self.grants);
-        if !found.is_empty() {
-            return Err(DeployError::Misfit(found));
-        }
+        let _deploying = self.deploying.lock().await;
+        let all: Shapes = loaded.iter().map(|(name, loaded)| (name.clone(), Arc::new(loaded.shape()))).collect();
+        self.check(&all)?;
         let mut ready = Vec::new();
         for (name, loaded) in loaded {
             let member = self.member(&name)?;
             ready.push((member, self.prepare(member, loaded, &all).await?));
         }
-        for (member, revision) in ready {
-            member.service.swap(Some(Arc::new(revision)));
-        }
-        *shapes = all;
-        Ok(())
+        self.put_in_place(all, ready)
     }
 
     /// Replaces the revision of one service by `wasm`, while requests run. What runs already is left as it is.
@@ -232,24 +267,20 @@ impl Rollout {
     pub async fn deploy(&self, service: &str, wasm: Vec<u8>, origin: String) -> Result<Deployment, DeployError> {
         let member = self.member(service)?;
         let loaded = Loaded::new(&self.engine, wasm, origin).await?;
-        let mut shapes = self.shapes.lock().await;
+        let _deploying = self.deploying.lock().await;
         let before = member.service.revision().map(|revision| revision.info().clone());
         if let Some(before) = before
             && before.hash == loaded.hash
         {
             return Ok(Deployment { revision: before, outcome: Outcome::Unchanged });
         }
-        let mut after = shapes.clone();
+        let mut after = self.running().0.clone();
         after.insert(service.to_string(), Arc::new(loaded.shape()));
-        let found = misfits(&after, &self.grants);
-        if !found.is_empty() {
-            return Err(DeployError::Misfit(found));
-        }
+        self.check(&after)?;
         let hash = loaded.hash.clone();
         let revision = self.prepare(member, loaded, &after).await.map_err(|error| self.explained(error, &hash))?;
         let info = revision.info().clone();
-        member.service.swap(Some(Arc::new(revision)));
-        *shapes = after;
+        self.put_in_place(after, [(member, revision)])?;
         tracing::info!(service, revision = info.number, hash = &info.hash[..12], origin = info.origin, "deployed");
         Ok(Deployment { revision: info, outcome: Outcome::Deployed })
     }
@@ -259,6 +290,46 @@ impl Rollout {
         for member in self.members.values() {
             member.service.swap(None);
         }
+    }
+
+    /// Whether components of these shapes fit each other and what is granted and declared.
+    fn check(&self, shapes: &Shapes) -> Result<(), DeployError> {
+        let mut found = misfits(shapes, &self.grants);
+        found.extend(self.fixed_results(shapes).err().into_iter().flatten());
+        if found.is_empty() { Ok(()) } else { Err(DeployError::Misfit(found)) }
+    }
+
+    /// The fixed results of all edges, for components of these shapes.
+    fn fixed_results(&self, shapes: &Shapes) -> Result<Vec<(&Arc<Edge>, FixedResults)>, Vec<Misfit>> {
+        let (mut results, mut found) = (Vec::new(), Vec::new());
+        for (caller, member) in &self.members {
+            let edges: BTreeMap<_, _> = member.scope.edges.iter().collect();
+            for (callee, edge) in edges {
+                match fixed_results(shapes, (caller, callee), &edge.fallback()) {
+                    Ok(of_edge) => results.push((edge, of_edge)),
+                    Err(more) => found.extend(more),
+                }
+            }
+        }
+        if found.is_empty() { Ok(results) } else { Err(found) }
+    }
+
+    /// The swap. Should a policy have changed since the shapes were checked, so that it does not fit them any more, nothing
+    /// is done.
+    fn put_in_place<'a>(
+        &self,
+        shapes: Shapes,
+        revisions: impl IntoIterator<Item = (&'a Member, Revision)>,
+    ) -> Result<(), DeployError> {
+        let mut running = self.running();
+        for (edge, results) in self.fixed_results(&shapes).map_err(DeployError::Misfit)? {
+            edge.set_fixed_results(results);
+        }
+        for (member, revision) in revisions {
+            member.service.swap(Some(Arc::new(revision)));
+        }
+        *running.0 = shapes;
+        Ok(())
     }
 
     fn member(&self, service: &str) -> Result<&Member, DeployError> {

@@ -17,6 +17,7 @@ mod edge;
 mod endpoint;
 mod exports;
 mod fallback;
+mod fixed;
 mod http;
 mod link;
 mod messages;
@@ -38,6 +39,7 @@ pub use {
     edge::{Edge, Endpoint, Idempotent},
     endpoint::Service,
     exports::{FunctionKey, HttpVersion},
+    fixed::FixedResults,
     pool::{InstanceSettings, PoolSnapshot},
     revision::{Revision, RevisionError, RevisionInfo},
     scope::Scope,

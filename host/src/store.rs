@@ -7,18 +7,23 @@
 //! Besides what a service says there is what the host says in the service's database: statements with the host's
 //! authority, which keep books that have to be true together with the service's data.
 
-mod binding;
+pub(crate) mod binding;
+mod committed;
 mod error;
 mod migration;
 mod postgres;
 mod sqlite;
+mod unit;
 
 pub use binding::{
-    Constraint, Error, MIGRATIONS, Rows, SqlCtx, SqlView, Statement, Value, add_to_linker, read_migrations,
+    Constraint, Error, MIGRATIONS, OfCall, Rows, SqlCtx, SqlView, Statement, Value, add_to_linker, read_migrations,
 };
+pub(crate) use committed::{Committed, Then};
 pub use error::OpenError;
 pub use migration::{Applied, MigrateError, Migration};
 pub use postgres::{Server, ServerSettings};
+pub use unit::Unit;
+pub(crate) use unit::{Access, Ended, Held};
 
 use postgres::Postgres;
 use sqlite::Sqlite;
@@ -86,12 +91,26 @@ enum Backend {
 /// It ends by [`commit`](Self::commit), by [`rollback`](Self::rollback), by its time limit, or when the last clone is
 /// dropped, which rolls it back.
 #[derive(Clone, Debug)]
-pub struct Transaction(Begun);
+pub struct Transaction {
+    begun: Begun,
+    then: Committed,
+}
 
 #[derive(Clone, Debug)]
 enum Begun {
     Sqlite(sqlite::Transaction),
     Postgres(postgres::Transaction),
+}
+
+/// A point within a transaction, to go back to. There is one at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Savepoint {
+    /// Here it is.
+    Set,
+    /// What was done since stays, as part of the transaction.
+    Keep,
+    /// What was done since is undone.
+    Undo,
 }
 
 /// Whose word a statement is.
@@ -169,6 +188,12 @@ impl Database {
         Ok(Self { backend: Backend::Postgres(postgres), max_batch })
     }
 
+    /// Whether other hosts may have it open at the same time, and transactions may overlap: so it is on a server. In a
+    /// file there is one writer, and one transaction after the other.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.backend, Backend::Postgres(_))
+    }
+
     /// Runs one query and returns its rows. It may also be a statement that changes rows and returns some
     /// (`INSERT … RETURNING`).
     ///
@@ -199,7 +224,6 @@ impl Database {
     ///
     /// # Errors
     /// Those of `wharf:store/sql.error`, `closed` excepted.
-    #[allow(dead_code, reason = "for capabilities that keep books beside a service's data")]
     pub(crate) async fn host_query(&self, statement: Statement) -> Result<Rows, Error> {
         self.query_by(statement, Authority::Host).await
     }
@@ -208,16 +232,32 @@ impl Database {
     ///
     /// # Errors
     /// Those of `wharf:store/sql.error`, `closed` excepted.
-    #[allow(dead_code, reason = "for capabilities that keep books beside a service's data")]
     pub(crate) async fn host_execute(&self, statement: Statement) -> Result<u64, Error> {
         self.execute_by(statement, Authority::Host).await
+    }
+
+    /// Runs a service's statements and then the host's own in one transaction, all or none, and returns how many rows each
+    /// of the service's changed. What is in `then` is done when all of it is committed.
+    ///
+    /// # Errors
+    /// Those of `wharf:store/sql.error`, `closed` excepted.
+    pub(crate) async fn batch_then(
+        &self,
+        statements: Vec<Statement>,
+        host: Vec<Statement>,
+        then: Committed,
+    ) -> Result<Vec<u64>, Error> {
+        self.check_batch(statements.len() + host.len())?;
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.batch_then(statements, host, then).await,
+            Backend::Postgres(postgres) => postgres.batch_then(statements, host, then).await,
+        }
     }
 
     /// As [`batch`](Self::batch), with the host's authority; see [`host_query`](Self::host_query).
     ///
     /// # Errors
     /// Those of `wharf:store/sql.error`, `closed` excepted.
-    #[allow(dead_code, reason = "for capabilities that keep books beside a service's data")]
     pub(crate) async fn host_batch(&self, statements: Vec<Statement>) -> Result<Vec<u64>, Error> {
         self.batch_by(statements, Authority::Host).await
     }
@@ -227,10 +267,11 @@ impl Database {
     /// # Errors
     /// `busy` when too many wait already.
     pub async fn begin(&self) -> Result<Transaction, Error> {
-        Ok(Transaction(match &self.backend {
+        let begun = match &self.backend {
             Backend::Sqlite(sqlite) => Begun::Sqlite(sqlite.begin().await?),
             Backend::Postgres(postgres) => Begun::Postgres(postgres.begin().await?),
-        }))
+        };
+        Ok(Transaction { begun, then: Committed::default() })
     }
 
     /// Applies those migrations that the database has not yet, each in a transaction of its own.
@@ -268,14 +309,19 @@ impl Database {
     }
 
     async fn batch_by(&self, statements: Vec<Statement>, authority: Authority) -> Result<Vec<u64>, Error> {
-        let limit = self.max_batch;
-        if statements.len() > limit {
-            return Err(Error::TooLarge(format!("a batch of {} statements, more than {limit}", statements.len())));
-        }
+        self.check_batch(statements.len())?;
         match &self.backend {
             Backend::Sqlite(sqlite) => sqlite.batch(statements, authority).await,
             Backend::Postgres(postgres) => postgres.batch(statements, authority).await,
         }
+    }
+
+    fn check_batch(&self, length: usize) -> Result<(), Error> {
+        let limit = self.max_batch;
+        if length > limit {
+            return Err(Error::TooLarge(format!("a batch of {length} statements, more than {limit}")));
+        }
+        Ok(())
     }
 }
 
@@ -321,9 +367,36 @@ impl Transaction {
     ///
     /// # Errors
     /// As [`Database::execute`], and `closed` once the transaction has ended.
-    #[allow(dead_code, reason = "for capabilities that keep books beside a service's data")]
     pub(crate) async fn host_execute(&self, statement: Statement) -> Result<u64, Error> {
         self.execute_by(statement, Authority::Host).await
+    }
+
+    /// Runs a service's statements and then the host's own, all or none, and returns how many rows each of the service's
+    /// changed. Where one fails, none of them changes anything, and the transaction goes on.
+    ///
+    /// # Errors
+    /// As [`Database::execute`], and `closed` once the transaction has ended.
+    pub(crate) async fn batch(&self, statements: Vec<Statement>, host: Vec<Statement>) -> Result<Vec<u64>, Error> {
+        match &self.begun {
+            Begun::Sqlite(transaction) => transaction.batch(statements, host).await,
+            Begun::Postgres(transaction) => transaction.batch(statements, host).await,
+        }
+    }
+
+    /// Sets the transaction's savepoint, or ends it.
+    ///
+    /// # Errors
+    /// `closed` once the transaction has ended.
+    pub(crate) async fn savepoint(&self, savepoint: Savepoint) -> Result<(), Error> {
+        match &self.begun {
+            Begun::Sqlite(transaction) => transaction.savepoint(savepoint).await,
+            Begun::Postgres(transaction) => transaction.savepoint(savepoint).await,
+        }
+    }
+
+    /// What is done once it is committed.
+    pub(crate) fn then(&self) -> &Committed {
+        &self.then
     }
 
     /// Makes all of it durable and visible, and ends the transaction.
@@ -332,9 +405,9 @@ impl Transaction {
     /// `constraint` when a promise is broken that is checked only now; all of it is undone then. `closed` once the
     /// transaction has ended.
     pub async fn commit(&self) -> Result<(), Error> {
-        match &self.0 {
-            Begun::Sqlite(transaction) => transaction.commit().await,
-            Begun::Postgres(transaction) => transaction.commit().await,
+        match &self.begun {
+            Begun::Sqlite(transaction) => transaction.commit(self.then.clone()).await,
+            Begun::Postgres(transaction) => transaction.commit(self.then.clone()).await,
         }
     }
 
@@ -343,21 +416,23 @@ impl Transaction {
     /// # Errors
     /// `closed` once the transaction has ended.
     pub async fn rollback(&self) -> Result<(), Error> {
-        match &self.0 {
-            Begun::Sqlite(transaction) => transaction.rollback().await,
-            Begun::Postgres(transaction) => transaction.rollback().await,
+        match &self.begun {
+            Begun::Sqlite(transaction) => transaction.rollback().await?,
+            Begun::Postgres(transaction) => transaction.rollback().await?,
         }
+        self.then.truncate(0);
+        Ok(())
     }
 
     async fn query_by(&self, statement: Statement, authority: Authority) -> Result<Rows, Error> {
-        match &self.0 {
+        match &self.begun {
             Begun::Sqlite(transaction) => transaction.query(statement, authority).await,
             Begun::Postgres(transaction) => transaction.query(statement, authority).await,
         }
     }
 
     async fn execute_by(&self, statement: Statement, authority: Authority) -> Result<u64, Error> {
-        match &self.0 {
+        match &self.begun {
             Begun::Sqlite(transaction) => transaction.execute(statement, authority).await,
             Begun::Postgres(transaction) => transaction.execute(statement, authority).await,
         }
@@ -365,4 +440,4 @@ impl Transaction {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -13,10 +13,12 @@ use std::{
     },
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     sync::Semaphore,
     task::{JoinHandle, JoinSet},
 };
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 /// A server that answers every request with `outside` and 200 unless told otherwise, and `GET /held` only when it is let
 /// go. Dropped, it is gone with all its connections.
@@ -41,6 +43,15 @@ struct Shared {
 impl Origin {
     /// Starts it on a free port.
     pub async fn start() -> Self {
+        Self::bind(None).await
+    }
+
+    /// Starts it on a free port, to be spoken to by TLS.
+    pub async fn start_tls(config: ServerConfig) -> Self {
+        Self::bind(Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn bind(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("there are free ports");
         let address = listener.local_addr().expect("it is bound");
         let shared = Arc::new(Shared {
@@ -52,7 +63,7 @@ impl Origin {
             traces: Mutex::default(),
             gate: Semaphore::new(0),
         });
-        let task = tokio::spawn(serve(listener, shared.clone()));
+        let task = tokio::spawn(serve(listener, tls, shared.clone()));
         Self { address, shared, task }
     }
 
@@ -103,17 +114,28 @@ impl Drop for Origin {
     }
 }
 
-async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let shared = shared.clone();
+        let (shared, tls) = (shared.clone(), tls.clone());
         connections.spawn(async move {
-            let answer = service_fn(move |request| answer(shared.clone(), request));
-            // The host may close its connections as it likes.
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+            match tls {
+                None => converse(stream, shared).await,
+                // A client that does not trust us leaves here.
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => converse(stream, shared).await,
+                    Err(_) => drop(shared),
+                },
+            }
         });
         while connections.try_join_next().is_some() {}
     }
+}
+
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>) {
+    let answer = service_fn(move |request| answer(shared.clone(), request));
+    // The host may close its connections as it likes.
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
 }
 
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {

@@ -12,6 +12,73 @@ path = "/{*rest}"
 service = "hello"
 "#;
 
+/// A service of this component that gets `/{name}` and nothing below it. `more` is more of its table.
+pub fn at(name: &str, component: &str, more: &str) -> String {
+    format!(
+        r#"
+[services.{name}]
+component = "<{component}>"
+{more}
+[[gateway.routes]]
+path = "/{name}"
+service = "{name}"
+"#
+    )
+}
+
+/// A service of this component that gets what is below `/{name}`, without that. `more` is more of its table.
+pub fn below(name: &str, component: &str, more: &str) -> String {
+    format!(
+        r#"
+[services.{name}]
+component = "<{component}>"
+{more}
+[[gateway.routes]]
+path = "/{name}/{{*rest}}"
+service = "{name}"
+strip-prefix = "/{name}"
+"#
+    )
+}
+
+/// The edge in [`behind`].
+pub const EDGE: &str = "gateway -> callee";
+
+/// One service, `callee`, of this component, that gets everything, and a policy for the edge to it.
+pub fn behind(component: &str, policy: &str) -> String {
+    format!(
+        r#"
+[services.callee]
+component = "<{component}>"
+[[gateway.routes]]
+path = "/{{*rest}}"
+service = "callee"
+
+[policy.edges."{EDGE}"]
+{policy}
+"#
+    )
+}
+
+/// `linked-caller` behind the gateway, `linked-callee` behind that, and policies.
+pub fn linked(policies: &str) -> String {
+    format!(
+        r#"
+[services.caller]
+component = "<linked-caller>"
+calls = ["callee"]
+[[gateway.routes]]
+path = "/{{*rest}}"
+service = "caller"
+
+[services.callee]
+component = "<linked-callee>"
+
+{policies}
+"#
+    )
+}
+
 /// One service, `caller`, that gets everything, and asks `origin` when it is told to. `more` may begin with more keys of
 /// the service.
 pub fn caller(origin: &Origin, more: &str) -> String {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use wharf_tests::{App, Host, Origin, eventually};
+use wharf_tests::{App, Host, Origin, below, eventually};
 
 /// `payment`, which is outside at these endpoints, behind the gateway and for `caller`. `more` goes to its table, and
 /// `policy` to all edges.
@@ -16,25 +16,17 @@ fn named(payment: &str, policy: &str) -> App {
 }
 
 fn manifest(payment: &str, policy: &str) -> String {
+    let caller = below("caller", "caller", "calls = [\"payment\"]");
     format!(
         r#"
 [services.payment]
 {payment}
 
-[services.caller]
-component = "<caller>"
-calls = ["payment"]
-
 [[gateway.routes]]
 path = "/pay/{{*rest}}"
 service = "payment"
 strip-prefix = "/pay"
-
-[[gateway.routes]]
-path = "/caller/{{*rest}}"
-service = "caller"
-strip-prefix = "/caller"
-
+{caller}
 [policy.defaults]
 {policy}
 "#
@@ -287,7 +279,7 @@ async fn ejected_endpoints_come_back_when_they_are_well() {
 async fn probes_take_an_endpoint_out_and_bring_it_back() {
     let (one, other) = (Origin::start().await, Origin::start().await);
     let health = "health = { path = \"/health\", interval = \"50ms\", healthy = 2, unhealthy = 2 }\noutlier = false";
-    let app = app(&[&one, &other], health, "retry = { attempts = 1 }\nbreaker = false");
+    let app = app(&[&one, &other], health, "breaker = { failures = 1, open = \"1h\" }");
     let host = app.start().await;
     eventually("both are probed", async || match (one.probed(), other.probed()) {
         (0, _) | (_, 0) => Err(()),
@@ -311,6 +303,9 @@ async fn probes_take_an_endpoint_out_and_bring_it_back() {
     let detail = problem["detail"].as_str().unwrap_or_default();
     assert!(detail.contains(&format!("http://{} is unhealthy (status 404)", other.address())), "{problem}");
 
+    // Nobody was asked, which the breaker of the edge does not count: calls flow as soon as one is back.
+    let edge = host.edge(&app, "gateway -> payment").await;
+    assert_eq!((&edge["retries"], &edge["breaker"]["state"]), (&0.into(), &"closed".into()), "{edge}");
     one.answer_probes(204);
     becomes(&host, &app, &one, "healthy").await;
     for _ in 0..4 {
@@ -364,6 +359,150 @@ async fn a_name_that_nobody_has_keeps_no_host_from_starting() {
     assert!(detail.contains("no address of `payment` is known") && detail.contains("nobody.invalid"), "{problem}");
     let shown = host.wharf(&app, &["status"]).await.stdout;
     assert!(shown.lines().any(|line| line.starts_with("payment") && line.contains("nobody.invalid")), "{shown}");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn endpoints_change_while_the_host_runs_and_those_that_stay_keep_their_state() {
+    let (sick, well, new) = (Origin::start().await, Origin::start().await, Origin::start().await);
+    let list = |origins: &[&Origin]| {
+        let endpoints: Vec<_> = origins.iter().map(|origin| format!("http://{}", origin.address())).collect();
+        format!("endpoints = {endpoints:?}")
+    };
+    let outlier = "outlier = { failures = 1, open = \"1h\" }";
+    let policy = "retry = { attempts = 1 }\nbreaker = false\ndeadline = \"1m\"";
+    let payment = format!("{}\n{outlier}", list(&[&sick, &well]));
+    let app = named(&payment, policy);
+    let host = Host::start_with(&app, &["--no-watch"]).await;
+    sick.answer(500);
+    for _ in 0..4 {
+        host.get("/pay/charges").await;
+    }
+    assert_eq!((sick.asked(), well.asked()), (1, 3));
+    assert_eq!(endpoint(&host, &app, &sick).await["standing"], "ejected");
+    // One call stays under way at an endpoint that stays.
+    let mut connection = host.connect().await;
+    let held = tokio::spawn(async move { connection.get("/pay/held").await });
+    eventually("it is asked", async || if well.asked() == 4 { Ok(()) } else { Err(well.asked()) }).await;
+
+    let reload = async |payment: &str| {
+        app.write(&manifest(payment, policy));
+        host.wharf(&app, &["reload", "--json"]).await
+    };
+    let done = reload(&format!("{}\n{outlier}", list(&[&new, &sick, &well]))).await;
+    let expected = json!({ "edges": [], "routes": false, "external": ["payment"] });
+    assert_eq!((done.code(), done.json()), (Some(0), expected), "{done:?}");
+    for _ in 0..6 {
+        host.get("/pay/charges").await.assert_text(200, "outside");
+    }
+    assert_eq!((sick.asked(), well.asked(), new.asked()), (1, 7, 3));
+    assert_eq!(endpoint(&host, &app, &sick).await["standing"], "ejected");
+    assert_eq!(endpoint(&host, &app, &well).await["in_flight"], 1);
+
+    // Without the endpoint at which it is under way it ends all the same.
+    let done = reload(&list(&[&new])).await;
+    assert_eq!(done.code(), Some(0), "{done:?}");
+    well.let_go();
+    held.await.expect("it does not panic").expect("it is answered").assert_text(200, "outside");
+    for _ in 0..3 {
+        host.get("/pay/charges").await.assert_text(200, "outside");
+    }
+    assert_eq!((sick.asked(), well.asked(), new.asked()), (1, 7, 6));
+
+    // Probes, too, begin while it runs.
+    let done =
+        reload(&format!("{}\nhealth = {{ path = \"/health\", interval = \"50ms\" }}", list(&[&new, &well]))).await;
+    assert_eq!(done.code(), Some(0), "{done:?}");
+    new.answer_probes(503);
+    becomes(&host, &app, &new, "unhealthy").await;
+    // And end; then nobody is unhealthy.
+    app.write(&manifest(&list(&[&new, &well]), policy));
+    let done = host.wharf(&app, &["reload"]).await;
+    let expected = "the same routes, and no edge has another policy; services outside that changed: payment";
+    assert!(done.code() == Some(0) && done.stderr.contains(expected), "{done:?}");
+    assert_eq!(endpoint(&host, &app, &new).await["standing"], "healthy");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn an_operator_takes_an_endpoint_out_and_puts_it_back() {
+    let (one, other) = (Origin::start().await, Origin::start().await);
+    let app = app(&[&one, &other], "", "retry = { attempts = 1 }\nbreaker = false");
+    let host = app.start().await;
+    let name = |origin: &Origin| format!("payment at http://{}", origin.address());
+    let done = host.wharf(&app, &["breaker", "force-open", &name(&one)]).await;
+    assert_eq!(done.code(), Some(0), "{done:?}");
+    assert!(done.stderr.contains(&format!("{}: forced-open, taken-out", name(&one))), "{done:?}");
+    for _ in 0..4 {
+        host.get("/pay/charges").await.assert_text(200, "outside");
+    }
+    assert_eq!((one.asked(), other.asked()), (0, 4));
+    let shown = host.wharf(&app, &["status"]).await.stdout;
+    assert!(shown.contains("taken-out (by an operator)"), "{shown}");
+
+    // The last one too, if he says so.
+    let done = host.wharf(&app, &["breaker", "force-open", &name(&other), "--json"]).await;
+    assert_eq!((done.code(), &done.json()["standing"]), (Some(0), &json!("taken-out")), "{done:?}");
+    let answer = host.get("/pay/charges").await;
+    let problem = answer.assert_fault(503, "circuit-open");
+    assert_eq!((&problem["trip"]["kind"], answer.header("retry-after")), (&json!("operator"), None), "{problem}");
+
+    let done = host.wharf(&app, &["breaker", "disable", &name(&other)]).await;
+    assert_eq!(done.code(), Some(0), "{done:?}");
+    let shown = host.wharf(&app, &["status"]).await.stdout;
+    assert!(shown.contains("healthy (its circuit breaker is disabled)"), "{shown}");
+    for origin in [&one, &other] {
+        let done = host.wharf(&app, &["breaker", "reset", &name(origin)]).await;
+        assert_eq!(done.code(), Some(0), "{done:?}");
+    }
+    for _ in 0..2 {
+        host.get("/pay/charges").await.assert_text(200, "outside");
+    }
+    assert_eq!((one.asked(), other.asked()), (1, 5));
+
+    let almost = name(&one).replace("payment", "paymnt");
+    let done = host.wharf(&app, &["breaker", "reset", &almost]).await;
+    let expected = format!("there is no endpoint `{almost}` (did you mean `{}`?)", name(&one));
+    assert!(done.code() == Some(1) && done.stderr.contains(&expected), "{done:?}");
+    let done = host.wharf(&app, &["breaker", "reset", "payment at nowhere"]).await;
+    let expected = "`wharf status` shows all of them, each is called `SERVICE at ENDPOINT`";
+    assert!(done.code() == Some(1) && done.stderr.contains(expected), "{done:?}");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_without_a_breaker_says_so() {
+    let origin = Origin::start().await;
+    let app = app(&[&origin], "outlier = false", "");
+    let host = app.start().await;
+    let name = format!("payment at http://{}", origin.address());
+    let done = host.wharf(&app, &["breaker", "force-open", &name]).await;
+    let expected = format!("the endpoint `{name}` has no circuit breaker: its service says `outlier = false`");
+    assert!(done.code() == Some(1) && done.stderr.contains(&expected), "{done:?}");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn what_can_not_be_taken_over_of_services_outside_changes_nothing() {
+    let origin = Origin::start().await;
+    let payment = format!("endpoints = [\"http://{}\"]", origin.address());
+    let app = named(&payment, "deadline = \"5s\"");
+    let host = Host::start_with(&app, &["--no-watch"]).await;
+    let changed = manifest("dns = \"http://nobody.invalid\"", "deadline = \"6s\"");
+    let more = format!("{}\n[services.mail]\n{payment}", manifest(&payment, "deadline = \"6s\""));
+    for (text, expected) in [
+        (&changed, "services.payment.dns: nobody.invalid can't be resolved"),
+        (&more, "services.mail (a new external service) changed, and that takes a restart"),
+    ] {
+        app.write(text);
+        let done = host.wharf(&app, &["reload"]).await;
+        assert!(done.code() == Some(1) && done.stderr.contains(expected), "{done:?}");
+        host.get("/pay/charges").await.assert_text(200, "outside");
+    }
+    // Nor was the policy taken over, which is good by itself.
+    app.write(&manifest(&payment, "deadline = \"5s\""));
+    let done = host.wharf(&app, &["reload", "--json"]).await;
+    assert_eq!(done.json(), json!({ "edges": [], "routes": false, "external": [] }), "{done:?}");
     host.stop().await;
 }
 

@@ -1,53 +1,10 @@
 //! Guests that trap, loop or take all memory: they are stopped and named, and their neighbours go on.
 
 use std::time::Duration;
-use wharf_tests::App;
+use wharf_tests::{App, at, below, eventually};
 
-const APP: &str = r#"
-[services.hello]
-component = "<hello-p3>"
-[[gateway.routes]]
-path = "/hello"
-service = "hello"
-
-[services.old]
-component = "<hello-p2>"
-[[gateway.routes]]
-path = "/old"
-service = "old"
-
-[services.trap]
-component = "<trap>"
-[[gateway.routes]]
-path = "/trap/{*rest}"
-service = "trap"
-strip-prefix = "/trap"
-
-[services.spin]
-component = "<spin>"
-limits = { cpu = "200ms" }
-[[gateway.routes]]
-path = "/spin/{*rest}"
-service = "spin"
-strip-prefix = "/spin"
-
-# The same with more time than its callers have.
-[services.spin-on]
-component = "<spin>"
-limits = { cpu = "30s" }
-[[gateway.routes]]
-path = "/spin-on/{*rest}"
-service = "spin-on"
-strip-prefix = "/spin-on"
-
-[services.hog]
-component = "<hog>"
-limits = { memory = "16MiB" }
-[[gateway.routes]]
-path = "/hog/{*rest}"
-service = "hog"
-strip-prefix = "/hog"
-
+fn app() -> App {
+    let policies = r#"
 [policy.defaults]
 deadline = "100s"
 retry = { attempts = 1 }
@@ -56,10 +13,21 @@ breaker = false
 [policy.edges."gateway -> spin-on"]
 deadline = "500ms"
 "#;
+    let services = [
+        at("hello", "hello-p3", ""),
+        at("old", "hello-p2", ""),
+        below("trap", "trap", ""),
+        below("spin", "spin", "limits = { cpu = \"200ms\" }"),
+        // The same with more time than its callers have.
+        below("spin-on", "spin", "limits = { cpu = \"30s\" }"),
+        below("hog", "hog", "limits = { memory = \"16MiB\" }"),
+    ];
+    App::new(&(services.concat() + policies))
+}
 
 #[tokio::test]
 async fn a_component_that_knows_nothing_of_wharf_is_served() {
-    let app = App::new(APP);
+    let app = app();
     let host = app.start().await;
     for (path, version) in [("/hello", "0.3"), ("/old", "0.2")] {
         let answer = host.get(path).await;
@@ -76,7 +44,7 @@ async fn a_component_that_knows_nothing_of_wharf_is_served() {
 
 #[tokio::test]
 async fn a_trap_ends_its_own_call_and_nothing_else() {
-    let app = App::new(APP);
+    let app = app();
     let host = app.start().await;
     let neighbours = host.load("/hello", 2);
     for _ in 0..5 {
@@ -99,7 +67,7 @@ async fn a_trap_ends_its_own_call_and_nothing_else() {
 
 #[tokio::test]
 async fn a_loop_is_ended_by_its_cpu_limit_or_by_its_callers_deadline() {
-    let app = App::new(APP);
+    let app = app();
     let host = app.start().await;
     let problem = host.get("/spin/spin").await.assert_fault(502, "trapped");
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("limits.cpu")), "{problem}");
@@ -108,7 +76,7 @@ async fn a_loop_is_ended_by_its_cpu_limit_or_by_its_callers_deadline() {
         host.get(path).await.assert_text(200, "alive");
     }
     // Given up, it does not go on computing.
-    wharf_tests::eventually("nothing is in flight", async || {
+    eventually("nothing is in flight", async || {
         let service = host.service(&app, "spin-on").await;
         let instances = &service["instances"];
         if instances["under_way"] == 0 && instances["in_flight"] == 0 { Ok(()) } else { Err(service.to_string()) }
@@ -119,10 +87,10 @@ async fn a_loop_is_ended_by_its_cpu_limit_or_by_its_callers_deadline() {
 
 #[tokio::test]
 async fn loops_do_not_slow_their_neighbours_beyond_their_share() {
-    let app = App::new(APP);
+    let app = app();
     let host = app.start().await;
     let calm = host.load("/hello", 2);
-    wharf_tests::eventually("500 answers", async || if calm.count() >= 500 { Ok(()) } else { Err(calm.count()) }).await;
+    eventually("500 answers", async || if calm.count() >= 500 { Ok(()) } else { Err(calm.count()) }).await;
     let calm = calm.all_served().await;
 
     let neighbours = host.load("/hello", 2);
@@ -143,7 +111,7 @@ async fn loops_do_not_slow_their_neighbours_beyond_their_share() {
 
 #[tokio::test]
 async fn memory_is_limited_and_the_limit_is_named() {
-    let app = App::new(APP);
+    let app = app();
     let host = app.start().await;
     host.get("/hog/take?mib=4").await.assert_text(200, "4 MiB");
     let neighbours = host.load("/hello", 2);
@@ -162,7 +130,7 @@ async fn memory_is_limited_and_the_limit_is_named() {
 
 #[tokio::test]
 async fn all_of_them_at_once() {
-    let app = App::new(APP);
+    let app = app();
     let host = app.start().await;
     let neighbours = [host.load("/hello", 1), host.load("/old", 1)];
     let hostile = async |path: &'static str, status| {

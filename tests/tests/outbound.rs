@@ -1,6 +1,6 @@
 //! Requests that services make: to nobody, unless the manifest lets them.
 
-use wharf_tests::{App, Origin, component, request};
+use wharf_tests::{App, Origin, at, below, component, request};
 
 /// Both guests ask whom they are told to ask; neither may ask anybody.
 fn app(caller: &str) -> App {
@@ -8,23 +8,7 @@ fn app(caller: &str) -> App {
 }
 
 fn manifest(caller: &str) -> String {
-    format!(
-        r#"
-[services.new]
-component = "<caller>"
-{caller}
-[[gateway.routes]]
-path = "/new/{{*rest}}"
-service = "new"
-strip-prefix = "/new"
-
-[services.old]
-component = "<fetch-p2>"
-{caller}
-[[gateway.routes]]
-path = "/old"
-service = "old"
-
+    let rest = r#"
 [services.hello]
 component = "<hello-p3>"
 
@@ -33,8 +17,8 @@ component = "<hello-p3>"
 breaker = false
 [policy.edges."gateway -> old"]
 breaker = false
-"#
-    )
+"#;
+    below("new", "caller", caller) + &at("old", "fetch-p2", caller) + rest
 }
 
 #[tokio::test]

@@ -1,26 +1,19 @@
 //! Policies on edges, as a client meets them: breaker, bulkhead, queue, deadline, retry.
 
 use serde_json::json;
-use wharf_tests::{Answer, App, Asking, Host, Origin, caller, eventually, held};
+use wharf_tests::{Answer, App, Asking, EDGE, Host, Origin, at, behind, below, caller, eventually, held};
 
-/// `trap` behind a breaker.
-const BREAKER: &str = r#"
-[services.trap]
-component = "<trap>"
-[[gateway.routes]]
-path = "/{*rest}"
-service = "trap"
-
-[policy.edges."gateway -> trap"]
-retry = { attempts = 1 }
-breaker = { failures = 3, open = "OPEN", half-open = 1 }
-"#;
+/// `trap` behind a breaker that stays open for so long.
+fn guarded(open: &str) -> App {
+    let breaker = format!("breaker = {{ failures = 3, open = \"{open}\", half-open = 1 }}");
+    App::new(&behind("trap", &format!("retry = {{ attempts = 1 }}\n{breaker}")))
+}
 
 #[tokio::test]
 async fn the_breaker_opens_after_its_failures_and_says_so() {
-    let app = App::new(&BREAKER.replace("OPEN", "1h"));
+    let app = guarded("1h");
     let host = app.start().await;
-    assert_eq!(host.edge(&app, "gateway -> trap").await["breaker"]["state"], "closed");
+    assert_eq!(host.edge(&app, EDGE).await["breaker"]["state"], "closed");
     for _ in 0..2 {
         host.get("/trap").await.assert_fault(502, "trapped");
     }
@@ -31,17 +24,17 @@ async fn the_breaker_opens_after_its_failures_and_says_so() {
     }
     let rejected = host.get("/alive").await;
     let problem = rejected.assert_fault(503, "circuit-open");
-    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("gateway -> trap")), "{problem}");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(EDGE)), "{problem}");
     let after: u64 =
         rejected.header("retry-after").and_then(|after| after.parse().ok()).expect("it says when to come again");
     assert!((3000..=3600).contains(&after), "{after}");
 
-    let edge = host.edge(&app, "gateway -> trap").await;
+    let edge = host.edge(&app, EDGE).await;
     assert_eq!(edge["breaker"]["state"], "open", "{edge}");
     assert_eq!(edge["faults"], json!({ "trapped": 5, "circuit-open": 1 }), "{edge}");
     assert_eq!((&edge["calls"], &edge["rejected"]), (&json!(7), &json!(1)), "{edge}");
     let shown = host.wharf(&app, &["status"]).await;
-    let line = shown.stdout.lines().find(|line| line.starts_with("gateway -> trap"));
+    let line = shown.stdout.lines().find(|line| line.starts_with(EDGE));
     let columns: Vec<_> = line.unwrap_or_default().split_whitespace().skip(3).collect();
     assert_eq!(columns.first(), Some(&"open"), "{shown:?}");
     // Window, calls, faults, retries, budget, rejected, fallbacks, in flight.
@@ -51,7 +44,7 @@ async fn the_breaker_opens_after_its_failures_and_says_so() {
 
 #[tokio::test]
 async fn the_breaker_closes_when_a_call_goes_well_again() {
-    let app = App::new(&BREAKER.replace("OPEN", "300ms"));
+    let app = guarded("300ms");
     let host = app.start().await;
     for _ in 0..3 {
         host.get("/trap").await.assert_fault(502, "trapped");
@@ -72,7 +65,7 @@ async fn the_breaker_closes_when_a_call_goes_well_again() {
         }
     })
     .await;
-    assert_eq!(host.edge(&app, "gateway -> trap").await["breaker"]["state"], "closed");
+    assert_eq!(host.edge(&app, EDGE).await["breaker"]["state"], "closed");
     for _ in 0..10 {
         host.get("/alive").await.assert_text(200, "alive");
     }
@@ -97,6 +90,15 @@ async fn hold(host: &Host, app: &App, origin: &Origin, times: usize, begun: usiz
         .await;
     }
     asks
+}
+
+/// That all are served as soon as the origin lets go, and whoever comes then.
+async fn all_served(host: &Host, origin: &Origin, asks: Vec<Asking>) {
+    origin.let_go();
+    for ask in asks {
+        ask.answer().await.assert_text(200, "outside");
+    }
+    host.get("/alive").await.assert_text(200, "alive");
 }
 
 /// That its time was over. The call that the guest makes has the same deadline as the guest itself, so now and then the
@@ -131,11 +133,7 @@ bulkhead = { concurrent = 2, queue = 3 }
         assert!(answer.header("retry-after").is_some(), "{answer:?}");
     }
     assert_eq!(origin.asked(), 2, "those that wait are not begun");
-    origin.let_go();
-    for ask in asks {
-        ask.answer().await.assert_text(200, "outside");
-    }
-    host.get("/alive").await.assert_text(200, "alive");
+    all_served(&host, &origin, asks).await;
     host.stop().await;
 }
 
@@ -165,11 +163,7 @@ breaker = false
         answer.assert_fault(503, "overloaded");
         assert!(answer.header("retry-after").is_some(), "{answer:?}");
     }
-    origin.let_go();
-    for ask in asks {
-        ask.answer().await.assert_text(200, "outside");
-    }
-    host.get("/alive").await.assert_text(200, "alive");
+    all_served(&host, &origin, asks).await;
     host.stop().await;
 }
 
@@ -221,25 +215,14 @@ deadline = "1m"
 
 #[tokio::test]
 async fn only_what_is_safe_is_tried_again() {
-    let app = App::new(
-        r#"
-[services.trap]
-component = "<trap>"
-[[gateway.routes]]
-path = "/{*rest}"
-service = "trap"
-
-[policy.edges."gateway -> trap"]
-retry = { attempts = 3, backoff = "1ms", max-backoff = "5ms" }
-breaker = false
-"#,
-    );
+    let policy = "retry = { attempts = 3, backoff = \"1ms\", max-backoff = \"5ms\" }\nbreaker = false";
+    let app = App::new(&behind("trap", policy));
     let host = app.start().await;
     // The instance may have had its effect before it trapped, so a POST is not sent again.
     host.post("/trap", &json!({})).await.assert_fault(502, "trapped");
-    assert_eq!(host.edge(&app, "gateway -> trap").await["retries"], 0);
+    assert_eq!(host.edge(&app, EDGE).await["retries"], 0);
     host.get("/trap").await.assert_fault(502, "trapped");
-    assert_eq!(host.edge(&app, "gateway -> trap").await["retries"], 2);
+    assert_eq!(host.edge(&app, EDGE).await["retries"], 2);
     host.stop().await;
 }
 
@@ -249,36 +232,21 @@ async fn what_a_guest_asks_for_is_tried_again_like_anything_else() {
     let gone = Origin::start().await;
     let address = gone.address();
     drop(gone);
-    let app = App::new(&format!(
-        r#"
-[services.new]
-component = "<caller>"
-calls = ["trap"]
-outbound = ["http://{address}"]
-[[gateway.routes]]
-path = "/new/{{*rest}}"
-service = "new"
-strip-prefix = "/new"
-
-[services.old]
-component = "<fetch-p2>"
-calls = ["trap"]
-[[gateway.routes]]
-path = "/old"
-service = "old"
-
+    let policies = r#"
 [services.trap]
 component = "<trap>"
 
 [policy.defaults]
-retry = {{ attempts = 3, backoff = "1ms", max-backoff = "5ms" }}
+retry = { attempts = 3, backoff = "1ms", max-backoff = "5ms" }
 breaker = false
 [policy.edges."gateway -> new"]
-retry = {{ attempts = 1 }}
+retry = { attempts = 1 }
 [policy.edges."gateway -> old"]
-retry = {{ attempts = 1 }}
-"#
-    ));
+retry = { attempts = 1 }
+"#;
+    let new = below("new", "caller", &format!("calls = [\"trap\"]\noutbound = [\"http://{address}\"]"));
+    let old = at("old", "fetch-p2", "calls = [\"trap\"]");
+    let app = App::new(&(new + &old + policies));
     let host = app.start().await;
     let long = "x".repeat(4000);
     for (path, edge, retries) in [

@@ -1,6 +1,6 @@
 //! Rate limits, as clients meet them.
 
-use wharf_tests::{Answer, App, eventually, request};
+use wharf_tests::{Answer, App, HELLO, eventually, request};
 
 /// That it was refused by the limit of this name.
 #[track_caller]
@@ -53,6 +53,15 @@ rate-limit = false
         let answer = host.get("/c").await;
         assert_eq!((answer.status, answer.header("ratelimit")), (200, None));
     }
+    let status = host.status(&app).await;
+    let limits = status["rate_limits"].as_array().cloned().unwrap_or_default();
+    let counted: Vec<_> = limits.iter().map(|it| [&it["route"], &it["granted"], &it["refused"]]).collect();
+    assert_eq!(serde_json::json!(counted), serde_json::json!([["/a", 3, 1], ["/b", 1, 1]]), "{status}");
+    assert_eq!(limits[0]["keys"], serde_json::json!({ "held": 1, "active": 1, "most": 16384 }), "{status}");
+    let shown = host.wharf(&app, &["status"]).await.stdout;
+    let line = shown.lines().find(|line| line.starts_with("/a ")).unwrap_or_default();
+    let columns: Vec<_> = line.split("  ").map(str::trim).filter(|column| !column.is_empty()).collect();
+    assert_eq!(columns, ["/a", "3 per 3600s", "client", "3", "1", "1 of 16384"], "{shown}");
     // What was refused never came to the service's edge.
     let edge = host.edge(&app, "gateway -> hello").await;
     assert_eq!(edge["calls"], 14, "{edge}");
@@ -61,16 +70,7 @@ rate-limit = false
 
 #[tokio::test]
 async fn what_was_used_up_comes_back() {
-    let app = App::new(
-        r#"
-[services.hello]
-component = "<hello-p3>"
-[[gateway.routes]]
-path = "/{*rest}"
-service = "hello"
-rate-limit = { requests = 1, per = "2s" }
-"#,
-    );
+    let app = App::new(&format!("{HELLO}rate-limit = {{ requests = 1, per = \"2s\" }}"));
     let host = app.start().await;
     assert_eq!(host.get("/").await.status, 404, "the route is for what is below it");
     assert_eq!(host.get("/a").await.status, 200);
@@ -89,16 +89,8 @@ rate-limit = { requests = 1, per = "2s" }
 
 #[tokio::test]
 async fn who_has_a_key_is_counted_by_it() {
-    let app = App::new(
-        r#"
-[services.hello]
-component = "<hello-p3>"
-[[gateway.routes]]
-path = "/{*rest}"
-service = "hello"
-rate-limit = { requests = 2, per = "1h", key = "header:x-api-key" }
-"#,
-    );
+    let limit = "rate-limit = { requests = 2, per = \"1h\", key = \"header:x-api-key\" }";
+    let app = App::new(&format!("{HELLO}{limit}"));
     let host = app.start().await;
     let ask = async |key: &'static str| {
         let mut request = request("GET", "/a", "");

@@ -2,44 +2,7 @@
 //! and does, what the manifest changes while the host runs.
 
 use serde_json::json;
-use wharf_tests::{App, Host, eventually};
-
-/// A service of this component behind the gateway, and more of a policy for the edge to it.
-fn behind(component: &str, policy: &str) -> String {
-    format!(
-        r#"
-[services.callee]
-component = "<{component}>"
-[[gateway.routes]]
-path = "/{{*rest}}"
-service = "callee"
-
-[policy.edges."gateway -> callee"]
-{policy}
-"#
-    )
-}
-
-/// `linked-caller` behind the gateway, `linked-callee` behind that, and policies.
-fn linked(policies: &str) -> String {
-    format!(
-        r#"
-[services.caller]
-component = "<linked-caller>"
-calls = ["callee"]
-[[gateway.routes]]
-path = "/{{*rest}}"
-service = "caller"
-
-[services.callee]
-component = "<linked-callee>"
-
-{policies}
-"#
-    )
-}
-
-const EDGE: &str = "gateway -> callee";
+use wharf_tests::{App, EDGE, Host, at, behind, below, component, eventually, linked};
 
 async fn breaker(host: &Host, app: &App, edge: &str) -> serde_json::Value {
     host.edge(app, edge).await["breaker"].clone()
@@ -97,27 +60,13 @@ breaker = { failures = 5, failure-rate = 50, window = "1m", minimum = 6, open = 
 
 #[tokio::test]
 async fn a_callee_that_loops_is_cut_off_and_then_left_alone_while_its_neighbour_goes_on() {
-    let app = App::new(
-        r#"
-[services.spin]
-component = "<spin>"
-limits = { cpu = "50ms" }
-[[gateway.routes]]
-path = "/spin/{*rest}"
-service = "spin"
-strip-prefix = "/spin"
-
-[services.hello]
-component = "<hello-p3>"
-[[gateway.routes]]
-path = "/hello"
-service = "hello"
-
+    let policy = r#"
 [policy.defaults]
 retry = { attempts = 1 }
 breaker = { failures = 3, open = "1h" }
-"#,
-    );
+"#;
+    let services = [below("spin", "spin", "limits = { cpu = \"50ms\" }"), at("hello", "hello-p3", "")];
+    let app = App::new(&(services.concat() + policy));
     let host = app.start().await;
     let load = host.load("/hello", 4);
     for _ in 0..3 {
@@ -265,6 +214,66 @@ fallback = { stale = { functions = ["probe:shapes/shapes.find"] } }
     host.stop().await;
 }
 
+/// The number of the line in the manifest that has this text, as errors write it.
+fn line(app: &App, text: &str) -> String {
+    let manifest = std::fs::read_to_string(app.manifest()).expect("it was written");
+    let at = manifest.lines().position(|line| line.contains(text)).unwrap_or_else(|| panic!("no {text} in {manifest}"));
+    format!("wharf.toml:{}", at + 1)
+}
+
+#[tokio::test]
+async fn a_typed_call_gets_the_result_that_the_manifest_has_for_it() {
+    let manifest =
+        |results: &str| linked(&format!("[policy.edges.\"caller -> callee\".fallback.fixed-results]\n{results}"));
+    let good = manifest("find = 'ok(\"someone\")'\n\"probe:shapes/shapes.find-plain\" = 'err(\"later\")'");
+    let app = App::new(&good);
+    let host = Host::start_with(&app, &["--no-watch"]).await;
+    host.get("/find?key=pen").await.assert_text(200, "found pen");
+    host.get("/find?key=missing").await.assert_text(404, "missing");
+    host.get("/find?key=trap").await.assert_text(200, "someone");
+    host.get("/find-plain?key=trap").await.assert_text(404, "later");
+    order(&host, &app, "force-open", "caller -> callee").await;
+    host.get("/find?key=pen").await.assert_text(200, "someone");
+    let edge = host.edge(&app, "caller -> callee").await;
+    assert_eq!((&edge["stale_answers"], &edge["fixed_answers"]), (&json!(0), &json!(3)), "{edge}");
+
+    app.write(&manifest("find = '\"nobody\"'"));
+    let done = host.wharf(&app, &["reload"]).await;
+    assert_eq!(done.code(), Some(0), "{done:?}");
+    host.get("/find?key=pen").await.assert_text(200, "nobody");
+    // What the component would not give is refused, by a reload as by a start, and changes nothing.
+    for (results, key, expected) in [
+        (
+            "find = 'ok(1)'",
+            "find",
+            "a fixed result for `find` of `probe:shapes/shapes@0.1.0`, which is not what the function gives: expected \
+             `string`, found `1` (character 4)\n  its type:   result<string, variant { missing, fault(record {",
+        ),
+        ("fnid = '1'", "fnid", "a function that `callee` does not export (did you mean `find`?)"),
+    ] {
+        app.write(&manifest(results));
+        let apart = App::new(&manifest(results));
+        let place =
+            format!("{}: policy.edges.\"caller -> callee\".fallback.fixed-results.{key}: ", line(&app, results));
+        let refused = [host.wharf(&app, &["reload"]).await, apart.wharf(&["check"]).await, apart.wharf(&["up"]).await];
+        for done in refused {
+            assert_eq!(done.code(), Some(1), "{done:?}");
+            assert!(done.stderr.contains(&place) && done.stderr.contains(expected), "{done:?}");
+        }
+        host.get("/find?key=pen").await.assert_text(200, "nobody");
+    }
+    // A component that no longer has the function is refused too.
+    app.write(&good);
+    assert_eq!(host.wharf(&app, &["reload"]).await.code(), Some(0));
+    let other = component("hello-p3").display().to_string();
+    let done = host.wharf(&app, &["deploy", "callee", &other]).await;
+    assert_eq!(done.code(), Some(1), "{done:?}");
+    let place = format!("{}: policy.edges.\"caller -> callee\".fallback.fixed-results.find: ", line(&app, "find = "));
+    assert!(done.stderr.contains(&place), "{done:?}");
+    host.get("/find?key=pen").await.assert_text(200, "someone");
+    host.stop().await;
+}
+
 // --- the operator
 
 #[tokio::test]
@@ -329,7 +338,11 @@ async fn policies_change_while_the_host_runs_and_the_breaker_keeps_its_state() {
     }
     app.write(&manifest(3));
     let done = host.wharf(&app, &["reload", "--json"]).await;
-    assert_eq!((done.code(), done.json()), (Some(0), json!({ "edges": [EDGE], "routes": false })), "{done:?}");
+    assert_eq!(
+        (done.code(), done.json()),
+        (Some(0), json!({ "edges": [EDGE], "routes": false, "external": [] })),
+        "{done:?}"
+    );
     assert_eq!(breaker(&host, &app, EDGE).await["consecutive_failures"], 2, "what was counted still counts");
     host.get("/trap").await.assert_fault(502, "trapped");
     host.get("/alive").await.assert_fault(503, "circuit-open");
@@ -338,6 +351,25 @@ async fn policies_change_while_the_host_runs_and_the_breaker_keeps_its_state() {
     host.signal("HUP");
     host.logged("manifest reloaded edges=[\"gateway -> callee\"] routes=false").await;
     host.get("/alive").await.assert_fault(503, "circuit-open");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn of_many_who_reload_at_once_one_takes_the_manifest_over() {
+    let quiet = behind("hello-p3", "retry = { attempts = 1 }");
+    let app = App::new(&quiet);
+    let host = Host::start_with(&app, &["--no-watch"]).await;
+    app.write(&format!("{quiet}\ninject = {{ percent = 100, fault = \"unreachable\" }}"));
+    let reload = || host.wharf(&app, &["reload", "--json"]);
+    let (one, two, three, four) = tokio::join!(reload(), reload(), reload(), reload());
+    let mut edges = [one, two, three, four].map(|done| done.json()["edges"].as_array().map_or(0, Vec::len));
+    edges.sort_unstable();
+    assert_eq!(edges, [0, 0, 0, 1]);
+    host.get("/x").await.assert_fault(502, "unreachable");
+    for once in ["FAULT INJECTION IS ON", "manifest reloaded"] {
+        host.logged(once).await;
+        assert_eq!(host.log().matches(once).count(), 1, "{once}: {}", host.log());
+    }
     host.stop().await;
 }
 

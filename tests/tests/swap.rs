@@ -1,7 +1,7 @@
 //! Hot loading: a service is replaced while requests run, and none of them fails.
 
 use std::{collections::BTreeSet, fs};
-use wharf_tests::{App, HELLO, Host, Origin, caller, eventually, patched};
+use wharf_tests::{App, HELLO, Host, Origin, at, caller, eventually, linked, patched};
 
 /// The build of `hello-p3` that says this instead of "Hello, world!".
 fn saying(text: &str) -> Vec<u8> {
@@ -112,20 +112,7 @@ async fn a_file_written_in_place_is_deployed_once_it_is_whole() {
 
 #[tokio::test]
 async fn a_file_that_several_services_have_is_deployed_for_all_of_them() {
-    let app = App::new(
-        r#"
-[services.one]
-component = "<hello-p3>"
-[[gateway.routes]]
-path = "/one"
-service = "one"
-[services.other]
-component = "<hello-p3>"
-[[gateway.routes]]
-path = "/other"
-service = "other"
-"#,
-    );
+    let app = App::new(&["one", "other"].map(|name| at(name, "hello-p3", "")).concat());
     let host = app.start().await;
     fs::write(app.component("hello-p3"), saying("Hello, both !")).expect("it can be written");
     for path in ["/one", "/other"] {
@@ -157,19 +144,7 @@ async fn a_request_in_flight_ends_on_the_revision_that_it_began_on() {
 
 #[tokio::test]
 async fn what_cannot_serve_is_refused_with_a_reason_and_the_old_revision_goes_on() {
-    let app = App::new(
-        r#"
-[services.caller]
-component = "<linked-caller>"
-calls = ["callee"]
-[[gateway.routes]]
-path = "/{*rest}"
-service = "caller"
-
-[services.callee]
-component = "<linked-callee>"
-"#,
-    );
+    let app = App::new(&linked(""));
     let host = app.start().await;
     let load = host.load("/find?key=pen", 2);
     let mut broken = fs::read(wharf_tests::component("linked-callee")).expect("it was built");

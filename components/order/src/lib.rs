@@ -7,7 +7,7 @@ use money::Money;
 use new_order::NewOrder;
 use order::{Items, Order, Status};
 use serde::{Deserialize, Serialize};
-use wharf_sdk::{Created, Error, Json, Path, Query, Result, Router, db, events, join, new_id, params, time};
+use wharf_sdk::{Created, Error, Json, Path, Query, Result, Router, db, events::NewEvent, join, new_id, params, time};
 
 mod wit {
     #![allow(missing_docs, unsafe_code, reason = "generated")]
@@ -87,15 +87,13 @@ async fn create_order(Json(new): Json<NewOrder>) -> Result<Created<Order>> {
         created_at: now.to_string(),
     };
 
-    db::execute(
+    let insert = db::statement(
         "INSERT INTO orders (id, user_id, items, total, status, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
         params![&order.id, &order.user_id, order.items.as_json(), order.total, order.status, &order.created_at],
-    )
-    .await?;
-
+    );
     let created =
         OrderCreated { order_id: &order.id, user_id: &order.user_id, items: &order.items, total: order.total };
-    events::announce("order.created", &order.id, &created).await;
+    db::batch_and_publish(vec![insert], vec![NewEvent::about("order.created", &order.id, &created)?]).await?;
     Ok(Created(order))
 }
 
@@ -135,16 +133,16 @@ async fn bring_to(id: &str, status: Status, topic: &str) -> Result<Order> {
         if !order.status.must_change_to(status)? {
             return Ok(order);
         }
-        let changed = db::execute(
-            "UPDATE orders SET status = $1 WHERE id = $2 AND status = $3",
-            params![status, id, order.status],
-        )
-        .await?;
-        if changed == 1 {
+        let transaction = db::begin().await?;
+        let change = "UPDATE orders SET status = $1 WHERE id = $2 AND status = $3";
+        if transaction.execute(change, params![status, id, order.status]).await? == 1 {
+            let changed = OrderChanged { order_id: id, user_id: &order.user_id };
+            transaction.publish(NewEvent::about(topic, id, &changed)?).await?;
+            transaction.commit().await?;
             order.status = status;
-            events::announce(topic, id, &OrderChanged { order_id: id, user_id: &order.user_id }).await;
             return Ok(order);
         }
+        transaction.rollback().await?;
     }
 }
 

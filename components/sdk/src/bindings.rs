@@ -14,10 +14,12 @@ wit_bindgen::generate!({
         "../../wit/deps/cli",
         "../../wit/deps/http",
         "../../wit/deps/config",
+        "../../wit/deps/keyvalue",
         "../../wit/wharf/platform",
         "../../wit/wharf/http",
         "../../wit/wharf/messaging",
         "../../wit/wharf/store",
+        "../../wit/wharf/outbox",
     ],
     inline: "
         package wharf:sdk;
@@ -26,11 +28,15 @@ wit_bindgen::generate!({
             import wasi:http/client@0.3.0;
             import wasi:random/random@0.3.0;
             import wasi:config/store@0.2.0-rc.1;
+            import wasi:keyvalue/store@0.2.0-draft;
+            import wasi:keyvalue/atomics@0.2.0-draft;
+            import wasi:keyvalue/batch@0.2.0-draft;
             import wharf:platform/faults@0.1.0;
             import wharf:http/messages@0.1.0;
             import wharf:messaging/types@0.1.0;
             import wharf:messaging/publisher@0.1.0;
             import wharf:store/sql@0.1.0;
+            import wharf:outbox/outbox@0.1.0;
         }
     ",
     world: "wharf:sdk/platform",

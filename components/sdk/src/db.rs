@@ -4,9 +4,15 @@
 //! their columns ([`from_row!`](crate::from_row)).
 
 pub use crate::bindings::wharf::store::sql::{Constraint, Error, Value};
-use crate::bindings::{
-    migrations::exports::wharf::store::migrations::Migration,
-    wharf::store::sql::{self, Rows},
+use crate::{
+    bindings::{
+        migrations::exports::wharf::store::migrations::Migration,
+        wharf::{
+            outbox::outbox,
+            store::sql::{self, Rows},
+        },
+    },
+    events::{NewEvent, OutboxError},
 };
 
 /// What this module returns.
@@ -82,6 +88,18 @@ pub async fn batch(statements: Vec<Statement>) -> Result<Vec<u64>> {
     sql::batch(statements).await
 }
 
+/// As [`batch`], and publishes events: they leave if all of it is written, and surely then, and else not. Returns their ids
+/// too.
+///
+/// # Errors
+/// See [`OutboxError`]; nothing was written then, and no event leaves.
+pub async fn batch_and_publish(
+    statements: Vec<Statement>,
+    events: Vec<NewEvent>,
+) -> std::result::Result<(Vec<u64>, Vec<String>), OutboxError> {
+    outbox::batch(statements, events).await
+}
+
 /// Begins a transaction.
 ///
 /// # Errors
@@ -137,6 +155,15 @@ impl Transaction {
     /// See [`Error`].
     pub async fn execute(&self, sql: &str, params: Vec<Value>) -> Result<u64> {
         self.0.execute(statement(sql, params)).await
+    }
+
+    /// Publishes an event with the transaction: it leaves if that is committed, and surely then, and else not. Returns its
+    /// id.
+    ///
+    /// # Errors
+    /// See [`OutboxError`]; the transaction goes on without the event.
+    pub async fn publish(&self, event: NewEvent) -> std::result::Result<String, OutboxError> {
+        outbox::publish(&self.0, event).await
     }
 
     /// Makes all of it durable and visible.

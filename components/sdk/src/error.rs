@@ -1,6 +1,6 @@
 //! What a handler answers when it cannot do what was asked.
 
-use crate::{Response, db, events, fault::Fault, http, json};
+use crate::{Response, db, events, fault::Fault, http, json, kv};
 use serde::Serialize;
 use std::{borrow::Cow, fmt};
 
@@ -119,6 +119,21 @@ impl From<events::PublishError> for Error {
         match error {
             events::PublishError::Fault(fault) => fault.into(),
             other => Self::internal(format_args!("publish: {other:?}")),
+        }
+    }
+}
+
+impl From<kv::Error> for Error {
+    fn from(error: kv::Error) -> Self {
+        Self::internal(format_args!("key-value: {error}"))
+    }
+}
+
+impl From<events::OutboxError> for Error {
+    fn from(error: events::OutboxError) -> Self {
+        match error {
+            events::OutboxError::Store(error) => error.into(),
+            events::OutboxError::Publish(error) => error.into(),
         }
     }
 }

@@ -1,13 +1,17 @@
 //! Events: telling that something has happened, and hearing of it.
+//!
+//! What happens in the service's own database is told by it: [`db::batch_and_publish`](crate::db::batch_and_publish) and
+//! [`db::Transaction::publish`](crate::db::Transaction::publish) save the state and its event together or not at all.
+//! [`publish`] here is for events without such a state; one that it refuses is lost unless the caller tries again.
 
-pub use crate::bindings::wharf::messaging::{
-    publisher::PublishError,
-    types::{Event, Verdict},
+pub use crate::bindings::wharf::{
+    messaging::{
+        publisher::{NewEvent, PublishError},
+        types::{Event, Verdict},
+    },
+    outbox::outbox::OutboxError,
 };
-use crate::{
-    bindings::wharf::messaging::publisher::{self, NewEvent},
-    json,
-};
+use crate::{bindings::wharf::messaging::publisher, json, time::Timestamp};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Publishes a payload as JSON and returns the event's id.
@@ -15,7 +19,7 @@ use serde::{Serialize, de::DeserializeOwned};
 /// # Errors
 /// Where the manifest does not let this service publish the topic, or the bus did not take the event.
 pub async fn publish<T: Serialize + ?Sized>(topic: &str, payload: &T) -> Result<String, PublishError> {
-    publish_event(topic, None, payload).await
+    publisher::publish(NewEvent::new(topic, payload)?).await
 }
 
 /// As [`publish`], and says what the event is about: an order's id, for example.
@@ -27,24 +31,49 @@ pub async fn publish_about<T: Serialize + ?Sized>(
     subject: &str,
     payload: &T,
 ) -> Result<String, PublishError> {
-    publish_event(topic, Some(subject.to_owned()), payload).await
+    publisher::publish(NewEvent::about(topic, subject, payload)?).await
 }
 
-/// As [`publish_about`], for what has happened already and is not undone by an event that gets lost: a failure is
-/// written to stderr, and the caller goes on.
-pub async fn announce<T: Serialize + ?Sized>(topic: &str, subject: &str, payload: &T) {
-    if let Err(error) = publish_about(topic, subject, payload).await {
-        eprintln!("event {topic} about {subject} was not published: {error:?}");
-    }
-}
-
-async fn publish_event<T: Serialize + ?Sized>(
+/// As [`publish_about`], for later: the event is kept until it is due, at most a year ahead, and then delivered.
+///
+/// ```ignore
+/// events::publish_at("order.reminder", &order.id, time::now() + Duration::from_secs(3600), &order).await?;
+/// ```
+///
+/// # Errors
+/// As [`publish`].
+pub async fn publish_at<T: Serialize + ?Sized>(
     topic: &str,
-    subject: Option<String>,
+    subject: &str,
+    due: Timestamp,
     payload: &T,
 ) -> Result<String, PublishError> {
-    let data = json::to_vec(payload).map_err(|error| PublishError::Invalid(error.to_string()))?;
-    publisher::publish(NewEvent { topic: topic.to_owned(), subject, datacontenttype: None, data }).await
+    publisher::publish(NewEvent::about(topic, subject, payload)?.at(due)).await
+}
+
+impl NewEvent {
+    /// An event with a payload, as JSON.
+    ///
+    /// # Errors
+    /// [`PublishError::Invalid`] where the payload can't be JSON.
+    pub fn new<T: Serialize + ?Sized>(topic: &str, payload: &T) -> Result<Self, PublishError> {
+        let data = json::to_vec(payload).map_err(|error| PublishError::Invalid(error.to_string()))?;
+        Ok(Self { topic: topic.to_owned(), subject: None, datacontenttype: None, data, due: None })
+    }
+
+    /// As [`new`](Self::new), and says what the event is about: an order's id, for example.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn about<T: Serialize + ?Sized>(topic: &str, subject: &str, payload: &T) -> Result<Self, PublishError> {
+        Ok(Self { subject: Some(subject.to_owned()), ..Self::new(topic, payload)? })
+    }
+
+    /// The same event, to be delivered when it is due and not before, at most a year ahead.
+    #[must_use]
+    pub fn at(self, due: Timestamp) -> Self {
+        Self { due: Some(due.to_string()), ..self }
+    }
 }
 
 impl Event {

@@ -38,6 +38,7 @@ pub mod fault;
 pub mod http;
 mod id;
 mod json;
+pub mod kv;
 mod request;
 mod response;
 mod router;

@@ -2,7 +2,8 @@
 
 use std::{
     fmt,
-    time::{SystemTime, UNIX_EPOCH},
+    ops::Add,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// A moment, in milliseconds since 1970-01-01T00:00:00Z. Displayed as RFC 3339 in UTC with milliseconds, the way
@@ -27,6 +28,15 @@ impl Timestamp {
     /// Milliseconds since 1970-01-01T00:00:00Z.
     pub const fn unix_millis(self) -> u64 {
         self.0
+    }
+}
+
+/// A later moment, to the millisecond.
+impl Add<Duration> for Timestamp {
+    type Output = Self;
+
+    fn add(self, later: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(later.as_millis()).unwrap_or(u64::MAX)))
     }
 }
 

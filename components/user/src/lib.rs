@@ -4,7 +4,11 @@ mod new_user;
 
 use new_user::NewUser;
 use serde::Serialize;
-use wharf_sdk::{Created, Error, Json, Path, Result, Router, db, events, from_row, new_id, params, time};
+use wharf_sdk::{
+    Created, Error, Json, Path, Result, Router, db,
+    events::{NewEvent, OutboxError},
+    from_row, new_id, params, time,
+};
 
 mod wit {
     #![allow(missing_docs, unsafe_code, reason = "generated")]
@@ -54,18 +58,16 @@ async fn create_user(Json(new): Json<NewUser>) -> Result<Created<User>> {
     let now = time::now();
     let user = User { id: new_id(now), email, name, created_at: now.to_string() };
 
-    db::execute(
+    let insert = db::statement(
         "INSERT INTO users (id, email, name, created_at) VALUES ($1, $2, $3, $4)",
         params![&user.id, &user.email, &user.name, &user.created_at],
-    )
-    .await
-    .map_err(|error| match error {
-        error if db::is_duplicate(&error) => Error::bad_request("User already exists"),
+    );
+    let created = UserCreated { user_id: &user.id, email: &user.email, name: &user.name };
+    let event = NewEvent::about("user.created", &user.id, &created)?;
+    db::batch_and_publish(vec![insert], vec![event]).await.map_err(|error| match error {
+        OutboxError::Store(error) if db::is_duplicate(&error) => Error::bad_request("User already exists"),
         error => error.into(),
     })?;
-
-    let created = UserCreated { user_id: &user.id, email: &user.email, name: &user.name };
-    events::announce("user.created", &user.id, &created).await;
     Ok(Created(user))
 }
 

@@ -8,9 +8,19 @@
 //! | `GET /v1/status` | [`Status`](super::Status) |
 //! | `POST /v1/services/{service}/revisions` with the component as its body | the revision that now runs: [`Deployment`](crate::rollout::Deployment) |
 //! | `POST /v1/breakers` with `{"edge": "order -> user", "command": "force-open"}` | the edge as it is then |
-//! | `POST /v1/reload` | what changed in policies and routes ([`Reloaded`](super::Reloaded)) |
+//! | `POST /v1/breakers` with `{"endpoint": "payment at http://10.0.0.1:8080", "command": "force-open"}` | the endpoint as it is then |
+//! | `POST /v1/reload` | what changed in policies, routes and external services ([`Reloaded`](super::Reloaded)) |
+//! | `GET /v1/events/dead-letters?topic=&service=&after=&limit=`, all of them optional | the oldest dead letters after a letter, without their payloads: [`Letters`] |
+//! | `GET /v1/events/dead-letters/{letter}` | one with its event: [`WholeLetter`] |
+//! | `POST /v1/events/dead-letters/replay` with `{"letters": ["17"]}`, or `{"all": true}` and perhaps `topic` and `service` | delivers them once more: [`Handled`] |
+//! | `POST /v1/events/dead-letters/drop` with the same | forgets them: [`Handled`] |
+//! | `POST /v1/events/replay` with `{"topic": "order.created", "service": "mail", "from": "2026-11-24T00:00:00Z"}`, or `offset` in place of `from` | delivers the past of a topic to one subscription once more: [`Handled`] |
 
-use super::{App, CommandError};
+mod events;
+
+pub use events::{Handled, Letter, Letters, WholeLetter};
+
+use super::{App, CommandError, assemble::refusal};
 use crate::{policy::BreakerCommand, rollout::DeployError, service::Body};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
@@ -212,10 +222,20 @@ async fn answer(app: &App, token: Option<&Token>, request: Request<Incoming>) ->
             deploy(app, &service, request).await
         }
         (&Method::POST, ["v1", "breakers"]) => command(app, request).await,
-        (&Method::POST, ["v1", "reload"]) => match app.reload() {
+        (&Method::POST, ["v1", "reload"]) => match app.reload().await {
             Ok(reloaded) => json(StatusCode::OK, &reloaded),
             Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
         },
+        (method, ["v1", "events", rest @ ..]) => {
+            let (method, rest) = (method.clone(), rest.iter().map(ToString::to_string).collect::<Vec<_>>());
+            let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+            let query = request.uri().query().unwrap_or_default().to_string();
+            let body = match order(request).await {
+                Ok(body) => body,
+                Err(refused) => return refused,
+            };
+            events::answer(&app.bus, &method, &rest, &query, &body).await
+        }
         (_, ["v1", "status" | "breakers" | "reload"] | ["v1", "services", _, "revisions"]) => {
             problem(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method")
         }
@@ -240,34 +260,54 @@ async fn deploy(app: &App, service: &str, request: Request<Incoming>) -> Respons
     match app.rollout().deploy(service, wasm.to_vec(), origin).await {
         Ok(deployment) => json(StatusCode::OK, &deployment),
         Err(error @ DeployError::UnknownService { .. }) => problem(StatusCode::NOT_FOUND, &error.to_string()),
-        Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
+        Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &refusal(&app.manifest(), &error)),
     }
 }
 
-/// What an operator says of a circuit breaker.
+/// What an operator says of a circuit breaker: that of an edge, or of an endpoint outside.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct BreakerOrder {
-    edge: String,
+    edge: Option<String>,
+    endpoint: Option<String>,
     command: BreakerCommand,
 }
 
 async fn command(app: &App, request: Request<Incoming>) -> Response<Body> {
-    let body = match Limited::new(request.into_body(), LARGEST_ORDER).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("the request did not arrive whole: {error}")),
+    let body = match order(request).await {
+        Ok(body) => body,
+        Err(refused) => return refused,
+    };
+    let expected = |found: &str| {
+        let expected = r#"expected {"edge": "order -> user", "command": "force-open"}, or the same of an "endpoint""#;
+        problem(StatusCode::BAD_REQUEST, &format!("{expected}: {found}"))
     };
     let order: BreakerOrder = match serde_json::from_slice(&body) {
         Ok(order) => order,
-        Err(error) => {
-            let expected = r#"expected {"edge": "order -> user", "command": "force-open"}"#;
-            return problem(StatusCode::BAD_REQUEST, &format!("{expected}: {error}"));
-        }
+        Err(error) => return expected(&error.to_string()),
     };
-    match app.command(&order.edge, order.command) {
-        Ok(edge) => json(StatusCode::OK, &edge),
-        Err(error @ CommandError::UnknownEdge { .. }) => problem(StatusCode::NOT_FOUND, &error.to_string()),
-        Err(error @ CommandError::NoBreaker(_)) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
+    let done = match (order.edge, order.endpoint) {
+        (Some(edge), None) => app.command(&edge, order.command).map(|edge| json(StatusCode::OK, &edge)),
+        (None, Some(endpoint)) => {
+            app.command_endpoint(&endpoint, order.command).map(|endpoint| json(StatusCode::OK, &endpoint))
+        }
+        (Some(_), Some(_)) => return expected("found both"),
+        (None, None) => return expected("found neither"),
+    };
+    done.unwrap_or_else(|error| {
+        let status = match &error {
+            CommandError::UnknownEdge { .. } | CommandError::UnknownEndpoint { .. } => StatusCode::NOT_FOUND,
+            CommandError::NoBreaker(_) | CommandError::NoOutlier(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        problem(status, &error.to_string())
+    })
+}
+
+/// The body of a request that is no component.
+async fn order(request: Request<Incoming>) -> Result<Bytes, Response<Body>> {
+    match Limited::new(request.into_body(), LARGEST_ORDER).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) => Err(problem(StatusCode::BAD_REQUEST, &format!("the request did not arrive whole: {error}"))),
     }
 }
 

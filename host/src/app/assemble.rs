@@ -7,14 +7,23 @@ use super::{
 };
 use crate::{
     engine::{Engine, Limits},
-    events::{Bus, BusConfig, BusError, BusKind, Event, RedisConfig, Subscriber, Subscription, Verdict},
+    events::{
+        Bus, BusConfig, BusError, BusKind, EmbeddedConfig, Event, RedisConfig, Retention, Subscriber, Subscription,
+        Verdict,
+    },
     gateway::{Aggregate, BindError, Gateway, GatewayConfig, Part, Route, RouteError, Routes, Upstream},
+    inbox::{self, Inbox},
+    keyvalue::{Buckets, KeyValue, KeyValueConfig, KeyValueError},
     manifest::{self, EVENTS, GATEWAY, Manifest, ManifestErrors},
-    outbound::{Addresses, External, ExternalSettings, HttpClient, Outbound},
+    outbound::{Addresses, Authorities, External, ExternalSettings, HttpClient, Outbound},
+    outbox::{self, Outbox},
     policy::{Deadline, Fault},
     rollout::{DeployError, Loaded, Member, Rollout},
-    service::{Body, CallContext, Concern, Edge, Endpoint, Grants, InstanceSettings, Misfit, Scope, Service, misfits},
-    store::{Database, OpenError, Server, ServerSettings, Settings},
+    service::{
+        Body, CallContext, Concern, Edge, Endpoint, FixedResults, Grants, InstanceSettings, Misfit, Scope, Service,
+        misfits,
+    },
+    store::{Database, OpenError, Server, ServerSettings, Settings, Unit},
     telemetry::{AccessLog, TraceContext},
 };
 use arc_swap::ArcSwap;
@@ -45,9 +54,18 @@ pub enum StartError {
     /// The bus can't start.
     #[error(transparent)]
     Bus(#[from] BusError),
+    /// Key-value storage can't be used.
+    #[error(transparent)]
+    KeyValue(#[from] KeyValueError),
     /// A database can't be opened.
     #[error(transparent)]
     Database(#[from] OpenError),
+    /// An outbox can't be read.
+    #[error(transparent)]
+    Outbox(#[from] outbox::OpenError),
+    /// An inbox can't be made.
+    #[error(transparent)]
+    Inbox(#[from] inbox::OpenError),
     /// The admin API can't listen.
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -85,24 +103,47 @@ pub async fn check(manifest: &Manifest, components: &Components) -> Result<(), S
     }
     let engine = engine(manifest)?;
     let loaded = load(&engine, manifest, components).await?;
-    let shapes = loaded.into_iter().map(|(name, loaded)| (name, Arc::new(loaded.shape()))).collect();
-    let found = misfits(&shapes, &grants(manifest));
+    all_external_settings(manifest)?;
+    let shapes: BTreeMap<_, _> = loaded.into_iter().map(|(name, loaded)| (name, Arc::new(loaded.shape()))).collect();
+    let mut found = misfits(&shapes, &grants(manifest));
+    for manifest::Edge { caller, callee } in manifest.policies.fixed_results.keys() {
+        // The manifest's own check made sure that it is a service here.
+        let Some(shape) = shapes.get(callee) else { continue };
+        let fallback = &manifest.edge_policy(caller, callee).params().fallback;
+        found.extend(FixedResults::new(caller, callee, fallback, shape).err().into_iter().flatten());
+    }
     if found.is_empty() { Ok(()) } else { Err(misfits_at(manifest, &found).into()) }
 }
 
 /// Misfits, each at the line that says otherwise.
-fn misfits_at(manifest: &Manifest, found: &[Misfit]) -> ManifestErrors {
+pub(super) fn misfits_at(manifest: &Manifest, found: &[Misfit]) -> ManifestErrors {
     let place = |misfit: &Misfit| {
         let service = manifest.services.get(&misfit.service)?;
-        let list = match misfit.concern {
+        let list = match &misfit.concern {
             Concern::Component => None,
             Concern::Calls => service.calls.first(),
-            Concern::Subscribes => service.subscribes.first(),
+            Concern::Subscribes => service.subscribes.first().map(|subscription| &subscription.topic),
+            Concern::FixedResult { callee, function } => {
+                let edge = manifest::Edge::new(&misfit.service, callee);
+                let written = manifest.policies.fixed_results.get(&edge);
+                written.and_then(|all| all.iter().find(|name| name.value == *function))
+            }
         };
         // A list that is not there has no line, but the component has.
         Some(list.map_or_else(|| service.component.place().with(()), |entry| entry.with(())))
     };
     manifest.errors_at(found.iter().filter_map(|misfit| Some(place(misfit)?.with(misfit.to_string()))))
+}
+
+/// What an operator is told of a deploy that was refused: with the place in the manifest, where that is what the new
+/// component does not agree with.
+pub(super) fn refusal(manifest: &Manifest, error: &DeployError) -> String {
+    let DeployError::Misfit(found) = error else { return error.to_string() };
+    let each = found.iter().map(|misfit| match misfit.concern {
+        Concern::Component => misfit.to_string(),
+        _ => misfits_at(manifest, std::slice::from_ref(misfit)).to_string(),
+    });
+    each.collect::<Vec<_>>().join("\n")
 }
 
 /// The error at the line of the component that it is about.
@@ -138,7 +179,7 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
     let services: BTreeMap<String, Arc<Service>> =
         manifest.services.keys().map(|name| (name.clone(), Service::new(name.as_str()))).collect();
     let client = HttpClient::new();
-    let external = external(&manifest, &client).await;
+    let external = external(&manifest, &client).await?;
     let mut edges = Edges::new();
     for edge in manifest.edges() {
         let endpoint = match (services.get(&edge.callee), external.get(&edge.callee)) {
@@ -153,7 +194,11 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
     }
 
     let databases = databases(&manifest).await?;
-    let bus = Bus::start(bus_config(&manifest)?, subscriptions(&manifest, &edges)).await?;
+    let buckets = buckets(&manifest).await?;
+    let bus = bus_config(&manifest)?;
+    let subscriptions = subscriptions(&manifest, &edges, &databases, &bus.retention).await?;
+    let bus = Bus::start(bus, subscriptions).await?;
+    let outboxes = outboxes(&manifest, &databases, &bus).await?;
     let mut members = BTreeMap::new();
     for (name, service) in &manifest.services {
         let outbound = outbound(&manifest, name, service, &client, &mut edges);
@@ -167,6 +212,8 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
             outbound,
             publisher: bus.publisher(name.as_str()),
             database: databases.get(name).cloned(),
+            buckets: buckets.get(name).cloned(),
+            outbox: outboxes.get(name).cloned(),
             config: configuration(&manifest, service)?,
             limits: limits(service),
         });
@@ -175,36 +222,53 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
     let rollout = Rollout::new(engine, members, grants(&manifest));
     rollout.start(loaded).await.map_err(|error| deploy_error_at(&manifest, error))?;
 
+    bus.run_schedules(manifest.topics.values().filter_map(|topic| topic.schedule.clone()).collect());
     listener.routes().replace(routes(&manifest, &edges)?);
     let app = Arc::new(App {
         manifest: ArcSwap::from_pointee(manifest),
         rollout,
         edges,
         routes: listener.routes(),
-        external: external.into_values().collect(),
+        external,
         bus,
         databases: databases.into_values().collect(),
+        buckets: buckets.into_values().collect(),
+        outboxes: outboxes.into_values().collect(),
         address,
         started: Instant::now(),
+        reloading: tokio::sync::Mutex::default(),
         _lock: lock,
     });
     Ok(Ready { app, gateway: listener.with_access_log(log), admin, components })
 }
 
 /// The services outside, by name.
-async fn external(manifest: &Manifest, client: &HttpClient) -> BTreeMap<String, Arc<External>> {
-    let starting = manifest.external.iter().map(|(name, external)| async move {
-        let addresses = match &external.addresses {
-            manifest::Addresses::List(origins) => Addresses::List(origins.iter().map(|it| it.to_uri()).collect()),
-            manifest::Addresses::Dns { origin, refresh } => {
-                Addresses::Dns { origin: origin.to_uri(), port: origin.port, refresh: *refresh }
-            }
-        };
-        let (balance, probe) = (external.balance, external.probe.clone());
-        let settings = ExternalSettings { name: name.clone(), addresses, balance, probe };
-        (name.clone(), External::start(settings, client.clone()).await)
-    });
-    join_all(starting).await.into_iter().collect()
+async fn external(manifest: &Manifest, client: &HttpClient) -> Result<BTreeMap<String, Arc<External>>, ManifestErrors> {
+    let starting = all_external_settings(manifest)?
+        .into_iter()
+        .map(|settings| async move { (settings.name.clone(), External::start(settings, client.clone()).await) });
+    Ok(join_all(starting).await.into_iter().collect())
+}
+
+fn all_external_settings(manifest: &Manifest) -> Result<Vec<ExternalSettings>, ManifestErrors> {
+    manifest.external.values().map(|external| external_settings(manifest, external)).collect()
+}
+
+/// What the manifest says of a service outside, with the certificates that it names.
+pub(super) fn external_settings(
+    manifest: &Manifest,
+    external: &manifest::ExternalService,
+) -> Result<ExternalSettings, ManifestErrors> {
+    let addresses = match &external.addresses {
+        manifest::Addresses::List(origins) => Addresses::List(origins.iter().map(|it| it.to_uri()).collect()),
+        manifest::Addresses::Dns { origin, refresh } => {
+            Addresses::Dns { origin: origin.to_uri(), port: origin.port, refresh: *refresh }
+        }
+    };
+    let read = |ca: &manifest::Placed<PathBuf>| Authorities::read(ca).map_err(|error| manifest.error_at(ca, error));
+    let authorities = external.ca.as_ref().map(read).transpose()?;
+    let (name, probe) = (external.name.value.clone(), external.probe.clone());
+    Ok(ExternalSettings { name, addresses, balance: external.balance, probe, authorities })
 }
 
 /// The server that the databases are on.
@@ -260,6 +324,43 @@ async fn on_server(
     opened.map_err(|error| manifest.error_at(place, error))
 }
 
+/// The buckets of each service that has some.
+async fn buckets(manifest: &Manifest) -> Result<BTreeMap<String, Buckets>, StartError> {
+    let with: Vec<_> = manifest.services.iter().filter(|(_, service)| !service.buckets.is_empty()).collect();
+    if with.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let config = match &manifest.key_value {
+        None => KeyValueConfig::Sqlite,
+        Some(url) => {
+            let secret = url.resolve().map_err(|error| manifest.error_at(url, error))?;
+            KeyValueConfig::Redis { url: secret.expose().to_owned(), app: manifest.app.name.clone() }
+        }
+    };
+    let key_value = KeyValue::start(config).await?;
+    let opening = with.into_iter().map(|(name, service)| {
+        let names = service.buckets.iter().map(|bucket| bucket.value.clone());
+        let opened = key_value.buckets(&manifest.app.data.value, name, names);
+        async move { Ok::<_, KeyValueError>((name.clone(), opened.await?)) }
+    });
+    Ok(try_join_all(opening).await?.into_iter().collect())
+}
+
+/// The outbox of each service that has a database and may publish.
+async fn outboxes(
+    manifest: &Manifest,
+    databases: &BTreeMap<String, Database>,
+    bus: &Bus,
+) -> Result<BTreeMap<String, Outbox>, outbox::OpenError> {
+    let publishing = databases.iter().filter(|(name, _)| !manifest.services[*name].publishes.is_empty());
+    let opening = publishing.map(|(name, database)| async move {
+        let settings = outbox::Settings::default();
+        let outbox = Outbox::open(name.as_str(), database.clone(), bus.clone(), settings).await?;
+        Ok((name.clone(), outbox))
+    });
+    Ok(try_join_all(opening).await?.into_iter().collect())
+}
+
 fn engine(manifest: &Manifest) -> Result<Arc<Engine>, StartError> {
     let cache = manifest.app.data.value.join("cache");
     Engine::new(&cache).map(Arc::new).map_err(|error| StartError::Engine(format!("{error:#}")))
@@ -301,6 +402,7 @@ fn grants(manifest: &Manifest) -> BTreeMap<String, Grants> {
             calls: service.calls.iter().map(|callee| callee.value.clone()).collect(),
             external: external.map(|callee| callee.value.clone()).collect(),
             database: service.database.is_some(),
+            buckets: !service.buckets.is_empty(),
             subscribes: !service.subscribes.is_empty(),
             routed: edges.iter().any(|edge| edge.caller == GATEWAY && edge.callee == *name),
         };
@@ -358,7 +460,10 @@ fn bus_config(manifest: &Manifest) -> Result<BusConfig, StartError> {
         Ok::<_, StartError>(RedisConfig { consumer: host_id(manifest)?, ..RedisConfig::new(secret.expose()) })
     };
     let kind = match &manifest.bus {
-        manifest::Bus::Embedded => BusKind::Embedded,
+        manifest::Bus::Embedded(durability) => BusKind::Embedded(EmbeddedConfig {
+            file: manifest.app.data.value.join("events.sqlite"),
+            durability: *durability,
+        }),
         manifest::Bus::RedisStreams(url) => BusKind::RedisStreams(redis(url)?),
         manifest::Bus::RedisPubsub(url) => BusKind::RedisPubSub(redis(url)?),
     };
@@ -366,7 +471,12 @@ fn bus_config(manifest: &Manifest) -> Result<BusConfig, StartError> {
         .services
         .iter()
         .map(|(name, service)| (name.clone(), service.publishes.iter().map(|topic| topic.value.clone()).collect()));
-    Ok(BusConfig { app: manifest.app.name.clone(), kind, publishes: publishes.collect() })
+    Ok(BusConfig {
+        app: manifest.app.name.clone(),
+        kind,
+        publishes: publishes.collect(),
+        retention: manifest.retention.clone(),
+    })
 }
 
 /// Who this host is to its neighbours on the same Redis: the same after a restart, so that it finds what it left.
@@ -385,16 +495,32 @@ fn host_id(manifest: &Manifest) -> Result<String, ManifestErrors> {
     }
 }
 
-fn subscriptions(manifest: &Manifest, edges: &Edges) -> Vec<Subscription> {
+async fn subscriptions(
+    manifest: &Manifest,
+    edges: &Edges,
+    databases: &BTreeMap<String, Database>,
+    retention: &Retention,
+) -> Result<Vec<Subscription>, StartError> {
     let mut all = Vec::new();
     for (name, service) in &manifest.services {
         let Some(edge) = edges.get(&manifest::Edge::new(EVENTS, name)) else { continue };
-        for topic in &service.subscribes {
-            let subscriber = Arc::new(OverEdge(edge.clone()));
-            all.push(Subscription::new(topic.value.as_str(), name.as_str(), subscriber));
+        let mut inbox = None;
+        for manifest::Subscription { topic, policy } in &service.subscribes {
+            if policy.deduplicate && inbox.is_none() {
+                let Some(database) = databases.get(name) else {
+                    let wrong = "`deduplicate` keeps its marks in the service's own database: set `database = true`";
+                    return Err(manifest.error_at(topic, wrong).into());
+                };
+                // Twice the time for which the log knows an event.
+                inbox = Some(Inbox::open(name.as_str(), database.clone(), retention.age * 2).await?);
+            }
+            let inbox = inbox.clone().filter(|_| policy.deduplicate);
+            let subscriber = Arc::new(Handler { edge: edge.clone(), inbox });
+            let subscription = Subscription::new(topic.value.as_str(), name.as_str(), subscriber);
+            all.push(subscription.with_policy(policy.clone()));
         }
     }
-    all
+    Ok(all)
 }
 
 fn gateway_config(manifest: &Manifest) -> GatewayConfig {
@@ -445,7 +571,7 @@ pub(super) fn routes(manifest: &Manifest, edges: &Edges) -> Result<Routes, Route
     builder.build()
 }
 
-/// What the gateway and the bus call by: an edge.
+/// What the gateway calls by: an edge.
 struct OverEdge(Arc<Edge>);
 
 impl Upstream for OverEdge {
@@ -454,13 +580,25 @@ impl Upstream for OverEdge {
     }
 }
 
-impl Subscriber for OverEdge {
+/// What the bus delivers by: an edge, and the inbox of a subscription that recognises what it had before.
+struct Handler {
+    edge: Arc<Edge>,
+    inbox: Option<Inbox>,
+}
+
+impl Subscriber for Handler {
     fn deliver(&self, event: Arc<Event>, attempt: u32) -> BoxFuture<'_, Result<Verdict, Fault>> {
-        Box::pin(async move {
+        let handle = move |event: Arc<Event>, unit: Option<Unit>| async move {
             let trace = event.traceparent.map_or_else(TraceContext::root, |trace| trace.child());
-            let deadline = Deadline { at: Instant::now() + self.0.deadline(), of: self.0.name().clone() };
-            let context = CallContext { caller: EVENTS.into(), deadline, trace };
-            self.0.event(&context, &event, attempt).await
+            let deadline = Deadline { at: Instant::now() + self.edge.deadline(), of: self.edge.name().clone() };
+            let context = CallContext { caller: EVENTS.into(), deadline, trace, unit };
+            self.edge.event(&context, &event, attempt).await
+        };
+        Box::pin(async move {
+            match &self.inbox {
+                None => handle(event, None).await,
+                Some(inbox) => inbox.once(&event, |unit| handle(event.clone(), Some(unit))).await,
+            }
         })
     }
 }

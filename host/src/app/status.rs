@@ -3,7 +3,9 @@
 use super::App;
 use crate::{
     events::BusSnapshot,
+    gateway::RouteLimitSnapshot,
     outbound::ExternalSnapshot,
+    outbox::OutboxSnapshot,
     policy::GuardSnapshot,
     service::{PoolSnapshot, RevisionInfo},
 };
@@ -24,12 +26,16 @@ pub struct Status {
     pub gateway: String,
     /// The services that run here, by name.
     pub services: Vec<ServiceStatus>,
+    /// The rate limits, in the order of the routes.
+    pub rate_limits: Vec<RouteLimitSnapshot>,
     /// The services outside, by name.
     pub external: Vec<ExternalSnapshot>,
     /// The edges, by name.
     pub edges: Vec<GuardSnapshot>,
     /// The events.
     pub events: BusSnapshot,
+    /// The outboxes, by service: events that are committed and that the bus has not taken yet.
+    pub outboxes: Vec<OutboxSnapshot>,
 }
 
 /// A look at a service.
@@ -68,9 +74,11 @@ impl Status {
             uptime_seconds: app.started.elapsed().as_secs(),
             gateway: format!("http://{}", app.address),
             services: services.collect(),
-            external: app.external.iter().map(|external| external.snapshot()).collect(),
+            rate_limits: app.routes.limits(),
+            external: app.external.values().map(|external| external.snapshot()).collect(),
             edges: app.edges.values().map(|edge| edge.snapshot()).collect(),
             events: app.bus.snapshot(),
+            outboxes: app.outboxes.iter().map(|outbox| outbox.snapshot()).collect(),
         }
     }
 }

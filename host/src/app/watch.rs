@@ -7,7 +7,7 @@
 //! What changes between its loading and the beginning of the watch would be missed, so then each file is compared once
 //! with what was loaded from it, and the manifest read once more.
 
-use super::{App, Components};
+use super::{App, Components, assemble::refusal};
 use crate::engine::CodeCache;
 use notify::{RecursiveMode, Watcher};
 use std::{
@@ -83,7 +83,7 @@ async fn run(app: Arc<App>, components: Components, loaded: HashMap<String, Stri
             Some(None) => {
                 for path in std::mem::take(&mut pending) {
                     if path == manifest {
-                        reload(&app);
+                        reload(&app).await;
                     }
                     for service in files.get(&path).into_iter().flatten() {
                         deploy(&app, service, &path).await;
@@ -109,8 +109,8 @@ async fn changed_since(files: Arc<Files>, loaded: HashMap<String, String>) -> BT
     tokio::task::spawn_blocking(compare).await.unwrap_or_default()
 }
 
-fn reload(app: &App) {
-    if let Err(error) = app.reload() {
+async fn reload(app: &App) {
+    if let Err(error) = app.reload().await {
         tracing::error!(%error, "the changed manifest was refused; what runs goes on");
     }
 }
@@ -123,6 +123,7 @@ async fn deploy(app: &App, service: &str, path: &Path) {
         Err(error) => return tracing::warn!(service, %error, "the changed component can't be read"),
     };
     if let Err(error) = app.rollout.deploy(service, wasm, path.display().to_string()).await {
-        tracing::error!(service, %error, "the changed component was refused; the old revision goes on");
+        let error = refusal(&app.manifest(), &error);
+        tracing::error!(service, error, "the changed component was refused; the old revision goes on");
     }
 }

@@ -3,7 +3,7 @@
 use super::{client, print, runtime, say};
 use wharf::{
     manifest::Manifest,
-    policy::{BreakerCommand, GuardSnapshot},
+    policy::{BreakerCommand, EndpointSnapshot, GuardSnapshot},
 };
 
 #[derive(clap::Args)]
@@ -11,16 +11,18 @@ pub struct Args {
     /// What to do.
     #[arg(value_enum)]
     command: Command,
-    /// The edge, as `wharf status` shows it: "order -> user".
-    edge: String,
-    /// Print the edge as JSON.
+    /// The edge, as `wharf status` shows it: "order -> user"; or an endpoint of an external service: "payment at
+    /// http://10.0.0.1:8080".
+    #[arg(value_name = "EDGE or ENDPOINT")]
+    of: String,
+    /// Print the edge or the endpoint as JSON.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Command {
-    /// Let no call pass until it is reset.
+    /// Let no call pass until it is reset; an endpoint gets none, however many are out.
     ForceOpen,
     /// Let all calls pass and count none until it is reset.
     Disable,
@@ -37,12 +39,22 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
         Command::MetricsOnly => BreakerCommand::MetricsOnly,
         Command::Reset => BreakerCommand::Reset,
     };
-    let order = serde_json::json!({ "edge": args.edge, "command": command }).to_string();
-    let edge: GuardSnapshot = runtime()?.block_on(client::ask(manifest, "POST", "/v1/breakers", None, order.into()))?;
+    let is_endpoint = args.of.contains(" at ");
+    let kind = if is_endpoint { "endpoint" } else { "edge" };
+    let order = serde_json::json!({ kind: args.of, "command": command }).to_string();
+    let done: serde_json::Value =
+        runtime()?.block_on(client::ask(manifest, "POST", "/v1/breakers", None, order.into()))?;
     if args.json {
-        return print(serde_json::to_string(&edge)?);
+        return print(done);
     }
-    let state = edge.breaker.map_or_else(|| "off".into(), |breaker| breaker.state.to_string());
-    say("Breaker", format_args!("{}: {state}", edge.edge));
+    if is_endpoint {
+        let endpoint: EndpointSnapshot = serde_json::from_value(done)?;
+        let state = endpoint.breaker.map_or_else(|| "off".into(), |breaker| breaker.state.to_string());
+        say("Breaker", format_args!("{}: {state}, {}", args.of, endpoint.standing));
+    } else {
+        let edge: GuardSnapshot = serde_json::from_value(done)?;
+        let state = edge.breaker.map_or_else(|| "off".into(), |breaker| breaker.state.to_string());
+        say("Breaker", format_args!("{}: {state}", edge.edge));
+    }
     Ok(())
 }

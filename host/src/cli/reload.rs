@@ -16,10 +16,19 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     if args.json {
         return print(serde_json::to_string(&reloaded)?);
     }
-    let routes = if reloaded.routes { "other routes" } else { "the same routes" };
-    match reloaded.edges.as_slice() {
-        [] => say("Reloaded", format_args!("{routes}, and no edge has another policy")),
-        edges => say("Reloaded", format_args!("{routes}, and another policy for {}", edges.join(", "))),
-    }
+    say("Reloaded", told(&reloaded));
     Ok(())
+}
+
+/// What is new, in a sentence.
+fn told(reloaded: &Reloaded) -> String {
+    let routes = if reloaded.routes { "other routes" } else { "the same routes" };
+    let mut told = match reloaded.edges.as_slice() {
+        [] => format!("{routes}, and no edge has another policy"),
+        edges => format!("{routes}, and another policy for {}", edges.join(", ")),
+    };
+    if !reloaded.external.is_empty() {
+        told = format!("{told}; services outside that changed: {}", reloaded.external.join(", "));
+    }
+    told
 }

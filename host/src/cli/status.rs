@@ -2,10 +2,12 @@
 
 use super::{client, print, runtime};
 use bytes::Bytes;
-use std::fmt;
+use std::{fmt, time::Duration};
 use wharf::{
     app::Status,
+    gateway::RouteLimitSnapshot,
     manifest::Manifest,
+    outbox::OutboxSnapshot,
     policy::{BreakerSnapshot, BreakerState, EndpointSnapshot, WindowSums},
 };
 
@@ -64,6 +66,19 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     // Most applications have none, and need no table of them.
     let endpoints = if status.external.is_empty() { String::new() } else { format!("{endpoints}\n") };
 
+    let mut limits = Table::new(["LIMITED ROUTE", "LIMIT", "KEY", "GRANTED", "REFUSED", "KEYS HELD"]);
+    for route in &status.rate_limits {
+        limits.row([
+            route.route.clone(),
+            limit(route),
+            route.limit.key.clone(),
+            route.limit.granted.to_string(),
+            route.limit.refused.to_string(),
+            route.limit.keys.map_or_else(dash, |keys| format!("{} of {}", keys.held, keys.most)),
+        ]);
+    }
+    let limits = if status.rate_limits.is_empty() { String::new() } else { format!("{limits}\n") };
+
     let mut edges = Table::new([
         "EDGE",
         "BREAKER",
@@ -102,7 +117,18 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
         .collect();
 
     let events = &status.events;
-    let head = ["TOPIC", "SUBSCRIBER", "DELIVERED", "RETRIED", "REJECTED", "QUEUED", "IN FLIGHT"];
+    let head = [
+        "TOPIC",
+        "SUBSCRIBER",
+        "DELIVERED",
+        "RETRIED",
+        "REJECTED",
+        "QUEUED",
+        "IN FLIGHT",
+        "WAITING",
+        "LAG",
+        "DEAD LETTERS",
+    ];
     let mut subscriptions = Table::new(head);
     for subscription in &events.subscriptions {
         subscriptions.row([
@@ -113,12 +139,18 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
             subscription.rejected.to_string(),
             subscription.queued.to_string(),
             subscription.in_flight.to_string(),
+            subscription.waiting.to_string(),
+            subscription.lag.map_or_else(dash, |lag| lag.to_string()),
+            subscription.dead.map_or_else(dash, |dead| dead.to_string()),
         ]);
     }
+    let log = events.log.as_ref().map(|log| format!("; {} of {} MiB of log in use", log.bytes >> 20, log.limit >> 20));
+
+    let outboxes: String = status.outboxes.iter().filter(|outbox| outbox.waiting > 0).map(waiting).collect();
 
     print(format_args!(
-        "{} on {}, pid {}, up {} s\n\n{injected}{services}\n{endpoints}{edges}\n\
-         events: {} bus, {}; {} published, {} refused\n\n{subscriptions}",
+        "{} on {}, pid {}, up {} s\n\n{injected}{services}\n{endpoints}{limits}{edges}\n\
+         events: {} bus, {}; {} published, {} refused{}\n{outboxes}\n{subscriptions}",
         status.app,
         status.gateway,
         status.pid,
@@ -127,7 +159,16 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
         events.connection,
         events.published,
         events.refused,
+        log.unwrap_or_default(),
     ))
+}
+
+/// What waits in an outbox, and why where that is known.
+fn waiting(outbox: &OutboxSnapshot) -> String {
+    let OutboxSnapshot { service, waiting, oldest_ms, error, .. } = outbox;
+    let oldest = oldest_ms.map_or_else(String::new, |oldest| format!(", the oldest for {}", since(oldest)));
+    let error = error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+    format!("outbox of {service}: {waiting} events wait for the bus{oldest}{error}\n")
 }
 
 fn dash() -> String {
@@ -155,6 +196,16 @@ fn window(window: &WindowSums) -> String {
     format!("{} calls, {} % failed, {} % slow", window.calls, window.failure_rate(), window.slow_rate())
 }
 
+/// How many requests are granted, in the words of the manifest.
+fn limit(route: &RouteLimitSnapshot) -> String {
+    let limit = &route.limit;
+    let per = Duration::from_millis(limit.per_ms);
+    match limit.burst == limit.requests {
+        true => format!("{} per {per:?}", limit.requests),
+        false => format!("{} per {per:?}, {} at once", limit.requests, limit.burst),
+    }
+}
+
 fn standing(endpoint: &EndpointSnapshot) -> String {
     match &endpoint.reason {
         Some(reason) => format!("{} ({reason})", endpoint.standing),
@@ -163,18 +214,18 @@ fn standing(endpoint: &EndpointSnapshot) -> String {
 }
 
 /// Columns as wide as what is in them.
-struct Table<const N: usize> {
+pub(super) struct Table<const N: usize> {
     rows: Vec<[String; N]>,
 }
 
 // === impl Table ===
 
 impl<const N: usize> Table<N> {
-    fn new(head: [&str; N]) -> Self {
+    pub(super) fn new(head: [&str; N]) -> Self {
         Self { rows: vec![head.map(String::from)] }
     }
 
-    fn row(&mut self, row: [String; N]) {
+    pub(super) fn row(&mut self, row: [String; N]) {
         self.rows.push(row);
     }
 }

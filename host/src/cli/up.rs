@@ -52,7 +52,7 @@ async fn serve(manifest: Manifest, args: &Args) -> anyhow::Result<()> {
 /// SIGHUP is what tells servers to read their settings again.
 async fn reload_on_hangup(app: Arc<App>, mut hangup: Signal) {
     while hangup.recv().await.is_some() {
-        if let Err(error) = app.reload() {
+        if let Err(error) = app.reload().await {
             tracing::error!(%error, "the manifest was refused; what runs goes on");
         }
     }

@@ -1,6 +1,6 @@
 //! `wharf:messaging` for components: the import that publishes and the export that handles.
 
-use super::{Event, NewEvent, PublishError, Publisher, Verdict};
+use super::{Event, InvalidEvent, NewEvent, PublishError, Publisher, Verdict};
 use crate::{
     policy::{Fault, FaultKind},
     service::CallContext,
@@ -28,7 +28,7 @@ mod bindings {
     });
 }
 
-use bindings::wharf::messaging::publisher as wit;
+pub(crate) use bindings::wharf::messaging::publisher as wit;
 use bindings::wharf::platform::faults;
 
 /// An event as a component's handler takes it.
@@ -66,7 +66,10 @@ pub fn add_to_linker<T: Send + 'static>(
                     let call = current(access.as_context_mut());
                     (publisher(access.data_mut()), call)
                 });
-                let published = publisher.publish(event.into(), call.map(|call| call.trace)).await;
+                let published = match NewEvent::try_from(event) {
+                    Ok(event) => publisher.publish(event, call.map(|call| call.trace)).await,
+                    Err(invalid) => Err(invalid.into()),
+                };
                 Ok((published.map_err(wit::PublishError::from),))
             })
         },
@@ -101,10 +104,16 @@ impl From<WitVerdict> for Verdict {
     }
 }
 
-impl From<wit::NewEvent> for NewEvent {
-    fn from(event: wit::NewEvent) -> Self {
-        let wit::NewEvent { topic, subject, datacontenttype, data } = event;
-        Self { topic, subject, datacontenttype, data: data.into() }
+impl TryFrom<wit::NewEvent> for NewEvent {
+    type Error = InvalidEvent;
+
+    fn try_from(event: wit::NewEvent) -> Result<Self, InvalidEvent> {
+        let wit::NewEvent { topic, subject, datacontenttype, data, due } = event;
+        let event = Self { topic, subject, datacontenttype, data: data.into(), due: None };
+        match due {
+            Some(due) => event.due_at(&due),
+            None => Ok(event),
+        }
     }
 }
 

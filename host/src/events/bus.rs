@@ -3,24 +3,35 @@
 mod embedded;
 mod pubsub;
 mod redis;
+#[cfg(test)]
+mod shelved;
 mod streams;
+#[cfg(test)]
+mod taking;
 
+pub use embedded::LogError;
 pub use redis::RedisConfig;
 
 use super::{
-    BusSnapshot, Connection, Event, InvalidEvent, InvalidPolicy, NewEvent, Subscription, dispatcher::Closing,
-    event::new_id, meter::Meter,
+    ArchiveError, BusSnapshot, Connection, DeadLetter, DeadLetterFilter, Event, InvalidEvent, InvalidPolicy,
+    LogSnapshot, NewEvent, ReplayFrom, Schedule, Subscription,
+    archive::Archive,
+    dispatcher::Closing,
+    meter::Meter,
+    schedule::{Firing, Scheduler},
 };
 use crate::{
     policy::{Fault, FaultKind},
     telemetry::TraceContext,
 };
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use std::{
     collections::{HashMap, HashSet},
     fmt,
+    path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -39,13 +50,40 @@ pub struct BusConfig {
     pub kind: BusKind,
     /// Which topics each service may publish. What is not in here is denied.
     pub publishes: HashMap<String, Vec<String>>,
+    /// How long events of the past are kept.
+    pub retention: Retention,
+}
+
+/// How long events are kept that every subscription has settled: for replay. What a subscription has not settled is kept
+/// whatever this says, and so are dead letters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// No longer than this.
+    pub age: Duration,
+    /// No more bytes than this, of all topics together.
+    pub size: u64,
+    /// How many bytes the log may take at all. Where unsettled events fill it, publishing is refused.
+    pub limit: u64,
+}
+
+/// What an acknowledged publish survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// The end of this process, also by `kill -9`. The operating system writes to the disk when it sees fit, so the last
+    /// seconds may be lost when it dies itself or the power fails; what is left is whole.
+    #[default]
+    Os,
+    /// A power failure too, as far as the disk keeps what it says that it has written. Costs a flush of the disk for each
+    /// group of publishes.
+    Fsync,
 }
 
 /// What carries the events. The promises differ.
 #[derive(Clone, Debug)]
 pub enum BusKind {
-    /// This process: no server needed. Events reach every subscription at least once, as long as the process lives.
-    Embedded,
+    /// A log in this host's own data folder: no server needed. Events that were published reach every subscription at
+    /// least once, also after a crash.
+    Embedded(EmbeddedConfig),
     /// Redis Streams with consumer groups: events that were published reach every subscription at least once, also
     /// when hosts come and go; of several hosts that run a service, one gets the event.
     RedisStreams(RedisConfig),
@@ -53,6 +91,15 @@ pub enum BusKind {
     /// Events reach a subscription at most once: what is published while nobody listens, or while the connection is
     /// down, is gone. Every host that runs a service gets the event.
     RedisPubSub(RedisConfig),
+}
+
+/// Where the embedded log is, and how sure it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmbeddedConfig {
+    /// Its file: `<data>/events.sqlite`.
+    pub file: PathBuf,
+    /// What an acknowledged publish survives.
+    pub durability: Durability,
 }
 
 /// Why a bus could not start.
@@ -68,6 +115,17 @@ pub enum BusError {
         address: String,
         /// What happened.
         reason: String,
+    },
+    /// The embedded log can't be used.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The number of partitions is none, or not the one that the events in Redis are spread over.
+    #[error("{}", partitions(*set, *found))]
+    Partitions {
+        /// What is set.
+        set: u16,
+        /// What Redis has noted.
+        found: Option<u16>,
     },
     /// A subscription's delivery policy can't work.
     #[error(transparent)]
@@ -119,6 +177,8 @@ struct Running {
     meters: Vec<Arc<Meter>>,
     published: AtomicU64,
     refused: AtomicU64,
+    /// The task that fires schedules, if there are any.
+    schedules: Mutex<JoinSet<()>>,
 }
 
 struct Grant {
@@ -127,18 +187,44 @@ struct Grant {
     topics: HashSet<Arc<str>>,
 }
 
-/// What carries events. A durable log in this process will be one more of these.
-trait Transport: Send + Sync {
-    /// Takes one event, to be delivered to all subscriptions to its topic. Ends within a bounded time.
-    fn publish(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), PublishError>>;
+/// An event that may be published: who publishes it was found to have the right, and it has its id. Publishing it twice,
+/// because nobody knows whether the first time was one, is to subscribers a redelivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// The event.
+    pub event: Arc<Event>,
+    /// When it is to be delivered at the earliest.
+    pub due: Option<Timestamp>,
+}
 
-    /// Whether there can be a subscription to the topic. What nobody wants need not be made.
-    fn wants(&self, _topic: &str) -> bool {
-        true
+/// What carries events.
+trait Transport: Send + Sync {
+    /// Refuses what it can't carry, though it is an event.
+    fn check(&self, _: &Event) -> Result<(), InvalidEvent> {
+        Ok(())
     }
+
+    /// Takes one event, to be delivered to all subscriptions to its topic once it is due. Ends within a bounded time.
+    /// When this returns, the event is kept as well as the bus promises.
+    fn publish(&self, prepared: Prepared) -> BoxFuture<'_, Result<(), PublishError>>;
+
+    /// Publishes an event of a schedule for this time, unless one of the same topic was published for it or for a later
+    /// time already, by whichever host; says whether it was.
+    fn fire(&self, at: Timestamp, event: Arc<Event>) -> BoxFuture<'_, Result<bool, PublishError>>;
+
+    /// For which time an event of this topic's schedule was published last, where that is known.
+    fn last_fired<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<Option<Timestamp>, PublishError>>;
+
+    /// What it keeps, if it keeps anything.
+    fn archive(&self) -> Option<&dyn Archive>;
 
     /// Whether it can be reached now.
     fn connection(&self) -> Connection;
+
+    /// What its log takes here, if it has one here.
+    fn log(&self) -> Option<LogSnapshot> {
+        None
+    }
 
     /// Takes no more events, and delivers until the deadline those that would be lost otherwise.
     fn shutdown(&self, deadline: Instant) -> BoxFuture<'_, ()>;
@@ -166,12 +252,14 @@ impl Bus {
             }
         }
         let (transport, meters): (Box<dyn Transport>, _) = match &config.kind {
-            BusKind::Embedded => {
-                let (embedded, meters) = embedded::Embedded::start(subscriptions)?;
+            BusKind::Embedded(embedded) => {
+                let (embedded, meters) = embedded::Embedded::start(embedded, &config.retention, subscriptions).await?;
                 (Box::new(embedded), meters)
             }
             BusKind::RedisStreams(redis) => {
-                let (streams, meters) = streams::Streams::start(&config.app, redis, subscriptions).await?;
+                let topics = config.publishes.values().flatten().map(String::as_str).collect();
+                let start = streams::Streams::start(&config.app, redis, &config.retention, topics, subscriptions);
+                let (streams, meters) = start.await?;
                 (Box::new(streams), meters)
             }
             BusKind::RedisPubSub(redis) => {
@@ -190,11 +278,20 @@ impl Bus {
             meters,
             published: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            schedules: Mutex::default(),
         })))
     }
 
-    /// Publishes an event of `service` and returns its id. Never waits for a subscriber, and for a server only a
-    /// bounded time.
+    /// Fires these schedules from now on, until the bus shuts down.
+    pub fn run_schedules(&self, schedules: Vec<Schedule>) {
+        if !schedules.is_empty() {
+            let scheduler = Scheduler::new(schedules, Arc::downgrade(&self.0), Timestamp::now);
+            self.0.schedules.lock().unwrap_or_else(PoisonError::into_inner).spawn(scheduler.run());
+        }
+    }
+
+    /// Publishes an event of `service` and returns its id: then it is kept as well as the bus promises. Never waits for a
+    /// subscriber, and for a server only a bounded time.
     ///
     /// # Errors
     ///
@@ -207,8 +304,9 @@ impl Bus {
         trace: Option<TraceContext>,
     ) -> Result<String, PublishError> {
         let published = self.try_publish(service, event, trace).await;
-        let count = if published.is_ok() { &self.0.published } else { &self.0.refused };
-        count.fetch_add(1, Relaxed);
+        if published.is_err() {
+            self.0.refused.fetch_add(1, Relaxed);
+        }
         published
     }
 
@@ -218,20 +316,86 @@ impl Bus {
         event: NewEvent,
         trace: Option<TraceContext>,
     ) -> Result<String, PublishError> {
+        let prepared = self.prepare(service, event, trace)?;
+        let id = prepared.event.id.clone();
+        self.publish_prepared(prepared).await?;
+        Ok(id)
+    }
+
+    /// Makes an event of `service`, which has its id, source and time from now on, and is not published yet.
+    ///
+    /// # Errors
+    ///
+    /// When the service may not publish it, or it is no event.
+    pub fn prepare(
+        &self,
+        service: &str,
+        event: NewEvent,
+        trace: Option<TraceContext>,
+    ) -> Result<Prepared, PublishError> {
         let grant = self.0.grants.get(service);
         let Some((grant, topic)) = grant.and_then(|it| Some((it, it.topics.get(event.topic.as_str())?))) else {
             // The topic comes from the guest and may be of any length.
             let topic = event.topic.chars().take(super::event::MAX_TOPIC).collect();
             return Err(PublishError::Denied { service: service.into(), topic });
         };
-        event.validate()?;
-        if !self.0.transport.wants(topic) {
-            return Ok(new_id(jiff::Timestamp::now()));
-        }
+        event.validate(Timestamp::now())?;
+        let due = event.due;
         let event = Event::publish(event, Arc::clone(topic), Arc::clone(&grant.source), trace);
-        let id = event.id.clone();
-        self.0.transport.publish(Arc::new(event)).await?;
-        Ok(id)
+        self.0.transport.check(&event)?;
+        Ok(Prepared { event: Arc::new(event), due })
+    }
+
+    /// Publishes what was prepared, now or by an earlier process.
+    ///
+    /// # Errors
+    ///
+    /// When the bus did not take it; after the fault `deadline-exceeded` it may have.
+    pub async fn publish_prepared(&self, prepared: Prepared) -> Result<(), PublishError> {
+        self.0.transport.publish(prepared).await?;
+        self.0.published.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    /// What the bus keeps.
+    fn archive(&self) -> Result<&dyn Archive, ArchiveError> {
+        self.0.transport.archive().ok_or(ArchiveError::KeepsNothing(self.0.name))
+    }
+
+    /// The dead letters that the filter lets through, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// When the bus keeps none, or can't be read.
+    pub async fn dead_letters(&self, filter: DeadLetterFilter) -> Result<Vec<DeadLetter>, ArchiveError> {
+        self.archive()?.dead_letters(filter).await
+    }
+
+    /// Has dead letters delivered to their subscription once more, and returns how many.
+    ///
+    /// # Errors
+    ///
+    /// When the bus keeps none, or can't be written; then all are where they were.
+    pub async fn revive(&self, filter: DeadLetterFilter) -> Result<u64, ArchiveError> {
+        self.archive()?.revive(filter).await
+    }
+
+    /// Drops dead letters, and returns how many.
+    ///
+    /// # Errors
+    ///
+    /// When the bus keeps none, or can't be written; then all are where they were.
+    pub async fn discard(&self, filter: DeadLetterFilter) -> Result<u64, ArchiveError> {
+        self.archive()?.discard(filter).await
+    }
+
+    /// Has the events of a topic, from there on, delivered to one subscription once more, and returns how many.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such subscription or offset, or the bus can't be written.
+    pub async fn replay(&self, topic: &str, service: &str, from: ReplayFrom) -> Result<u64, ArchiveError> {
+        self.archive()?.replay(topic, service, from).await
     }
 
     /// The right of `service` to publish.
@@ -247,11 +411,14 @@ impl Bus {
             published: self.0.published.load(Relaxed),
             refused: self.0.refused.load(Relaxed),
             subscriptions: self.0.meters.iter().map(|meter| meter.snapshot()).collect(),
+            log: self.0.transport.log(),
         }
     }
 
     /// Takes no more events and returns when what was taken is delivered, or kept by the server, or `grace` is over.
     pub async fn shutdown(&self, grace: Duration) {
+        let mut schedules = std::mem::take(&mut *self.0.schedules.lock().unwrap_or_else(PoisonError::into_inner));
+        schedules.shutdown().await;
         self.0.transport.shutdown(Instant::now() + grace).await;
     }
 }
@@ -262,13 +429,54 @@ impl fmt::Debug for Bus {
     }
 }
 
+/// A schedule does not keep its bus alive, whose task it is.
+impl Firing for Weak<Running> {
+    fn fire(&self, at: Timestamp, event: Arc<Event>) -> BoxFuture<'_, Result<bool, PublishError>> {
+        Box::pin(async move {
+            let bus = self.upgrade().ok_or_else(closed)?;
+            let fired = bus.transport.fire(at, event).await;
+            let count = match &fired {
+                Ok(true) => &bus.published,
+                Ok(false) => return fired,
+                Err(_) => &bus.refused,
+            };
+            count.fetch_add(1, Relaxed);
+            fired
+        })
+    }
+
+    fn last_fired<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<Option<Timestamp>, PublishError>> {
+        Box::pin(async move { self.upgrade().ok_or_else(closed)?.transport.last_fired(topic).await })
+    }
+}
+
+// === impl EmbeddedConfig ===
+
+#[cfg(test)]
+impl EmbeddedConfig {
+    /// A log of its own in the system's folder for temporary files.
+    pub(crate) fn scratch() -> Self {
+        let file = std::env::temp_dir().join(format!("wharf-events-{}.sqlite", uuid::Uuid::new_v4()));
+        Self { file, durability: Durability::Os }
+    }
+}
+
+// === impl Retention ===
+
+impl Default for Retention {
+    /// A week, 1 GiB, and 4 GiB at all.
+    fn default() -> Self {
+        Self { age: Duration::from_secs(7 * 24 * 3600), size: 1 << 30, limit: 4 << 30 }
+    }
+}
+
 // === impl BusKind ===
 
 impl BusKind {
     /// The name that the manifest uses.
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::Embedded => "embedded",
+            Self::Embedded(_) => "embedded",
             Self::RedisStreams(_) => "redis-streams",
             Self::RedisPubSub(_) => "redis-pubsub",
         }
@@ -303,6 +511,17 @@ impl Stations {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
     }
 
+    /// Runs a task that has nothing to finish when the bus closes.
+    fn spawn_until_closed(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut closing = self.closing();
+        self.spawn(async move {
+            tokio::select! {
+                _ = closing.changed() => {}
+                () = task => {}
+            }
+        });
+    }
+
     /// Tells all tasks to close, and ends those that have not by the deadline.
     async fn close(&self, deadline: Instant) {
         self.closing.send_replace(Some(deadline));
@@ -312,6 +531,16 @@ impl Stations {
             tracing::warn!(subscriptions = tasks.len(), "event deliveries were cut off at the end of the grace period");
             tasks.shutdown().await;
         }
+    }
+}
+
+fn partitions(set: u16, found: Option<u16>) -> String {
+    match found {
+        None => format!("the number of partitions is {set}; expected 1 to {}", RedisConfig::MAX_PARTITIONS),
+        Some(found) => format!(
+            "the number of partitions is {set}, and the application's events in Redis are spread over {found}: hosts that \
+             differ would break the order of events; set {found}"
+        ),
     }
 }
 

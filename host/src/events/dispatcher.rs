@@ -2,10 +2,22 @@
 //!
 //! Every subscription has a dispatcher of its own, so a slow subscriber slows nobody else. All buses use the same one:
 //! they differ in where events come from and in what is to be done when one is settled, which is their [`Ledger`].
+//!
+//! Where the subscription's order is by subject, an event is tried only when all of its subject that came before it are
+//! settled. One that is tried again and again holds up its own subject and nobody else: it takes none of the places of
+//! those that are handled while it waits.
 
-use super::{DeliveryPolicy, Event, Subscriber, Subscription, Verdict, meter::Meter, room::Place};
+mod lines;
+
+use super::{
+    DeadReason, DeliveryPolicy, Event, Subscriber, Subscription, Verdict,
+    archive::{Burial, MAX_ERROR},
+    meter::Meter,
+    room::Place,
+};
 use crate::policy::{Fault, FaultKind};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use lines::Lines;
 use std::{cmp::Ordering, collections::BinaryHeap, future::Future, panic::AssertUnwindSafe, sync::Arc};
 use tokio::{
     sync::{mpsc, watch},
@@ -23,6 +35,11 @@ pub(super) trait Ledger: Send + Sync + 'static {
     /// Whether unsettled events outlive this process. Where they do, a dispatcher that closes leaves them.
     const DURABLE: bool;
 
+    /// The event is about to be tried, the first time or again; `false` where it is not this process's to try any more.
+    fn begin(&self, _: &Self::Receipt, _attempt: u32) -> impl Future<Output = bool> + Send {
+        std::future::ready(true)
+    }
+
     /// Takes the event for another try after `attempt` tries, and says which one it is; `None` where it is not this
     /// process's any more.
     fn again(&self, receipt: &Self::Receipt, attempt: u32) -> impl Future<Output = Option<u32>> + Send;
@@ -30,8 +47,26 @@ pub(super) trait Ledger: Send + Sync + 'static {
     /// The event needs no further try.
     fn settle(&self, receipt: Self::Receipt) -> impl Future<Output = ()> + Send;
 
+    /// A try failed, and another will follow when it is `due`. Where unsettled events outlive this process, so does the
+    /// number of their tries.
+    fn failed(
+        &self,
+        receipt: &Self::Receipt,
+        attempt: u32,
+        due: Duration,
+        error: &str,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// The event is given up: it becomes a dead letter, and is settled by that and not before.
+    fn bury(&self, receipt: Self::Receipt, burial: Burial) -> impl Future<Output = ()> + Send;
+
     /// This process is done with the event, though it is not settled.
     fn leave(&self, receipt: Self::Receipt);
+
+    /// When an event that comes to the dispatcher may be tried, if not at once: where a try failed before it came.
+    fn not_before(&self, _: &Self::Receipt) -> Option<Instant> {
+        None
+    }
 }
 
 /// The ledger of a bus whose events live and die with the process: a settled one only gives its place back.
@@ -70,10 +105,18 @@ struct Waiting<R> {
     delivery: Delivery<R>,
 }
 
+/// What came of a try.
+struct Tried<R> {
+    event: Arc<Event>,
+    /// The next one; else the event is settled, or not this process's any more.
+    again: Option<Waiting<R>>,
+}
+
 enum Next {
     Settled,
-    Rejected(String),
-    Again(Duration),
+    /// Why, the last error, and how often it was tried.
+    Dead(DeadReason, String, u32),
+    Again(Duration, String),
 }
 
 // === impl Dispatcher ===
@@ -93,11 +136,27 @@ impl<L: Ledger> Dispatcher<L> {
     /// Runs until the inbox is closed and all that came out of it is settled, or left where it is kept.
     pub(super) async fn run(mut self) {
         let core = self.core;
-        let mut in_flight: FuturesUnordered<BoxFuture<'static, Option<Waiting<L::Receipt>>>> = FuturesUnordered::new();
+        let mut lines = Lines::new(core.policy.order);
+        let mut in_flight: FuturesUnordered<BoxFuture<'static, Tried<L::Receipt>>> = FuturesUnordered::new();
         let mut waiting: BinaryHeap<Waiting<L::Receipt>> = BinaryHeap::new();
         let (mut open, mut until) = (true, None);
         loop {
+            while in_flight.len() < core.policy.concurrency {
+                // What is due again goes first, or it would never be its turn while there is enough that is new.
+                if waiting.peek().is_some_and(|it| it.due <= Instant::now())
+                    && let Some(Waiting { delivery, .. }) = waiting.pop()
+                {
+                    in_flight.push(Arc::clone(&core).retry(delivery).boxed());
+                    continue;
+                }
+                let Some(delivery) = lines.pop() else { break };
+                match core.ledger.not_before(&delivery.receipt) {
+                    Some(due) if due > Instant::now() => waiting.push(Waiting { due, delivery }),
+                    _ => in_flight.push(Arc::clone(&core).attempt(delivery).boxed()),
+                }
+            }
             core.meter.set_load(in_flight.len(), waiting.len());
+            // Whoever stands in a line stands behind one that is in flight or waits.
             if !open && in_flight.is_empty() && waiting.is_empty() {
                 return;
             }
@@ -110,25 +169,23 @@ impl<L: Ledger> Dispatcher<L> {
                     let deadline = self.closing.borrow().unwrap_or_else(Instant::now);
                     until = Some(if changed.is_ok() { deadline } else { Instant::now() });
                     for it in waiting.drain().collect::<Vec<_>>() {
-                        core.keep_or_leave(it, until, &mut waiting);
+                        core.keep_or_leave(it, until, &mut waiting, &mut lines);
                     }
                     if L::DURABLE {
+                        lines.drain().for_each(|it| core.ledger.leave(it.receipt));
                         self.inbox.close();
                     }
                 }
-                Some(next) = in_flight.next() => {
-                    if let Some(it) = next {
-                        core.keep_or_leave(it, until, &mut waiting);
-                    }
-                }
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if free && due.is_some() => {
-                    if let Some(Waiting { delivery, .. }) = waiting.pop() {
-                        in_flight.push(Arc::clone(&core).retry(delivery).boxed());
-                    }
-                }
-                delivery = self.inbox.recv(), if free && open => match delivery {
+                Some(Tried { event, again }) = in_flight.next() => match again {
+                    Some(it) => core.keep_or_leave(it, until, &mut waiting, &mut lines),
+                    None => lines.done(&event),
+                },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if free && due.is_some() => {}
+                // What comes has its room already, so it is taken in also when nothing can be tried now: who is behind
+                // it may be.
+                delivery = self.inbox.recv(), if open => match delivery {
                     Some(delivery) if L::DURABLE && until.is_some() => core.ledger.leave(delivery.receipt),
-                    Some(delivery) => in_flight.push(Arc::clone(&core).attempt(delivery).boxed()),
+                    Some(delivery) => lines.push(delivery),
                     None => open = false,
                 }
             }
@@ -145,20 +202,22 @@ impl<L: Ledger> Core<L> {
         it: Waiting<L::Receipt>,
         until: Option<Instant>,
         waiting: &mut BinaryHeap<Waiting<L::Receipt>>,
+        lines: &mut Lines<L::Receipt>,
     ) {
         match until {
             Some(_) if L::DURABLE => self.ledger.leave(it.delivery.receipt),
             Some(until) if it.due > until => {
-                let Event { topic, id, .. } = &*it.delivery.event;
-                tracing::error!(%topic, %id, service = %self.service, attempts = it.delivery.attempt - 1,
-                    "event lost: the bus stops before its next try");
+                let event = it.delivery.event;
+                tracing::error!(topic = %event.topic, id = %event.id, service = %self.service,
+                    attempts = it.delivery.attempt - 1, "event lost: the bus stops before its next try");
                 self.ledger.leave(it.delivery.receipt);
+                lines.done(&event);
             }
             _ => waiting.push(it),
         }
     }
 
-    async fn retry(self: Arc<Self>, mut delivery: Delivery<L::Receipt>) -> Option<Waiting<L::Receipt>> {
+    async fn retry(self: Arc<Self>, mut delivery: Delivery<L::Receipt>) -> Tried<L::Receipt> {
         // `attempt` is the try to come; the ledger counts those that were.
         match self.ledger.again(&delivery.receipt, delivery.attempt - 1).await {
             Some(attempt) => {
@@ -167,16 +226,20 @@ impl<L: Ledger> Core<L> {
             }
             None => {
                 self.ledger.leave(delivery.receipt);
-                None
+                Tried { event: delivery.event, again: None }
             }
         }
     }
 
-    async fn attempt(self: Arc<Self>, delivery: Delivery<L::Receipt>) -> Option<Waiting<L::Receipt>> {
+    async fn attempt(self: Arc<Self>, delivery: Delivery<L::Receipt>) -> Tried<L::Receipt> {
         let Delivery { event, attempt, receipt } = delivery;
         let next = if attempt > self.policy.max_attempts {
             // Only where tries were counted that this process did not see, for example because it died of them.
-            Next::Rejected("it was tried as often as allowed, without an answer".into())
+            let error = format!("it was tried as often as allowed ({}), without an answer", self.policy.max_attempts);
+            Next::Dead(DeadReason::AttemptsExhausted, error, attempt - 1)
+        } else if !self.ledger.begin(&receipt, attempt).await {
+            self.ledger.leave(receipt);
+            return Tried { event, again: None };
         } else {
             // A panic in here must not end the dispatcher, or the subscription would stand still in silence.
             let delivery = async { self.subscriber.deliver(Arc::clone(&event), attempt).await };
@@ -185,28 +248,38 @@ impl<L: Ledger> Core<L> {
             self.judge(delivered.unwrap_or_else(panicked), attempt)
         };
         match next {
-            Next::Settled => self.meter.delivered(),
-            Next::Rejected(reason) => {
-                self.meter.rejected();
-                tracing::error!(topic = %self.topic, id = %event.id, service = %self.service, attempts = attempt,
-                    %reason, "event rejected");
+            Next::Settled => {
+                self.meter.delivered();
+                self.ledger.settle(receipt).await;
             }
-            Next::Again(delay) => {
+            Next::Dead(reason, error, attempts) => {
+                let error: String = error.chars().take(MAX_ERROR).collect();
+                tracing::error!(topic = %self.topic, id = %event.id, service = %self.service, attempts, ?reason, %error,
+                    "event is dead");
+                self.ledger.bury(receipt, Burial { reason, error, attempts }).await;
+                self.meter.rejected();
+            }
+            Next::Again(delay, error) => {
                 self.meter.retried();
-                let due = Instant::now() + delay.min(MAX_DELAY);
-                return Some(Waiting { due, delivery: Delivery { event, attempt: attempt + 1, receipt } });
+                let delay = delay.min(MAX_DELAY);
+                let due = Instant::now() + delay;
+                let error: String = error.chars().take(MAX_ERROR).collect();
+                self.ledger.failed(&receipt, attempt, delay, &error).await;
+                let delivery = Delivery { event: Arc::clone(&event), attempt: attempt + 1, receipt };
+                return Tried { event, again: Some(Waiting { due, delivery }) };
             }
         }
-        self.ledger.settle(receipt).await;
-        None
+        Tried { event, again: None }
     }
 
     fn judge(&self, answer: Result<Verdict, Fault>, attempt: u32) -> Next {
         let (delay, reason) = match answer {
             Ok(Verdict::Ack) => return Next::Settled,
-            Ok(Verdict::Reject(reason)) => return Next::Rejected(reason),
+            Ok(Verdict::Reject(reason)) => return Next::Dead(DeadReason::Rejected, reason, attempt),
             // No further try can be granted what this one was not.
-            Err(fault) if fault.kind() == FaultKind::Denied => return Next::Rejected(fault.to_string()),
+            Err(fault) if fault.kind() == FaultKind::Denied => {
+                return Next::Dead(DeadReason::Denied, fault.to_string(), attempt);
+            }
             Ok(Verdict::Retry(delay)) => (delay, "the subscriber asked for another try".into()),
             Err(fault) => {
                 // A retry before this would come to the same end, and use up a try.
@@ -215,9 +288,9 @@ impl<L: Ledger> Core<L> {
             }
         };
         if attempt >= self.policy.max_attempts {
-            return Next::Rejected(reason);
+            return Next::Dead(DeadReason::AttemptsExhausted, reason, attempt);
         }
-        Next::Again(delay.unwrap_or_else(|| self.policy.backoff.after(attempt)))
+        Next::Again(delay.unwrap_or_else(|| self.policy.backoff.after(attempt)), reason)
     }
 }
 
@@ -232,6 +305,12 @@ impl Ledger for InMemory {
     }
 
     async fn settle(&self, place: Place) {
+        drop(place);
+    }
+
+    async fn failed(&self, _: &Place, _: u32, _: Duration, _: &str) {}
+
+    async fn bury(&self, place: Place, _: Burial) {
         drop(place);
     }
 
@@ -262,3 +341,6 @@ impl<R> PartialEq for Waiting<R> {
 }
 
 impl<R> Eq for Waiting<R> {}
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use crate::telemetry::TraceContext;
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::{borrow::Cow, sync::Arc};
 use uuid::Uuid;
 
@@ -17,6 +17,8 @@ pub const MAX_SUBJECT: usize = 1024;
 pub const MAX_CONTENT_TYPE: usize = 255;
 /// The longest id and source that are taken from other publishers, in bytes.
 pub(super) const MAX_ID: usize = 256;
+/// How far ahead an event can be published for a later time.
+pub const MAX_DELAY: SignedDuration = SignedDuration::from_hours(366 * 24);
 
 const JSON: &str = "application/json";
 
@@ -52,13 +54,18 @@ pub struct NewEvent {
     pub datacontenttype: Option<String>,
     /// The payload, at most [`MAX_DATA`] bytes.
     pub data: Bytes,
+    /// When it is to be delivered at the earliest; at once where it is `None`. Its `time` stays that of publishing.
+    pub due: Option<Timestamp>,
 }
 
 /// What is wrong with an event that was to be published, or that arrived from outside.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEvent {
     /// The payload is larger than [`MAX_DATA`].
-    #[error("the data has {0} bytes, at most {MAX_DATA} are allowed")]
+    #[error(
+        "the data has {0} bytes, at most {MAX_DATA} (256 KiB) are allowed; put what is larger into a store, and where it \
+         is into the event"
+    )]
     DataTooLarge(usize),
     /// The subject is empty, too long or has control characters in it.
     #[error("the subject must have 1 to {MAX_SUBJECT} bytes and no control characters")]
@@ -66,6 +73,12 @@ pub enum InvalidEvent {
     /// The media type is none.
     #[error("the datacontenttype must be a media type such as application/json, of at most {MAX_CONTENT_TYPE} bytes")]
     ContentType,
+    /// What is to say when it is due is no time.
+    #[error("due must be a time as RFC 3339 has it, such as 2027-01-31T09:00:00Z, not `{}`", .0.escape_debug())]
+    DueTime(String),
+    /// It is due later than [`MAX_DELAY`] from now.
+    #[error("due must be at most a year (366 days) ahead, not at {0}")]
+    DueTooLate(Timestamp),
     /// The bus carries JSON only.
     #[error("this bus carries bare JSON, and the data is none: {0}")]
     NotJson(String),
@@ -102,10 +115,15 @@ impl Event {
 
     /// Checks what a bus without envelopes needs: that the data alone says all, to programs that expect JSON.
     pub(super) fn check_bare(&self) -> Result<(), InvalidEvent> {
-        if !is_json(&self.datacontenttype) {
+        if !self.is_json() {
             return Err(InvalidEvent::NotJson(format!("its datacontenttype is {}", self.datacontenttype)));
         }
         check_json(&self.data)
+    }
+
+    /// Whether its media type says that the data is JSON.
+    pub fn is_json(&self) -> bool {
+        is_json(&self.datacontenttype)
     }
 
     /// `time` as RFC 3339 in UTC, to the millisecond.
@@ -122,10 +140,25 @@ impl NewEvent {
         Self { topic: topic.into(), data: data.into(), ..Self::default() }
     }
 
+    /// The same event, delivered at the earliest at a time that RFC 3339 tells.
+    ///
+    /// # Errors
+    ///
+    /// When the text tells none.
+    pub fn due_at(mut self, time: &str) -> Result<Self, InvalidEvent> {
+        // A text of a guest's may be of any length, and is shown to people.
+        let malformed = || InvalidEvent::DueTime(time.chars().take(64).collect());
+        self.due = Some(time.parse().map_err(|_| malformed())?);
+        Ok(self)
+    }
+
     /// Checks everything that does not depend on who publishes.
-    pub(super) fn validate(&self) -> Result<(), InvalidEvent> {
+    pub(super) fn validate(&self, now: Timestamp) -> Result<(), InvalidEvent> {
         check_data(&self.data)?;
         check_subject(self.subject.as_deref())?;
+        if let Some(due) = self.due.filter(|due| due.duration_since(now) > MAX_DELAY) {
+            return Err(InvalidEvent::DueTooLate(due));
+        }
         self.datacontenttype.as_deref().map_or(Ok(()), check_content_type)
     }
 }
@@ -179,17 +212,40 @@ mod tests {
     #[test]
     fn what_is_no_event_is_refused() {
         let ok = NewEvent::json("order.created", "{}");
-        assert_eq!(ok.validate(), Ok(()));
+        let now = Timestamp::now();
+        assert_eq!(ok.validate(now), Ok(()));
         let large = NewEvent { data: vec![b' '; MAX_DATA + 1].into(), ..ok.clone() };
-        assert_eq!(large.validate(), Err(InvalidEvent::DataTooLarge(MAX_DATA + 1)));
+        assert_eq!(large.validate(now), Err(InvalidEvent::DataTooLarge(MAX_DATA + 1)));
         for subject in ["", "a\nb", &"x".repeat(MAX_SUBJECT + 1)] {
             let event = NewEvent { subject: Some(subject.into()), ..ok.clone() };
-            assert_eq!(event.validate(), Err(InvalidEvent::Subject), "{subject:?}");
+            assert_eq!(event.validate(now), Err(InvalidEvent::Subject), "{subject:?}");
         }
         for content_type in ["", "json", "/json", "application/", "application/json\r\nx: y", "a b/c", "é/x"] {
             let event = NewEvent { datacontenttype: Some(content_type.into()), ..ok.clone() };
-            assert_eq!(event.validate(), Err(InvalidEvent::ContentType), "{content_type:?}");
+            assert_eq!(event.validate(now), Err(InvalidEvent::ContentType), "{content_type:?}");
         }
+    }
+
+    #[test]
+    fn what_is_due_too_late_or_at_no_time_is_refused() {
+        let (now, ok) = (Timestamp::now(), NewEvent::json("order.created", "{}"));
+        let due = |due: Timestamp| NewEvent { due: Some(due), ..ok.clone() }.validate(now);
+        // What is past is due at once.
+        assert_eq!(due(Timestamp::UNIX_EPOCH), Ok(()));
+        assert_eq!(due(now + MAX_DELAY), Ok(()));
+        let late = now + MAX_DELAY + SignedDuration::from_secs(1);
+        assert_eq!(due(late), Err(InvalidEvent::DueTooLate(late)));
+        let at = ok.clone().due_at("2027-01-31T09:00:00+01:00").unwrap().due;
+        assert_eq!(at, Some("2027-01-31T08:00:00Z".parse().unwrap()));
+        for text in ["", "tomorrow", "2027-01-31", "2027-01-31T09:00:00", "2027-02-30T09:00:00Z", "1769850000"] {
+            assert_eq!(ok.clone().due_at(text), Err(InvalidEvent::DueTime(text.into())), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_is_too_large_is_told_the_limit() {
+        let said = InvalidEvent::DataTooLarge(300_000).to_string();
+        assert!(said.starts_with("the data has 300000 bytes, at most 262144 (256 KiB) are allowed"), "{said}");
     }
 
     #[test]

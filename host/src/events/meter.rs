@@ -1,6 +1,7 @@
 //! What can be seen of a bus while it runs.
 
 use super::{Subscription, room::Room};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
@@ -24,6 +25,10 @@ pub(super) struct Meter {
     waiting: AtomicUsize,
     /// What lies in the stream unread; negative while unknown.
     behind: AtomicI64,
+    /// Dead letters; negative while unknown.
+    dead: AtomicI64,
+    /// When the oldest event was published that is in hand and not settled, in milliseconds; negative where there is none.
+    oldest: AtomicI64,
 }
 
 /// A bus at one moment.
@@ -39,6 +44,18 @@ pub struct BusSnapshot {
     pub refused: u64,
     /// Every subscription, by topic and service.
     pub subscriptions: Vec<SubscriptionSnapshot>,
+    /// What the log takes, where this host has one.
+    #[serde(default)]
+    pub log: Option<LogSnapshot>,
+}
+
+/// A host's own log at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogSnapshot {
+    /// How many bytes of its file are in use.
+    pub bytes: u64,
+    /// How many may be, before publishing is refused.
+    pub limit: u64,
 }
 
 /// Whether a bus can be reached.
@@ -79,6 +96,12 @@ pub struct SubscriptionSnapshot {
     pub waiting: usize,
     /// How many published events are not settled yet, where that is known: the unread ones are counted now and then.
     pub lag: Option<u64>,
+    /// How many dead letters it has, where the bus keeps them.
+    #[serde(default)]
+    pub dead: Option<u64>,
+    /// How old the oldest event is that it has in hand and has not settled, in milliseconds.
+    #[serde(default)]
+    pub oldest_unsettled_ms: Option<u64>,
 }
 
 // === impl Connection ===
@@ -108,6 +131,8 @@ impl Meter {
             in_flight: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             behind: AtomicI64::new(-1),
+            dead: AtomicI64::new(-1),
+            oldest: AtomicI64::new(-1),
         };
         meter.set_behind(behind);
         meter
@@ -138,10 +163,25 @@ impl Meter {
         self.behind.store(unread.and_then(|it| i64::try_from(it).ok()).unwrap_or(-1), Relaxed);
     }
 
+    pub(super) fn set_dead(&self, letters: Option<u64>) {
+        self.dead.store(letters.and_then(|it| i64::try_from(it).ok()).unwrap_or(-1), Relaxed);
+    }
+
+    /// There is one dead letter more.
+    pub(super) fn add_dead(&self) {
+        self.dead.fetch_add(1, Relaxed);
+    }
+
+    /// In milliseconds since 1970.
+    pub(super) fn set_oldest(&self, published: Option<i64>) {
+        self.oldest.store(published.unwrap_or(-1), Relaxed);
+    }
+
     pub(super) fn snapshot(&self) -> SubscriptionSnapshot {
         let (in_flight, waiting) = (self.in_flight.load(Relaxed), self.waiting.load(Relaxed));
         let taken = self.room.taken();
         let behind = u64::try_from(self.behind.load(Relaxed)).ok();
+        let (now, oldest) = (Timestamp::now(), Some(self.oldest.load(Relaxed)).filter(|it| *it >= 0));
         SubscriptionSnapshot {
             topic: self.topic.to_string(),
             service: self.service.to_string(),
@@ -153,6 +193,8 @@ impl Meter {
             in_flight,
             waiting,
             lag: behind.map(|behind| behind + taken as u64),
+            dead: u64::try_from(self.dead.load(Relaxed)).ok(),
+            oldest_unsettled_ms: oldest.and_then(|it| u64::try_from(now.as_millisecond().saturating_sub(it)).ok()),
         }
     }
 }

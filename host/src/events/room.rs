@@ -3,7 +3,7 @@
 //! An event takes its place when it is accepted and leaves it when it is settled, so that what waits for another try
 //! counts like what waits for its first. No queue behind this needs a bound of its own.
 
-use super::{DeliveryPolicy, event::MAX_DATA};
+use super::DeliveryPolicy;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -27,7 +27,7 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub(super) struct Place {
     _slot: Slot,
-    bytes: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
     _counted: Arc<()>,
 }
 
@@ -44,18 +44,9 @@ impl Room {
 
     /// A place for an event with this payload, where there is one now.
     pub(super) fn try_enter(&self, data: &[u8]) -> Option<Place> {
-        self.try_take(data.len())
-    }
-
-    /// A place for an event of any size, where there is one now. [`Place::fit`] gives back what it does not need.
-    pub(super) fn try_enter_any(&self) -> Option<Place> {
-        self.try_take(MAX_DATA)
-    }
-
-    fn try_take(&self, bytes: usize) -> Option<Place> {
         let slot = Slot { _permit: Arc::clone(&self.slots).try_acquire_owned().ok()? };
-        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(count(bytes)).ok()?;
-        Some(Place { _slot: slot, bytes, _counted: Arc::clone(&self.places) })
+        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(count(data.len())).ok()?;
+        Some(Place { _slot: slot, _bytes: bytes, _counted: Arc::clone(&self.places) })
     }
 
     /// From one to `max` slots, as soon as there is one.
@@ -76,7 +67,7 @@ impl Room {
     /// Turns a slot into a place as soon as there is room for the payload.
     pub(super) async fn enter(&self, slot: Slot, data: &[u8]) -> Option<Place> {
         let bytes = Arc::clone(&self.bytes).acquire_many_owned(count(data.len())).await.ok()?;
-        Some(Place { _slot: slot, bytes, _counted: Arc::clone(&self.places) })
+        Some(Place { _slot: slot, _bytes: bytes, _counted: Arc::clone(&self.places) })
     }
 
     /// How many events have a place.
@@ -85,17 +76,7 @@ impl Room {
     }
 }
 
-// === impl Place ===
-
-impl Place {
-    /// Keeps only what this payload needs.
-    pub(super) fn fit(mut self, data: &[u8]) -> Self {
-        drop(self.bytes.split(self.bytes.num_permits().saturating_sub(data.len())));
-        self
-    }
-}
-
-/// Payloads have at most [`MAX_DATA`] bytes, far from the limit of the type.
+/// Payloads have at most [`MAX_DATA`](super::event::MAX_DATA) bytes, far from the limit of the type.
 fn count(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }

@@ -28,17 +28,34 @@ pub trait Subscriber: Send + Sync + 'static {
 /// How the events of one subscription are delivered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeliveryPolicy {
-    /// How many events are handled at a time. With 1, events are first tried in the order of publishing; one that is
-    /// tried again is overtaken by those after it.
+    /// How many events are handled at a time. With 1, events are first tried in the order of publishing, except those
+    /// that wait for another of their subject.
     pub concurrency: usize,
-    /// How many events may be unsettled: waiting, being handled, or between two tries.
+    /// How many events may be in memory unsettled: waiting, being handled, or between two tries. Where the bus keeps
+    /// events, others wait in its log; else they are dropped.
     pub capacity: usize,
-    /// How many bytes of payload the unsettled events may have together.
+    /// How many bytes of payload the unsettled events in memory may have together.
     pub capacity_bytes: usize,
     /// How many times an event is tried before it is rejected.
     pub max_attempts: u32,
     /// How long to wait before the next try where the subscriber does not say.
     pub backoff: Backoff,
+    /// Which events wait for each other.
+    pub order: DeliveryOrder,
+    /// Whether an event that took effect already is recognised by its source and id, in the service's own database.
+    pub deduplicate: bool,
+}
+
+/// Which events of a subscription wait for each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeliveryOrder {
+    /// Those of one subject come one after the other, as they were published: the next is not tried before the one before
+    /// it is settled. One that is tried again and again holds up its own subject and no other. Events without a subject
+    /// wait for nobody.
+    #[default]
+    Subject,
+    /// None: an event that is tried again is overtaken by those after it.
+    None,
 }
 
 /// One service's subscription to one topic.
@@ -113,6 +130,8 @@ impl Default for DeliveryPolicy {
             capacity_bytes: 32 << 20,
             max_attempts: 5,
             backoff: Backoff::default(),
+            order: DeliveryOrder::default(),
+            deduplicate: false,
         }
     }
 }

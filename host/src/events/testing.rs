@@ -4,9 +4,9 @@ mod proxy;
 mod server;
 
 pub(super) use proxy::Proxy;
-pub(super) use server::Server;
+pub(crate) use server::Server;
 
-use super::{Bus, BusConfig, BusKind, DeliveryPolicy, Event, Subscriber, Subscription, Verdict};
+use super::{Bus, BusConfig, BusKind, DeliveryPolicy, Event, Retention, Subscriber, Subscription, Verdict};
 use crate::policy::{Backoff, Fault, FaultKind};
 use futures::{FutureExt, future::BoxFuture};
 use std::sync::Arc;
@@ -89,9 +89,14 @@ pub(super) fn policy() -> DeliveryPolicy {
 
 /// A bus on which `order` may publish `order.created` and `order.confirmed`.
 pub(super) async fn start(kind: BusKind, subscriptions: Vec<Subscription>) -> Bus {
+    start_with(kind, Retention::default(), subscriptions).await
+}
+
+/// The same, with a retention of its own.
+pub(super) async fn start_with(kind: BusKind, retention: Retention, subscriptions: Vec<Subscription>) -> Bus {
     let topics = vec!["order.created".into(), "order.confirmed".into()];
     let publishes = [("order".to_owned(), topics)].into();
-    Bus::start(BusConfig { app: "shop".into(), kind, publishes }, subscriptions).await.unwrap()
+    Bus::start(BusConfig { app: "shop".into(), kind, publishes, retention }, subscriptions).await.unwrap()
 }
 
 // === impl Log ===

@@ -175,7 +175,7 @@ pub(super) fn context(
     let caller = connection.front.caller.clone();
     let (limit, of) = deadline.map_or((NO_DEADLINE, &caller), |deadline| (deadline.limit, &deadline.of));
     let deadline = Deadline { at: Instant::now() + limit, of: of.clone() };
-    CallContext { caller, deadline, trace }
+    CallContext { caller, deadline, trace, unit: None }
 }
 
 /// Path and query alone, without the first `strip` bytes of the path.

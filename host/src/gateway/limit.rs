@@ -17,9 +17,10 @@ use super::{
     problem::{Problem, whole_seconds},
     routes::methods_and_path,
 };
-use crate::policy::{Quota, RateLimitKey, RateLimitPolicy, RateLimiter};
+use crate::policy::{Quota, RateLimitKey, RateLimitPolicy, RateLimitSnapshot, RateLimiter};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use serde::{Deserialize, Serialize};
 use std::{
     fmt::Write,
     net::{IpAddr, Ipv6Addr},
@@ -47,6 +48,16 @@ pub(super) struct RouteLimit {
     header: Option<HeaderName>,
     /// Made when it is first asked for, or taken over from the routes before.
     live: OnceLock<Arc<RateLimiter>>,
+}
+
+/// The limit of one route as people see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteLimitSnapshot {
+    /// The route's methods, where it does not take all, and its pattern.
+    pub route: String,
+    /// The limit. What was counted under another one, before the manifest changed, is not in it.
+    #[serde(flatten)]
+    pub limit: RateLimitSnapshot,
 }
 
 /// Whose requests are counted.
@@ -95,6 +106,12 @@ impl RouteLimit {
             // Nobody has asked this one yet; and had somebody, it would stay as it is.
             let _ = self.live.set(before.live().clone());
         }
+    }
+
+    /// The limit as it is now.
+    pub(super) fn snapshot(&self) -> RouteLimitSnapshot {
+        let limit = self.live.get().map_or_else(|| self.policy.snapshot(), |live| live.snapshot());
+        RouteLimitSnapshot { route: self.name.to_string(), limit }
     }
 
     fn live(&self) -> &Arc<RateLimiter> {

@@ -12,7 +12,10 @@
 
 mod draft;
 
-use super::{Upstream, limit::RouteLimit};
+use super::{
+    Upstream,
+    limit::{RouteLimit, RouteLimitSnapshot},
+};
 use crate::{
     manifest::{PathPattern, PathTemplate},
     policy::RateLimitPolicy,
@@ -307,6 +310,11 @@ impl SharedRoutes {
             before.limits.iter().for_each(|before| limit.take_over(before));
         }
         self.0.store(Arc::new(routes));
+    }
+
+    /// The rate limits as they are now, in the order of the routes.
+    pub fn limits(&self) -> Vec<RouteLimitSnapshot> {
+        self.0.load().limits.iter().map(|limit| limit.snapshot()).collect()
     }
 
     pub(super) fn load(&self) -> arc_swap::Guard<Arc<Routes>> {

@@ -1,6 +1,6 @@
 //! `[services.<name>]` of a service outside: where its endpoints are, and how calls are spread over them.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use super::{
     error::Placed,
@@ -25,6 +25,9 @@ pub struct ExternalService {
     pub balance: BalancePolicy,
     /// The path and query that probes ask for, where there are probes.
     pub probe: Option<String>,
+    /// The file with the certificates of the authorities that are trusted, in place of Mozilla's list. With one, at least
+    /// one endpoint is spoken to by TLS.
+    pub ca: Option<Placed<PathBuf>>,
 }
 
 /// Where the endpoints of an external service are.
@@ -42,12 +45,12 @@ pub enum Addresses {
 }
 
 /// What only a service that runs here can have.
-const OF_COMPONENTS: [&str; 9] =
-    ["database", "publishes", "subscribes", "calls", "outbound", "config", "secrets", "instances", "limits"];
+const OF_COMPONENTS: [&str; 10] =
+    ["database", "buckets", "publishes", "subscribes", "calls", "outbound", "config", "secrets", "instances", "limits"];
 /// What says that a service is a component.
 const COMPONENT: [&str; 4] = ["source", "component", "build", "artifact"];
 /// What only an external service can have.
-const OF_EXTERNAL: [&str; 4] = ["refresh", "balance", "outlier", "health"];
+const OF_EXTERNAL: [&str; 5] = ["refresh", "balance", "outlier", "health", "ca"];
 /// What an error says that finds both.
 pub(super) const EITHER: &str = "expected either a component (`source` or `component`) or an external service \
                                  (`endpoints` or `dns`)";
@@ -82,8 +85,15 @@ impl ExternalService {
         let balance = table.or("balance", Balance::default(), balance);
         let outlier = switchable(&mut table, "outlier", Some(OutlierPolicy::default()), read_outlier);
         let (health, probe) = switchable(&mut table, "health", None, read_health).unzip();
+        let ca = table.value("ca").and_then(|value| {
+            let ca = value.path()?;
+            match addresses.origins().any(|origin| origin.scheme == Scheme::Https) || table.has_errors() {
+                true => Some(ca),
+                false => value.report("`ca` goes with `https://`: it says whose certificates are trusted"),
+            }
+        });
         table.finish();
-        Self { name, addresses, balance: BalancePolicy { balance, outlier, health }, probe }
+        Self { name, addresses, balance: BalancePolicy { balance, outlier, health }, probe, ca }
     }
 }
 
@@ -120,6 +130,14 @@ impl Addresses {
                 Self::List(origins.unwrap_or_else(|| vec![nothing]))
             }
         }
+    }
+
+    fn origins(&self) -> impl Iterator<Item = &Placed<Origin>> {
+        let (list, dns) = match self {
+            Self::List(origins) => (origins.as_slice(), None),
+            Self::Dns { origin, .. } => (&[][..], Some(origin)),
+        };
+        list.iter().chain(dns)
     }
 
     /// What says where the endpoints are: the first of `endpoints`, or `dns`.

@@ -16,8 +16,8 @@ use super::{
 };
 use crate::policy::{
     BreakerMode, BreakerParams, BreakerPolicy, BudgetPolicy, BulkheadPolicy, FailureParams, FailurePolicy,
-    FallbackParams, FallbackPolicy, FaultKind, FixedAnswer, InjectPolicy, InvalidPolicy, Policy, PolicyParams,
-    RetryParams, RetryPolicy, StaleParams, StatusSet, WindowSize, bounds,
+    FallbackParams, FallbackPolicy, FaultKind, FixedAnswer, FixedResult, InjectPolicy, InvalidPolicy, Policy,
+    PolicyParams, RetryParams, RetryPolicy, StaleParams, StatusSet, WaveText, WindowSize, bounds,
 };
 
 /// The caller of every call that comes in by HTTP from outside.
@@ -41,7 +41,12 @@ pub struct Policies {
     pub defaults: Policy,
     /// For the edges that have their own, merged with the defaults.
     pub edges: BTreeMap<Edge, Policy>,
+    /// Where the edges that have fixed results of functions say so: the functions as they are named there.
+    pub fixed_results: BTreeMap<Edge, Vec<Placed<String>>>,
 }
+
+/// Where the fixed results of one edge are written; `None` for the defaults, which have none.
+type Written<'a> = Option<&'a mut Vec<Placed<String>>>;
 
 // === impl Edge ===
 
@@ -63,8 +68,8 @@ impl fmt::Display for Edge {
 impl Policies {
     /// Also hands back where each edge was written, for the cross checks.
     pub(super) fn read(mut table: Table<'_>, doc: &Document<'_>) -> (Self, Vec<Placed<Edge>>) {
-        let defaults = read_policy(table.table("defaults"), &Policy::default());
-        let mut edges = BTreeMap::new();
+        let defaults = read_policy(table.table("defaults"), &Policy::default(), None);
+        let (mut edges, mut fixed_results) = (BTreeMap::new(), BTreeMap::new());
         let mut places: Vec<Placed<Edge>> = Vec::new();
         for (name, value) in table.table("edges").entries() {
             let Some((caller, callee)) = name.split_once("->") else {
@@ -76,7 +81,8 @@ impl Policies {
             let callee = Origin::parse(callee).map_or_else(|| callee.to_owned(), |origin| origin.to_string());
             let edge = Edge::new(caller.trim(), callee);
             let Some(policy) = value.table() else { continue };
-            let policy = read_policy(policy, &defaults);
+            let mut written = Vec::new();
+            let policy = read_policy(policy, &defaults, Some(&mut written));
             if let Some(first) = places.iter().find(|place| place.value == edge) {
                 let line = first.place.map_or(0, |place| place.line);
                 doc.report_at(
@@ -86,14 +92,17 @@ impl Policies {
                 continue;
             }
             places.push(name.with(edge.clone()));
+            if !written.is_empty() {
+                fixed_results.insert(edge.clone(), written);
+            }
             edges.insert(edge, policy);
         }
         table.finish();
-        (Self { defaults, edges }, places)
+        (Self { defaults, edges, fixed_results }, places)
     }
 }
 
-fn read_policy(mut table: Table<'_>, base: &Policy) -> Policy {
+fn read_policy(mut table: Table<'_>, base: &Policy, written: Written<'_>) -> Policy {
     let base_params = base.params();
     let params = PolicyParams {
         deadline: table.or("deadline", base_params.deadline, |v| v.duration(SHORTEST..=LONGEST)),
@@ -106,7 +115,7 @@ fn read_policy(mut table: Table<'_>, base: &Policy) -> Policy {
             read_bulkhead(t, base_params.bulkhead.clone().unwrap_or_default())
         }),
         fallback: switchable(&mut table, "fallback", Some(base_params.fallback.clone()), |t| {
-            read_fallback(t, &base_params.fallback)
+            read_fallback(t, &base_params.fallback, written)
         })
         .unwrap_or_default(),
         inject: switchable(&mut table, "inject", base_params.inject.map(Some), |t| read_inject(t, base_params.inject))
@@ -267,7 +276,7 @@ fn read_bulkhead(mut table: Table<'_>, base: BulkheadPolicy) -> BulkheadPolicy {
     policy
 }
 
-fn read_fallback(mut table: Table<'_>, base: &FallbackPolicy) -> FallbackPolicy {
+fn read_fallback(mut table: Table<'_>, base: &FallbackPolicy, written: Written<'_>) -> FallbackPolicy {
     let from = base.params();
     let params = FallbackParams {
         stale: switchable(&mut table, "stale", from.stale.clone(), |t| {
@@ -276,6 +285,7 @@ fn read_fallback(mut table: Table<'_>, base: &FallbackPolicy) -> FallbackPolicy 
         fixed: switchable(&mut table, "fixed", from.fixed.clone(), |t| {
             read_fixed(t, from.fixed.clone().unwrap_or_default())
         }),
+        fixed_results: table.optional("fixed-results", |v| read_fixed_results(v, written)).unwrap_or_default(),
     };
     let policy = or_refused(&table, FallbackPolicy::try_new(params), || base.clone());
     table.finish();
@@ -303,6 +313,25 @@ fn read_fixed(mut table: Table<'_>, base: FixedAnswer) -> FixedAnswer {
     };
     table.finish();
     answer
+}
+
+fn read_fixed_results(value: &Value<'_>, written: Written<'_>) -> Option<Vec<FixedResult>> {
+    let Some(written) = written else {
+        let example = "[policy.edges.\"order -> user\".fallback.fixed-results]";
+        return value.report(format!("each service has functions of its own; expected this at an edge, as {example}"));
+    };
+    let mut results = Vec::new();
+    for (function, value) in value.table()?.entries() {
+        let Some(text) = value.str("a string that holds a value in WAVE, such as 'some({id: \"0\"})'") else {
+            continue;
+        };
+        match WaveText::try_new(text) {
+            Ok(value) => results.push(FixedResult { function: function.value.clone(), value }),
+            Err(error) => value.report(error.to_string()).unwrap_or_default(),
+        }
+        written.push(value.placed(function.value));
+    }
+    Some(results)
 }
 
 fn read_inject(mut table: Table<'_>, base: Option<InjectPolicy>) -> Option<InjectPolicy> {

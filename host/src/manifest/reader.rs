@@ -344,6 +344,11 @@ impl<'a> Value<'a> {
         self.value.is_table()
     }
 
+    /// The same value as an element of the array that its key names.
+    pub fn nth(&self, at: usize) -> Self {
+        self.at(format!("{}[{at}]", self.key))
+    }
+
     /// Whether this is a whole number.
     pub fn is_integer(&self) -> bool {
         self.value.is_integer()

@@ -10,11 +10,12 @@ use super::{
     reader::{Document, Table, Value, quoted},
     secret::SecretRef,
     store::ServiceDatabase,
+    subscription::Subscription,
     values::SHORTEST,
 };
 
 /// A service that runs here, as a component.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Its name: at most 63 lower-case letters, digits and inner hyphens, a letter first.
     pub name: Placed<String>,
@@ -22,10 +23,12 @@ pub struct Service {
     pub component: Component,
     /// The database of its own, if it has one.
     pub database: Option<ServiceDatabase>,
+    /// The buckets that it may open by `wasi:keyvalue`.
+    pub buckets: Vec<Placed<String>>,
     /// The topics that it may publish to; all are declared.
     pub publishes: Vec<Placed<String>>,
-    /// The topics whose events are delivered to it; all are declared.
-    pub subscribes: Vec<Placed<String>>,
+    /// The topics whose events are delivered to it, and how.
+    pub subscribes: Vec<Subscription>,
     /// The services that it may call, external ones too; all exist.
     pub calls: Vec<Placed<String>>,
     /// The origins outside that it may send requests to.
@@ -86,6 +89,7 @@ pub struct Limits {
 
 const RESERVED: [&str; 3] = [GATEWAY, EVENTS, "wharf"];
 const CONFIG_KEY_LENGTH: usize = 256;
+const BUCKET_LENGTH: usize = 63;
 /// The longest stretch of computing that can be allowed: beyond it neighbours and deadlines suffer.
 const LONGEST_CPU: Duration = Duration::from_secs(60);
 
@@ -134,8 +138,9 @@ impl Service {
         let service = Self {
             component: Component::read(&mut table),
             database: table.or("database", None, ServiceDatabase::read),
+            buckets: table.or("buckets", Vec::new(), |v| v.strings("bucket")),
             publishes: table.or("publishes", Vec::new(), |v| v.strings("topic")),
-            subscribes: table.or("subscribes", Vec::new(), |v| v.strings("topic")),
+            subscribes: table.or("subscribes", Vec::new(), Subscription::read_all),
             calls: table.or("calls", Vec::new(), |v| v.strings("service name")),
             outbound: table.or("outbound", Vec::new(), Origin::read_all),
             config: read_settings(table.table("config"), doc, |value| value.string()),
@@ -151,6 +156,20 @@ impl Service {
                     format!("{} is in config too; the service can see only one of them", quoted(key)),
                 );
             }
+        }
+        for bucket in &service.buckets {
+            let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+            if bucket.is_empty() || bucket.len() > BUCKET_LENGTH || !bucket.bytes().all(good) {
+                let rule = format!(
+                    "expected a bucket's name: 1 to {BUCKET_LENGTH} letters, digits, dots, hyphens and underscores"
+                );
+                doc.report_at(bucket, format!("{rule}, found {}", quoted(bucket)));
+            }
+        }
+        for subscription in service.subscribes.iter().filter(|it| it.policy.deduplicate && service.database.is_none()) {
+            let message =
+                "`deduplicate` keeps what took effect in the service's own database: set `database = true` in";
+            doc.report_at(&subscription.topic, format!("{message} [services.{}]", service.name.value));
         }
         table.finish();
         service

@@ -3,10 +3,11 @@ use std::{env, fmt::Write, time::Duration};
 use proptest::prelude::*;
 
 use super::*;
+use crate::events::{DeliveryOrder, DeliveryPolicy, Durability, Retention};
 use crate::policy::{
-    Balance, BalancePolicy, BreakerMode, BreakerParams, BreakerPolicy, BudgetPolicy, BulkheadPolicy, FailureParams,
-    FailurePolicy, FaultKind, HealthParams, HealthPolicy, InjectPolicy, OutlierPolicy, PolicyParams, RateLimitKey,
-    RateLimitParams, RateLimitPolicy, RetryParams, RetryPolicy, StatusSet, WindowSize,
+    Backoff, Balance, BalancePolicy, BreakerMode, BreakerParams, BreakerPolicy, BudgetPolicy, BulkheadPolicy,
+    FailureParams, FailurePolicy, FaultKind, HealthParams, HealthPolicy, InjectPolicy, OutlierPolicy, PolicyParams,
+    RateLimitKey, RateLimitParams, RateLimitPolicy, RetryParams, RetryPolicy, StatusSet, WindowSize,
 };
 
 const EXAMPLE: &str = include_str!("../../../wharf.toml");
@@ -68,7 +69,8 @@ fn the_example_is_valid() {
     );
     assert_eq!(manifest.services.keys().collect::<Vec<_>>(), ["notification", "order", "product", "user"]);
     assert_eq!(manifest.services["user"].component.place().value, folder.join("components/user"));
-    assert_eq!(manifest.bus, Bus::Embedded);
+    assert_eq!(manifest.bus, Bus::Embedded(Durability::Os));
+    assert_eq!(manifest.retention, Retention::default());
     assert_eq!(manifest.gateway.routes.len(), 7);
     assert_eq!(manifest.edge_policy("order", "user").params().deadline, Duration::from_secs(1));
     assert_eq!(manifest.edge_policy("gateway", "user").params().deadline, Duration::from_secs(5));
@@ -197,6 +199,28 @@ fn a_policy_says_all_that_an_edge_does() {
 }
 
 #[test]
+fn fixed_results_of_functions_are_read_with_their_places() {
+    let manifest = valid(
+        r#"
+        [services.order]
+        component = "order.wasm"
+        calls = ["user"]
+        [policy.edges."order -> user".fallback.fixed-results]
+        find = 'some({id: "0"})'
+        "shop:users/directory.list" = "[]"
+        "#,
+    );
+    let policy = manifest.edge_policy("order", "user").params();
+    let results = policy.fallback.params().fixed_results.iter();
+    let results: Vec<_> = results.map(|result| (result.function.as_str(), result.value.as_str())).collect();
+    assert_eq!(results, [("find", r#"some({id: "0"})"#), ("shop:users/directory.list", "[]")]);
+    let written = &manifest.policies.fixed_results[&Edge::new("order", "user")];
+    let key = r#"policy.edges."order -> user".fallback.fixed-results."shop:users/directory.list""#;
+    assert_eq!((written[1].place.map(|place| place.line), written[1].key.as_str()), (Some(7), key));
+    assert!(manifest.policies.defaults.params().fallback.params().fixed_results.is_empty());
+}
+
+#[test]
 fn a_route_has_the_gateways_rate_limit_unless_it_says_something_else() {
     let manifest = valid(
         r#"
@@ -249,6 +273,9 @@ fn a_service_outside_is_called_like_one_here() {
         dns = "http://mail.example.com:8025"
         refresh = "5s"
         outlier = false
+        [services.vault]
+        endpoints = ["https://vault.internal.example.com"]
+        ca = "certs/ca.pem"
         [[gateway.routes]]
         path = "/pay"
         service = "payment"
@@ -276,7 +303,9 @@ fn a_service_outside_is_called_like_one_here() {
 
     let mail = &manifest.external["mail"];
     assert_eq!(mail.balance, BalancePolicy::default());
-    assert_eq!(mail.probe, None);
+    assert_eq!((mail.probe.as_deref(), &mail.ca), (None, &None));
+    let ca = manifest.external["vault"].ca.as_ref().expect("it has one");
+    assert_eq!((ca.value.as_path(), &*ca.key), (Path::new("certs/ca.pem"), "services.vault.ca"));
     let Addresses::Dns { origin, refresh } = &mail.addresses else { panic!("expected a name, found {mail:?}") };
     assert_eq!((origin.to_string().as_str(), *refresh), ("http://mail.example.com:8025", Duration::from_secs(5)));
     let untold = valid("[services.mail]\ndns = \"http://mail\"");
@@ -307,6 +336,78 @@ fn paths_start_at_the_manifests_folder() {
     assert_eq!(manifest.app.data.value, Path::new("/var/shop"));
     assert!(matches!(&manifest.admin, Admin::Socket(socket) if socket.value == Path::new("etc/shop/run/a.sock")));
     assert_eq!(manifest.services["user"].component.place().value, Path::new("etc/shop/user.wasm"));
+}
+
+#[test]
+fn a_subscription_says_how_its_events_are_delivered() {
+    let manifest = valid(
+        r#"
+        [services.order]
+        component = "order.wasm"
+        database = true
+        subscribes = [
+          "a",
+          { topic = "b", attempts = 10, backoff = "2s", max-backoff = "5m", concurrency = 4, in-flight = 1000,
+            order = "none", deduplicate = true },
+          { topic = "c", in-flight = 3, backoff = "2m" },
+        ]
+        [topics.a]
+        [topics.b]
+        [topics.c]
+        "#,
+    );
+    let [a, b, c] = &manifest.services["order"].subscribes[..] else { panic!("three subscriptions") };
+    let base = DeliveryPolicy::default();
+    assert_eq!((a.topic.as_str(), &a.policy), ("a", &base));
+    let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+    let expected = DeliveryPolicy {
+        concurrency: 4,
+        capacity: 1000,
+        max_attempts: 10,
+        backoff: Backoff { first: 2 * second, max: 5 * minute, ..base.backoff },
+        order: DeliveryOrder::None,
+        deduplicate: true,
+        ..base.clone()
+    };
+    assert_eq!((b.topic.as_str(), &b.policy), ("b", &expected));
+    assert_eq!(b.topic.place.map(|place| place.line), Some(7));
+    // What is not written gives way to what is.
+    assert_eq!((c.policy.concurrency, c.policy.capacity, c.policy.backoff.max), (3, 3, 2 * minute));
+    assert_eq!(c.policy.validate(), Ok(()));
+}
+
+#[test]
+fn events_are_kept_as_long_as_is_said() {
+    let day = Duration::from_secs(24 * 3600);
+    let manifest = valid("[events]\ndurability = \"fsync\"\nkeep = { age = \"30d\", size = \"8GiB\" }");
+    assert_eq!(manifest.bus, Bus::Embedded(Durability::Fsync));
+    assert_eq!(manifest.retention, Retention { age: 30 * day, size: 8 << 30, limit: 8 << 30 });
+    let manifest = valid("[events]\nredis = \"redis://localhost\"\nlimit = \"64MiB\"");
+    assert_eq!(manifest.retention, Retention { age: 7 * day, size: 64 << 20, limit: 64 << 20 });
+}
+
+#[test]
+fn a_topic_can_come_by_the_clock() {
+    let manifest = valid(
+        r#"
+        [topics."report.due"]
+        cron = "30  2 * * MON-FRI"
+        timezone = "Europe/Berlin"
+        subject = "daily"
+        data = '{"kind": "daily"}'
+        [topics."tick"]
+        cron = "* * * * *"
+        [topics."order.created"]
+        "#,
+    );
+    let schedule = manifest.topics["report.due"].schedule.as_ref().expect("a schedule");
+    let next = schedule.cron.next_after("2026-11-27T12:00:00Z".parse().expect("a time"));
+    assert_eq!(next.map(|at| at.to_string()).as_deref(), Some("2026-11-30T01:30:00Z"));
+    assert_eq!((schedule.cron.as_str(), &*schedule.topic), ("30 2 * * MON-FRI", "report.due"));
+    assert_eq!(schedule.subject.as_deref(), Some("daily"));
+    assert_eq!(schedule.data.as_deref(), Some(&br#"{"kind": "daily"}"#[..]));
+    assert!(manifest.topics["tick"].schedule.is_some());
+    assert_eq!(manifest.topics["order.created"].schedule, None);
 }
 
 #[test]

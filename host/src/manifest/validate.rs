@@ -18,7 +18,7 @@ use super::{
 pub(super) fn validate(manifest: &Manifest, edges: &[Placed<Edge>], doc: &Document<'_>) {
     for service in manifest.services.values() {
         check_calls(manifest, service, doc);
-        for topic in service.publishes.iter().chain(&service.subscribes) {
+        for topic in service.publishes.iter().chain(service.subscribes.iter().map(|it| &it.topic)) {
             check_topic(manifest, topic, doc);
         }
     }
@@ -37,6 +37,7 @@ pub(super) fn validate(manifest: &Manifest, edges: &[Placed<Edge>], doc: &Docume
     let existing = manifest.edges();
     for edge in edges {
         check_edge(manifest, edge, &existing, doc);
+        check_fixed_results(manifest, &edge.value, doc);
     }
 }
 
@@ -159,6 +160,21 @@ fn check_listeners(manifest: &Manifest, doc: &Document<'_>) {
     {
         doc.report_at(address, format!("the gateway listens on {} already", address.value));
     }
+}
+
+/// Only a service calls functions, and only those of a service that runs here.
+fn check_fixed_results(manifest: &Manifest, edge: &Edge, doc: &Document<'_>) {
+    let Some(first) = manifest.policies.fixed_results.get(edge).and_then(|written| written.first()) else { return };
+    let Edge { caller, callee } = edge;
+    let why = match caller.as_str() {
+        GATEWAY => "the gateway calls by HTTP, for which there is `fallback.fixed`".to_owned(),
+        EVENTS => "an event has no result".to_owned(),
+        _ if callee.contains("://") || manifest.external.contains_key(callee) => {
+            format!("{} is called by HTTP, for which there is `fallback.fixed`", quoted(callee))
+        }
+        _ => return,
+    };
+    doc.report_at(first, format!("no functions are called on this edge: {why}"));
 }
 
 /// A policy for calls that cannot happen is a mistake, not a precaution.

@@ -4,10 +4,11 @@ use std::{fmt, time::Duration};
 
 /// The shortest duration that any key accepts.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
-/// The longest duration that any key accepts.
+/// The longest duration that most keys accept.
 pub(super) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+const DURATION_UNITS: [(&str, u64); 5] =
+    [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 24 * 3_600_000)];
 const SIZE_UNITS: [(&str, u64); 5] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40), ("B", 1)];
 
 /// Shows a duration as the manifest writes it.
@@ -16,7 +17,7 @@ pub(super) struct ShowDuration(pub Duration);
 /// Shows a size as the manifest writes it.
 pub(super) struct ShowSize(pub u64);
 
-/// Reads a whole number and one of `ms`, `s`, `m`, `h`.
+/// Reads a whole number and one of `ms`, `s`, `m`, `h`, `d`.
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     parse(text, &DURATION_UNITS).map(Duration::from_millis)
 }
@@ -47,7 +48,9 @@ fn show(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::R
 
 impl fmt::Display for ShowDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        show(f, u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX), &DURATION_UNITS)
+        // A day is 24 hours to most people, and not always to a clock.
+        let units = if self.0 > LONGEST { &DURATION_UNITS[..] } else { &DURATION_UNITS[..4] };
+        show(f, u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX), units)
     }
 }
 
@@ -71,6 +74,7 @@ mod tests {
         assert_eq!(parse_duration("5s"), Some(Duration::from_secs(5)));
         assert_eq!(parse_duration("1m"), Some(Duration::from_secs(60)));
         assert_eq!(parse_duration("2h"), Some(Duration::from_secs(7200)));
+        assert_eq!(parse_duration("7d"), Some(Duration::from_secs(7 * 86_400)));
         for bad in ["", "5", "s", "ms", "-1s", "+1s", "1.5s", "1 s", "1S", "1m30s", "18446744073709551615h"] {
             assert_eq!(parse_duration(bad), None, "{bad:?}");
         }

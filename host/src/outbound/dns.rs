@@ -4,7 +4,7 @@
 //! an answer holds. While it has none, the last good one stays, because an outage of the name server is none of the
 //! service. An empty answer counts as none: whoever takes a service down leaves it without endpoints by stopping them.
 
-use super::address::Address;
+use super::{address::Address, client::HttpClient, target::Target, validity::Validity};
 use crate::policy::{Backoff, Balancer};
 use arc_swap::ArcSwapOption;
 use hyper::Uri;
@@ -26,9 +26,34 @@ pub(super) struct Resolving {
     pub(super) origin: Uri,
     pub(super) port: u16,
     pub(super) refresh: Duration,
-    pub(super) balancer: Arc<Balancer<Address>>,
+    pub(super) client: HttpClient,
+    pub(super) balancer: Arc<Balancer<Target>>,
     /// What is wrong, while it is.
     pub(super) problem: Arc<ArcSwapOption<String>>,
+    pub(super) validity: Validity,
+}
+
+/// The addresses of an origin's host, in order and none twice, or what is wrong.
+pub(super) async fn resolve<F>(
+    origin: &Uri,
+    port: u16,
+    lookup: impl Fn(String, u16) -> F,
+) -> Result<Vec<SocketAddr>, String>
+where
+    F: Future<Output = io::Result<Vec<SocketAddr>>>,
+{
+    // The brackets of an IPv6 address belong to the URI.
+    let host = origin.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    match timeout(LOOKUP_TIMEOUT, lookup(host.clone(), port)).await {
+        Ok(Ok(addresses)) if addresses.is_empty() => Err(format!("{host} has no address")),
+        Ok(Ok(mut addresses)) => {
+            addresses.sort_unstable();
+            addresses.dedup();
+            Ok(addresses)
+        }
+        Ok(Err(error)) => Err(format!("{host} can't be resolved: {error}")),
+        Err(_) => Err(format!("{host} can't be resolved: no answer within {LOOKUP_TIMEOUT:?}")),
+    }
 }
 
 // === impl Resolving ===
@@ -39,21 +64,22 @@ impl Resolving {
     where
         F: Future<Output = io::Result<Vec<SocketAddr>>>,
     {
-        // The brackets of an IPv6 address belong to the URI.
-        let host = self.origin.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        let answer = match timeout(LOOKUP_TIMEOUT, lookup(host.clone(), self.port)).await {
-            Ok(Ok(addresses)) if addresses.is_empty() => Err(format!("{host} has no address")),
-            Ok(Ok(addresses)) => Ok(addresses),
-            Ok(Err(error)) => Err(format!("{host} can't be resolved: {error}")),
-            Err(_) => Err(format!("{host} can't be resolved: no answer within {LOOKUP_TIMEOUT:?}")),
-        };
-        let service = &**self.balancer.name();
+        let answer = resolve(&self.origin, self.port, lookup).await;
+        self.validity.while_valid(|| self.take(answer));
+    }
+
+    /// The endpoints at these addresses.
+    pub(super) fn targets(&self, addresses: &[SocketAddr]) -> impl Iterator<Item = (String, Target)> {
+        let addresses = addresses.iter().filter_map(|address| Address::resolved(&self.origin, *address));
+        addresses.map(|address| Target::named(address, &self.client))
+    }
+
+    /// Goes on with an answer, or without one.
+    pub(super) fn take(&self, answer: Result<Vec<SocketAddr>, String>) {
+        let (service, host) = (&**self.balancer.name(), self.origin.host().unwrap_or_default());
         match answer {
-            Ok(mut addresses) => {
-                addresses.sort_unstable();
-                addresses.dedup();
-                let endpoints = addresses.iter().filter_map(|address| Address::resolved(&self.origin, *address));
-                self.balancer.replace(endpoints.map(|address| (address.name(), address)));
+            Ok(addresses) => {
+                self.balancer.replace(self.targets(&addresses));
                 if self.problem.swap(None).is_some() {
                     tracing::info!(service, host, endpoints = addresses.len(), "the name is resolved again");
                 }
@@ -101,12 +127,14 @@ mod tests {
             origin: origin.parse().unwrap(),
             port,
             refresh: Duration::from_secs(30),
+            client: HttpClient::new(),
             balancer: Arc::new(Balancer::new("pay", BalancePolicy::default())),
             problem: Arc::default(),
+            validity: Validity::default(),
         }
     }
 
-    fn names(balancer: &Balancer<Address>) -> Vec<String> {
+    fn names(balancer: &Balancer<Target>) -> Vec<String> {
         balancer.choice().targets().map(|(name, _)| name.to_string()).collect()
     }
 
@@ -146,6 +174,18 @@ mod tests {
             .await;
         assert_eq!(began.elapsed(), LOOKUP_TIMEOUT);
         assert_eq!(**resolving.problem.load().as_ref().unwrap(), "::1 can't be resolved: no answer within 5s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_comes_after_the_end_changes_nothing() {
+        let resolving = resolving("http://pay", 80);
+        let validity = resolving.validity.clone();
+        let lookup = |_, _| {
+            validity.end();
+            std::future::ready(Ok(vec!["10.0.0.1:80".parse().unwrap()]))
+        };
+        resolving.once(lookup).await;
+        assert!(names(&resolving.balancer).is_empty());
     }
 
     #[tokio::test(start_paused = true)]

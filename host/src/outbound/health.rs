@@ -3,7 +3,7 @@
 //! One task asks all endpoints at a time, a bounded number of them at once, and each answer has its time. Between two
 //! rounds a tenth of the interval is left to chance, so that many hosts don't probe the same endpoint in step.
 
-use super::{address::Address, client::HttpClient};
+use super::{target::Target, validity::Validity};
 use crate::{
     policy::{Balancer, HealthPolicy},
     service::Body,
@@ -26,9 +26,10 @@ const JITTER: f64 = 0.1;
 
 /// Probes until it is dropped. `probe` asks one endpoint, and says what is wrong with it.
 pub(super) async fn run<F>(
-    balancer: Arc<Balancer<Address>>,
+    balancer: Arc<Balancer<Target>>,
+    validity: Validity,
     policy: HealthPolicy,
-    probe: impl Fn(Address) -> F + Clone,
+    probe: impl Fn(Target) -> F + Clone,
 ) -> Infallible
 where
     F: Future<Output = Result<(), String>>,
@@ -37,13 +38,13 @@ where
     loop {
         let began = Instant::now();
         let endpoints: Vec<_> =
-            balancer.choice().targets().map(|(name, address)| (name.clone(), address.clone())).collect();
-        let asking = stream::iter(endpoints).for_each_concurrent(AT_ONCE, |(name, address)| {
-            let (probe, balancer) = (&probe, &balancer);
+            balancer.choice().targets().map(|(name, target)| (name.clone(), target.clone())).collect();
+        let asking = stream::iter(endpoints).for_each_concurrent(AT_ONCE, |(name, target)| {
+            let (probe, balancer, validity) = (&probe, &balancer, &validity);
             async move {
-                let answer = timeout(params.timeout, probe(address)).await;
+                let answer = timeout(params.timeout, probe(target)).await;
                 let late = |_| Err(format!("no answer within {:?}", params.timeout));
-                balancer.probed(&name, answer.unwrap_or_else(late));
+                validity.while_valid(|| balancer.probed(&name, answer.unwrap_or_else(late)));
             }
         });
         asking.await;
@@ -52,13 +53,13 @@ where
 }
 
 /// Asks an endpoint for `path`; 2xx is well.
-pub(super) async fn ask(client: HttpClient, address: Address, path: String) -> Result<(), String> {
+pub(super) async fn ask(target: Target, path: String) -> Result<(), String> {
     let mut request = Request::new(Body::empty());
     *request.uri_mut() = path.parse().map_err(|error| format!("{path} is no path: {error}"))?;
     let agent = HeaderValue::from_static(concat!("wharf/", env!("CARGO_PKG_VERSION"), " health"));
     request.headers_mut().insert(USER_AGENT, agent);
-    let request = address.direct(request).map_err(|fault| fault.message().to_owned())?;
-    let response = client.send(request).await.map_err(|error| error.message)?;
+    let request = target.direct(request).map_err(|fault| fault.message().to_owned())?;
+    let response = target.send(request).await.map_err(|error| error.message)?;
     let status = response.status();
     // What can't be read to its end costs the connection, and says nothing of the endpoint.
     let _ = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
@@ -68,7 +69,10 @@ pub(super) async fn ask(client: HttpClient, address: Address, path: String) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{BalancePolicy, HealthParams};
+    use crate::{
+        outbound::{HttpClient, address::Address},
+        policy::{BalancePolicy, HealthParams},
+    };
     use std::{
         sync::{Mutex, atomic::AtomicUsize, atomic::Ordering::Relaxed},
         time::Duration,
@@ -90,13 +94,14 @@ mod tests {
         let policy_of_all = BalancePolicy { health: Some(policy), ..BalancePolicy::default() };
         let balancer = Arc::new(Balancer::new("pay", policy_of_all));
         let addresses = ["http://a", "http://b"].map(|origin| Address::of_origin(&origin.parse().unwrap()).unwrap());
-        balancer.replace(addresses.map(|address| (address.name(), address)));
+        let client = HttpClient::new();
+        balancer.replace(addresses.map(|address| Target::named(address, &client)));
         let (asked, hangs) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new("http://a")));
         let task = tokio::spawn({
             let (asked, hangs) = (asked.clone(), hangs.clone());
-            let probe = move |address: Address| {
+            let probe = move |target: Target| {
                 asked.fetch_add(1, Relaxed);
-                let is_hanging = address.name() == *hangs.lock().unwrap();
+                let is_hanging = target.address.name() == *hangs.lock().unwrap();
                 async move {
                     if is_hanging {
                         std::future::pending::<()>().await;
@@ -104,7 +109,7 @@ mod tests {
                     Ok(())
                 }
             };
-            run(balancer.clone(), policy, probe)
+            run(balancer.clone(), Validity::default(), policy, probe)
         });
         let healthy = || balancer.snapshot().iter().map(|it| it.health.as_ref().unwrap().healthy).collect::<Vec<_>>();
         pass(Duration::ZERO).await;

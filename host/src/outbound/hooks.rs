@@ -1,9 +1,8 @@
 //! Where an outgoing request goes: a neighbour, an allowed origin, or nowhere.
 
 use crate::{
-    policy::{Deadline, Fault, FaultKind},
+    policy::{Fault, FaultKind},
     service::{Body, CallContext, Edge, Gathered, Gathering, Scope, into_wasi},
-    telemetry::TraceContext,
 };
 use hyper::{
     Request, Response, Uri,
@@ -15,16 +14,12 @@ use std::{
     sync::{Arc, LazyLock},
     task::Poll,
 };
-use tokio::time::{Duration, Instant};
 use wasmtime_wasi_http::{
     DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpHooks,
 };
 
 /// The domain of services: `http://user.internal/…` is the service `user`.
 const INTERNAL: &str = ".internal";
-
-/// How long a request may take that is made on nobody's behalf.
-const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How often in a row a guest may have nothing of its request's body ready before the body streams.
 const IDLE_TURNS: u32 = 4;
@@ -113,11 +108,7 @@ impl WasiHttpHooks for Hooks {
     }
 
     fn send_request(&mut self, request: Request<WasiBody>, options: Option<RequestOptions>, _processed: Io) -> Sent {
-        let mut context = self.caller.clone().unwrap_or_else(|| CallContext {
-            caller: self.scope.name.clone(),
-            deadline: Deadline { at: Instant::now() + DEFAULT_DEADLINE, of: "the background of the service".into() },
-            trace: TraceContext::root(),
-        });
+        let mut context = self.caller.clone().unwrap_or_else(|| CallContext::background(&self.scope.name));
         if let Some(limit) = options.and_then(|options| options.first_byte_timeout) {
             context.deadline = context.deadline.or_in(limit, &"the request's own options".into());
         }

@@ -9,12 +9,19 @@
 //! apart from the probes. What the two may do differs:
 //!
 //! - An **unhealthy** endpoint says itself that it can't serve, so any number may be unhealthy. If all are, a call ends
-//!   as `unreachable` at once. Envoy would send it to one of them by lot (its "panic"), because its probes are answered
-//!   by others than its calls may be; here both go the same way, and what can't answer a probe is spared the calls.
+//!   as `unreachable` at once. That does not count against the edge that it came by
+//!   ([`Ended::Nowhere`](super::Ended::Nowhere)), so calls flow again the moment one is back. Envoy would send it to one
+//!   of them by lot (its "panic"), because its probes are answered by others than its calls may be; here both go the
+//!   same way, and what can't answer a probe is spared the calls.
 //! - An **ejected** one is out on the word of its callers, who may be wrong: it is perhaps the calls that are bad. So at
 //!   most `max-ejected` in a hundred are out, the unhealthy ones counted in. Who would be one too many stays in though
 //!   its breaker is open, and gets calls like the others; that is the panic of this place. Those that went first stay
 //!   out, until their breakers close. With `max-ejected = 100` all may be out, and then a call ends as `circuit-open`.
+//! - One that was **taken out** is out on the word of an operator, who knows what he does: any number may be, and they are
+//!   counted in like the unhealthy.
+//!
+//! Endpoints and policy can change while calls run: they are one value, so that a call meets those of one manifest, and what
+//! is known of an endpoint that stays carries on.
 //!
 //! While all is well a choice takes a few atomic loads, no lock, and no memory. All else, retries too, takes a lock for
 //! the time of the choice.
@@ -24,7 +31,7 @@ mod endpoint;
 pub use self::endpoint::{EndpointSnapshot, InFlight, Picked, Standing};
 
 use self::endpoint::EndpointState;
-use super::{Fault, FaultKind, HealthPolicy, OutlierPolicy, Policy, Rejected, Result};
+use super::{BreakerCommand, BreakerState, Fault, FaultKind, HealthPolicy, OutlierPolicy, Policy, Rejected, Result};
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -33,6 +40,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 use tokio::time::Instant;
 
@@ -65,8 +73,9 @@ pub struct BalancePolicy {
 #[derive(Debug)]
 pub struct Balancer<T> {
     name: Arc<str>,
-    policy: BalancePolicy,
-    endpoints: ArcSwap<Vec<Arc<EndpointState<T>>>>,
+    members: ArcSwap<Members<T>>,
+    /// Held by whoever changes the members.
+    changing: Mutex<()>,
     next: AtomicUsize,
     ids: AtomicU64,
     /// The ids of those that are ejected, in the order in which they went.
@@ -75,10 +84,17 @@ pub struct Balancer<T> {
     ejected_count: AtomicUsize,
 }
 
+/// The endpoints, and what holds for them.
+#[derive(Debug)]
+struct Members<T> {
+    policy: BalancePolicy,
+    endpoints: Vec<Arc<EndpointState<T>>>,
+}
+
 /// The endpoints as they were at one moment, to pick from.
 pub struct Choice<'a, T> {
     balancer: &'a Balancer<T>,
-    endpoints: Arc<Vec<Arc<EndpointState<T>>>>,
+    members: Arc<Members<T>>,
 }
 
 /// The endpoints that a call has tried.
@@ -141,8 +157,8 @@ impl<T> Balancer<T> {
     pub fn new(name: impl Into<Arc<str>>, policy: BalancePolicy) -> Self {
         Self {
             name: name.into(),
-            policy,
-            endpoints: ArcSwap::default(),
+            members: ArcSwap::from_pointee(Members { policy, endpoints: Vec::new() }),
+            changing: Mutex::default(),
             next: AtomicUsize::new(0),
             ids: AtomicU64::new(0),
             ejected: Mutex::default(),
@@ -156,36 +172,21 @@ impl<T> Balancer<T> {
     }
 
     /// The policy.
-    pub fn policy(&self) -> &BalancePolicy {
-        &self.policy
-    }
-
-    /// Puts these endpoints in place of the present ones, each by its name. One that was there before keeps its state;
-    /// calls to one that is gone end where they are.
-    pub fn replace(&self, endpoints: impl IntoIterator<Item = (String, T)>) {
-        let before = self.endpoints.load();
-        let state = |(name, target): (String, T)| match before.iter().find(|known| *known.name == *name) {
-            Some(known) => Arc::clone(known),
-            None => {
-                let id = self.ids.fetch_add(1, Relaxed);
-                Arc::new(EndpointState::new(id, &self.name, name.into(), target, &self.policy))
-            }
-        };
-        let after: Vec<_> = endpoints.into_iter().map(state).collect();
-        self.endpoints.store(Arc::new(after));
+    pub fn policy(&self) -> BalancePolicy {
+        self.members.load().policy
     }
 
     /// The endpoints as they are now, to pick from.
     pub fn choice(&self) -> Choice<'_, T> {
-        Choice { balancer: self, endpoints: self.endpoints.load_full() }
+        Choice { balancer: self, members: self.members.load_full() }
     }
 
     /// Counts a probe of the endpoint of this name: that it went well, or what was wrong with it.
     pub fn probed(&self, endpoint: &str, probe: std::result::Result<(), String>) {
-        let endpoints = self.endpoints.load();
+        let members = self.members.load();
         // Gone meanwhile, it is nobody's any more.
-        let Some(endpoint) = endpoints.iter().find(|known| &*known.name == endpoint) else { return };
-        let (Some(policy), service) = (&self.policy.health, &*self.name) else { return };
+        let Some(endpoint) = members.endpoints.iter().find(|known| &*known.name == endpoint) else { return };
+        let (Some(policy), service) = (&members.policy.health, &*self.name) else { return };
         let problem = probe.as_ref().err().cloned().unwrap_or_default();
         match endpoint.health.record(policy, probe) {
             Some(true) => tracing::info!(service, endpoint = &*endpoint.name, "endpoint healthy"),
@@ -194,12 +195,23 @@ impl<T> Balancer<T> {
         }
     }
 
+    /// Does to the circuit breaker of the endpoint of this name what an operator says: forced open, it is out until it is
+    /// reset. `None` if there is no such endpoint, `Some(None)` if it has no breaker, and else the endpoint as it is then.
+    pub fn command(&self, endpoint: &str, command: BreakerCommand) -> Option<Option<EndpointSnapshot>> {
+        // An endpoint that is changed while this goes on would have its breaker copied as it was.
+        let _changing = self.changing();
+        let found = self.members.load().endpoints.iter().find(|known| &*known.name == endpoint).cloned()?;
+        let commanded = found.command(command);
+        Some(commanded.and_then(|()| self.snapshot().into_iter().find(|snapshot| snapshot.endpoint == endpoint)))
+    }
+
     /// The endpoints as people see them.
     pub fn snapshot(&self) -> Vec<EndpointSnapshot> {
-        let endpoints = self.endpoints.load();
-        let standings = self.settle(&endpoints);
-        let has_health = self.policy.health.is_some();
-        endpoints
+        let members = self.members.load();
+        let standings = self.settle(&members);
+        let has_health = members.policy.health.is_some();
+        members
+            .endpoints
             .iter()
             .zip(standings)
             .map(|(endpoint, (standing, _))| endpoint.snapshot(standing, has_health))
@@ -207,13 +219,14 @@ impl<T> Balancer<T> {
     }
 
     /// How each endpoint stands now, and whether it is one of those that may be out: who is ejected is decided here.
-    fn settle(&self, endpoints: &[Arc<EndpointState<T>>]) -> Vec<(Standing, bool)> {
+    fn settle(&self, members: &Members<T>) -> Vec<(Standing, bool)> {
+        let (policy, endpoints) = (&members.policy, &members.endpoints);
         let mut ejected = self.lock();
-        let unhealthy = endpoints.iter().filter(|endpoint| !endpoint.health.is_healthy()).count();
-        let most_out = self.policy.outlier.map_or(0, |outlier| outlier.most_out(endpoints.len()));
-        let room = most_out.saturating_sub(unhealthy);
         // Health and breakers go on while this looks at them, so each is asked once.
         let mut standings: Vec<_> = endpoints.iter().map(|endpoint| endpoint.standing()).collect();
+        let out_anyway = |standing: &&Standing| matches!(standing, Standing::Unhealthy | Standing::TakenOut);
+        let most_out = policy.outlier.map_or(0, |outlier| outlier.most_out(endpoints.len()));
+        let room = most_out.saturating_sub(standings.iter().filter(out_anyway).count());
         ejected.retain(|id| {
             let at = endpoints.iter().position(|endpoint| endpoint.id == *id);
             at.is_some_and(|at| matches!(standings[at], Standing::Ejected | Standing::OnProbation))
@@ -235,8 +248,8 @@ impl<T> Balancer<T> {
     }
 
     /// The place of the next one among these, of which there is at least one.
-    fn choose(&self, among: &[impl AsRef<EndpointState<T>>], is_first: bool) -> usize {
-        match (among.len(), self.policy.balance) {
+    fn choose(&self, balance: Balance, among: &[impl AsRef<EndpointState<T>>], is_first: bool) -> usize {
+        match (among.len(), balance) {
             (0 | 1, _) => 0,
             // A second attempt takes nobody's turn, or the neighbour of one that fails would get the turns of both.
             (of, Balance::RoundRobin) if is_first => self.next.fetch_add(1, Relaxed) % of,
@@ -250,9 +263,44 @@ impl<T> Balancer<T> {
         }
     }
 
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        // There is nothing in it.
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<u64>> {
         // Nothing that holds the lock can leave the list half changed.
         self.ejected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: PartialEq> Balancer<T> {
+    /// Puts these endpoints in place of the present ones, each by its name. One that was there before keeps its state;
+    /// calls to one that is gone end where they are.
+    pub fn replace(&self, endpoints: impl IntoIterator<Item = (String, T)>) {
+        self.store(None, endpoints);
+    }
+
+    /// The same under another policy, in one step. Breakers keep their state as far as the new policy has a place for it
+    /// ([`Breaker::with_policy`](super::Breaker::with_policy)), and so does health: without probes nobody is unhealthy.
+    pub fn change(&self, policy: BalancePolicy, endpoints: impl IntoIterator<Item = (String, T)>) {
+        self.store(Some(policy), endpoints);
+    }
+
+    fn store(&self, policy: Option<BalancePolicy>, endpoints: impl IntoIterator<Item = (String, T)>) {
+        let _changing = self.changing();
+        let before = self.members.load_full();
+        let policy = policy.unwrap_or(before.policy);
+        let state = |(name, target): (String, T)| match before.endpoints.iter().find(|known| *known.name == *name) {
+            Some(known) if known.target == target && policy == before.policy => Arc::clone(known),
+            Some(known) => Arc::new(known.changed(&self.name, target, &policy)),
+            None => {
+                let id = self.ids.fetch_add(1, Relaxed);
+                Arc::new(EndpointState::new(id, &self.name, name.into(), target, &policy))
+            }
+        };
+        let endpoints = endpoints.into_iter().map(state).collect();
+        self.members.store(Arc::new(Members { policy, endpoints }));
     }
 }
 
@@ -261,21 +309,22 @@ impl<T> Balancer<T> {
 impl<T> Choice<'_, T> {
     /// What is needed to call each endpoint, with its name.
     pub fn targets(&self) -> impl Iterator<Item = (&Arc<str>, &T)> {
-        self.endpoints.iter().map(|endpoint| (&endpoint.name, &endpoint.target))
+        self.members.endpoints.iter().map(|endpoint| (&endpoint.name, &endpoint.target))
     }
 
     /// The endpoint for an attempt of a call that has tried these; it is then one of them.
     ///
     /// # Errors
     ///
-    /// When all endpoints are out: `circuit-open` if one of them is ejected, and else `unreachable`.
+    /// When all endpoints are out: `circuit-open` if one of them is ejected or taken out, and else `unreachable`. Neither counts against
+    /// the edge.
     pub fn pick<'s>(&'s self, attempt: AttemptAt<'s>, tried: &Tried) -> Result<Picked<'s, T>> {
-        let balancer = self.balancer;
+        let (balancer, Members { policy, endpoints }) = (self.balancer, &*self.members);
         let all_is_well = balancer.ejected_count.load(Relaxed) == 0
             && tried.is_empty()
-            && self.endpoints.iter().all(|endpoint| endpoint.is_well());
-        let picked = match all_is_well && !self.endpoints.is_empty() {
-            true => self.endpoints[balancer.choose(&self.endpoints, true)].enter(false, attempt),
+            && endpoints.iter().all(|endpoint| endpoint.is_well());
+        let picked = match all_is_well && !endpoints.is_empty() {
+            true => endpoints[balancer.choose(policy.balance, endpoints, true)].enter(false, attempt),
             false => None,
         };
         let picked = picked.map_or_else(|| self.pick_with_care(attempt, tried), Ok)?;
@@ -285,14 +334,16 @@ impl<T> Choice<'_, T> {
 
     #[cold]
     fn pick_with_care<'s>(&'s self, attempt: AttemptAt<'s>, tried: &Tried) -> Result<Picked<'s, T>> {
-        let standings = self.balancer.settle(&self.endpoints);
+        let (balancer, Members { policy, endpoints }) = (self.balancer, &*self.members);
+        let standings = balancer.settle(&self.members);
         let is_first = tried.is_empty();
-        let usable = self.endpoints.iter().zip(standings).filter(|(_, (standing, _))| standing.takes_calls());
+        let usable = endpoints.iter().zip(standings).filter(|(_, (standing, _))| standing.takes_calls());
         let candidates = usable.map(|(endpoint, (_, is_ejected))| Candidate { endpoint, is_ejected });
         let (again, new): (Vec<_>, Vec<_>) = candidates.partition(|candidate| tried.has(candidate.endpoint.id));
         for (mut candidates, is_first) in [(new, is_first), (again, false)] {
             while !candidates.is_empty() {
-                let Candidate { endpoint, is_ejected } = candidates.remove(self.balancer.choose(&candidates, is_first));
+                let at = balancer.choose(policy.balance, &candidates, is_first);
+                let Candidate { endpoint, is_ejected } = candidates.remove(at);
                 // Another may have taken the last place of a probe meanwhile.
                 if let Some(picked) = endpoint.enter(is_ejected, attempt) {
                     return Ok(picked);
@@ -304,28 +355,31 @@ impl<T> Choice<'_, T> {
 
     /// Why no endpoint is in.
     fn nobody(&self, attempt: AttemptAt<'_>) -> Fault {
-        let name = &self.balancer.name;
-        if self.endpoints.is_empty() {
-            return Fault::new(FaultKind::Unreachable, format!("no address of `{name}` is known"));
+        let (name, endpoints) = (&self.balancer.name, &self.members.endpoints);
+        if endpoints.is_empty() {
+            return Fault::nowhere(format!("no address of `{name}` is known"));
         }
-        let reasons: Vec<_> = self
-            .endpoints
-            .iter()
-            .take(LISTED)
-            .map(|endpoint| format!("{} {}", endpoint.name, endpoint.why()))
-            .collect();
-        let more = match self.endpoints.len().saturating_sub(LISTED) {
+        let reasons: Vec<_> =
+            endpoints.iter().take(LISTED).map(|endpoint| format!("{} {}", endpoint.name, endpoint.why())).collect();
+        let more = match endpoints.len().saturating_sub(LISTED) {
             0 => String::new(),
             more => format!(", and {more} more"),
         };
         let message = format!("no endpoint of `{name}` is in: {}{more}", reasons.join(", "));
-        let ejected = self.endpoints.iter().filter(|endpoint| endpoint.health.is_healthy());
-        // Those on probation can't tell when they are back, but their probes end by the deadline of an edge.
-        let after = |refusal: &Rejected| refusal.retry_after.unwrap_or(attempt.policy.params().deadline);
-        let Some(first) = ejected.filter_map(|endpoint| endpoint.refusal()).min_by_key(after) else {
-            return Fault::new(FaultKind::Unreachable, message);
+        let ejected = endpoints.iter().filter(|endpoint| endpoint.health.is_healthy());
+        let after = |refusal: &Rejected| match refusal.state {
+            // Nobody knows when its operator will.
+            BreakerState::ForcedOpen => Duration::MAX,
+            // Those on probation can't tell when they are back, but their probes end by the deadline of an edge.
+            _ => refusal.retry_after.unwrap_or(attempt.policy.params().deadline),
         };
-        let fault = Fault::new(FaultKind::CircuitOpen, message).with_retry_after(after(&first));
+        let Some(first) = ejected.filter_map(|endpoint| endpoint.refusal()).min_by_key(after) else {
+            return Fault::nowhere(message);
+        };
+        let mut fault = Fault::new(FaultKind::CircuitOpen, message);
+        if first.state != BreakerState::ForcedOpen {
+            fault = fault.with_retry_after(after(&first));
+        }
         match first.reason {
             Some(reason) => fault.with_trip(reason),
             None => fault,

@@ -130,6 +130,7 @@ impl FailurePolicy {
         let slow = self.is_slow(took);
         match ended {
             Ended::Status(status) => Some(Outcome { failure: self.of_status(status), slow }),
+            Ended::Nowhere => None,
             Ended::Fault(FaultKind::DeadlineExceeded) if !was_fair => None,
             Ended::Fault(kind) => {
                 let failure = self.of_fault(kind);
@@ -193,6 +194,14 @@ mod tests {
         assert_eq!(policy.of_status(500), None);
         assert!(policy.is_slow(Duration::from_secs(1)));
         assert!(!policy.is_slow(Duration::from_millis(999)));
+    }
+
+    #[test]
+    fn to_find_nobody_to_ask_is_no_outcome() {
+        let policy = FailurePolicy::default();
+        let outcome = |ended| policy.outcome(ended, Duration::ZERO, true);
+        assert_eq!(outcome(Ended::Nowhere), None);
+        assert!(outcome(Ended::Fault(FaultKind::Unreachable)).is_some_and(|outcome| outcome.failure.is_some()));
     }
 
     #[test]

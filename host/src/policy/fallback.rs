@@ -6,8 +6,11 @@
 //! A stale answer is the seed's "return cached data" without a line of code in the caller. It is the edge that remembers,
 //! not the caller, so it remembers only what is a question and no order: safe HTTP requests, and the functions that the
 //! policy names. What it remembers is bounded in number, size and age, and the answer tells its age.
+//!
+//! A fixed answer to an HTTP request is whole as it is declared. The fixed result of a function is a value of a type that
+//! only the components know, so here it is a text, and becomes a value where the edge is linked.
 
-use super::{InvalidPolicy, bounds, invalid};
+use super::{InvalidPolicy, WaveText, bounds, invalid, retry};
 use lru::LruCache;
 use std::{
     hash::Hash,
@@ -25,6 +28,15 @@ pub struct FixedAnswer {
     pub content_type: String,
     /// Its body.
     pub body: String,
+}
+
+/// What a function is always answered in place of a failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FixedResult {
+    /// The function, by its name or its full name: `find`, `shop:users/directory.find`.
+    pub function: String,
+    /// The value that it gives.
+    pub value: WaveText,
 }
 
 /// What is remembered for stale answers.
@@ -46,8 +58,10 @@ pub struct StaleParams {
 pub struct FallbackParams {
     /// Answers from when the callee was well.
     pub stale: Option<StaleParams>,
-    /// An answer that is always the same.
+    /// An answer to HTTP requests that is always the same.
     pub fixed: Option<FixedAnswer>,
+    /// Results of functions that are always the same. A function's full name comes before its short one.
+    pub fixed_results: Vec<FixedResult>,
 }
 
 /// What an edge gives in place of a failure.
@@ -80,8 +94,8 @@ impl FallbackPolicy {
     ///
     /// # Errors
     ///
-    /// When a number or duration is out of range, a function is named twice, or the media type of the fixed answer can't
-    /// stand in a header.
+    /// When a number or duration is out of range, a function is named twice or not at all, or the media type of the fixed
+    /// answer can't stand in a header.
     pub fn try_new(params: FallbackParams) -> Result<Self, InvalidPolicy> {
         if let Some(stale) = &params.stale {
             invalid::check_duration("fallback.stale.max-age", stale.max_age)?;
@@ -101,6 +115,8 @@ impl FallbackPolicy {
                 return Err(InvalidPolicy::new("fallback.fixed.content-type", "a media type", found));
             }
         }
+        let functions: Vec<String> = params.fixed_results.iter().map(|result| result.function.clone()).collect();
+        invalid::check_functions("fallback.fixed-results", &functions)?;
         Ok(Self(params))
     }
 
@@ -112,7 +128,21 @@ impl FallbackPolicy {
     /// What is to be remembered of this function of this interface, if anything.
     pub fn remembers(&self, interface: &str, function: &str) -> Option<&StaleParams> {
         let stale = self.0.stale.as_ref();
-        stale.filter(|stale| super::retry::names_function(&stale.functions, interface, function))
+        stale.filter(|stale| retry::names_function(&stale.functions, interface, function))
+    }
+}
+
+// === impl FixedResult ===
+
+impl FixedResult {
+    /// Whether it is the result of this function of this interface.
+    pub fn is_of(&self, interface: &str, function: &str) -> bool {
+        retry::names_function(std::slice::from_ref(&self.function), interface, function)
+    }
+
+    /// Whether it names its function in full.
+    pub fn is_full(&self) -> bool {
+        self.function.contains('/')
     }
 }
 
@@ -166,16 +196,6 @@ impl<K: Hash + Eq, V: Clone> StaleCache<K, V> {
         None
     }
 
-    /// How many answers it holds.
-    pub fn len(&self) -> usize {
-        self.lock().by_key.len()
-    }
-
-    /// Whether it holds none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     fn lock(&self) -> MutexGuard<'_, Entries<K, V>> {
         // What it holds can be forgotten, and a sum that is off only makes it forget sooner or later.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -213,7 +233,7 @@ mod tests {
         assert_eq!(cache.get(&params, "a"), Some((2, 10 * SECOND)));
         advance(SECOND).await;
         assert_eq!(cache.get(&params, "a"), None);
-        assert!(cache.is_empty());
+        assert!(cache.lock().by_key.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -259,8 +279,13 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         let refused = |params| FallbackPolicy::try_new(params).unwrap_err().to_string();
-        let stale = |stale| FallbackParams { stale: Some(stale), fixed: None };
-        let fixed = |fixed| FallbackParams { stale: None, fixed: Some(fixed) };
+        let stale = |stale| FallbackParams { stale: Some(stale), ..FallbackParams::default() };
+        let fixed = |fixed| FallbackParams { fixed: Some(fixed), ..FallbackParams::default() };
+        let results = |functions: [&str; 2]| {
+            let value = WaveText::try_new("none").unwrap();
+            let result = |function: &str| FixedResult { function: function.into(), value: value.clone() };
+            FallbackParams { fixed_results: functions.map(result).into(), ..FallbackParams::default() }
+        };
         for (params, expected) in [
             (
                 stale(StaleParams { max_age: Duration::ZERO, ..StaleParams::default() }),
@@ -286,6 +311,8 @@ mod tests {
                 fixed(FixedAnswer { content_type: "a\nb".into(), ..FixedAnswer::default() }),
                 "`fallback.fixed.content-type`: expected a media type, found `a\\nb`",
             ),
+            (results(["a", "a"]), "`fallback.fixed-results`: expected each function once, found `a` twice"),
+            (results(["a", ""]), "`fallback.fixed-results`: expected the names of functions, found an empty one"),
         ] {
             assert_eq!(refused(params), expected);
         }

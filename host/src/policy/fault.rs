@@ -1,6 +1,6 @@
 //! Faults: what the platform says when a call could not be made or not be finished.
 
-use super::TripReason;
+use super::{Ended, TripReason};
 use std::{borrow::Cow, fmt, time::Duration};
 
 /// The kinds of fault. Closed: whoever handles faults handles all of them.
@@ -31,6 +31,7 @@ pub struct Fault {
     kind: FaultKind,
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
+    is_nowhere: bool,
     // Boxed, because few faults have one and all are moved about.
     trip: Option<Box<TripReason>>,
 }
@@ -109,7 +110,12 @@ impl fmt::Display for FaultKind {
 impl Fault {
     /// A fault of this kind; `message` says what happened and where, for people and logs.
     pub fn new(kind: FaultKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, message: message.into(), retry_after: None, trip: None }
+        Self { kind, message: message.into(), retry_after: None, is_nowhere: false, trip: None }
+    }
+
+    /// `unreachable` because nobody is there to be asked, known without asking: see [`Ended::Nowhere`].
+    pub fn nowhere(message: impl Into<Cow<'static, str>>) -> Self {
+        Self { is_nowhere: true, ..Self::new(FaultKind::Unreachable, message) }
     }
 
     /// Says after how long another try may succeed.
@@ -129,6 +135,11 @@ impl Fault {
     /// What kind of fault it is.
     pub fn kind(&self) -> FaultKind {
         self.kind
+    }
+
+    /// How an attempt ended that ended with it.
+    pub fn ended(&self) -> Ended {
+        if self.is_nowhere { Ended::Nowhere } else { Ended::Fault(self.kind) }
     }
 
     /// What happened, for people and logs.

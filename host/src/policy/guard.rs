@@ -361,7 +361,7 @@ impl Guard {
                 (Tried::Failed(failed), outcome)
             }
             Err(fault) => {
-                let ended = Ended::Fault(fault.kind());
+                let ended = fault.ended();
                 let outcome = policy.outcome(ended, took, allowance.was_fair(began));
                 let told = fault.retry_after();
                 (Tried::Failed(Failed { result: Err(fault), ended, told }), outcome)

@@ -15,9 +15,13 @@
 mod gcra;
 mod keys;
 
+pub use self::keys::KeysSnapshot;
+
 use self::{gcra::Meter, keys::Keys};
 use super::{InvalidPolicy, MAX_DURATION, bounds, invalid};
+use serde::{Deserialize, Serialize};
 use std::{
+    fmt,
     hash::Hash,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -74,8 +78,53 @@ pub struct RateLimiter {
 
 #[derive(Debug)]
 enum Buckets {
-    One(Mutex<u64>),
+    One(Mutex<One>),
     Keyed(Keys),
+}
+
+/// The one bucket of all.
+#[derive(Debug, Default)]
+struct One {
+    full_at: u64,
+    tally: Tally,
+}
+
+/// What requests were told.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    granted: u64,
+    refused: u64,
+}
+
+/// A rate limit as people see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateLimitSnapshot {
+    /// How many requests are granted in the time `per_ms`.
+    pub requests: u32,
+    /// That time, in milliseconds.
+    pub per_ms: u64,
+    /// How many are granted at once.
+    pub burst: u32,
+    /// Whose requests are counted together, as the manifest says it.
+    pub key: String,
+    /// Requests that were granted so far.
+    pub granted: u64,
+    /// Those that were refused.
+    pub refused: u64,
+    /// How many keys are known; not where all are one.
+    pub keys: Option<KeysSnapshot>,
+}
+
+// === impl RateLimitKey ===
+
+impl fmt::Display for RateLimitKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Route => f.write_str("route"),
+            Self::Client => f.write_str("client"),
+            Self::Header(name) => write!(f, "header:{name}"),
+        }
+    }
 }
 
 // === impl RateLimitPolicy ===
@@ -116,6 +165,24 @@ impl RateLimitPolicy {
     pub fn burst(&self) -> u32 {
         self.0.burst.unwrap_or(self.0.requests)
     }
+
+    /// A limit by this policy of whom nobody has asked anything yet, as people see it.
+    pub fn snapshot(&self) -> RateLimitSnapshot {
+        let keys = (self.0.key != RateLimitKey::Route).then(KeysSnapshot::empty);
+        self.snapshot_of(Tally::default(), keys)
+    }
+
+    fn snapshot_of(&self, tally: Tally, keys: Option<KeysSnapshot>) -> RateLimitSnapshot {
+        RateLimitSnapshot {
+            requests: self.0.requests,
+            per_ms: u64::try_from(self.0.per.as_millis()).unwrap_or(u64::MAX),
+            burst: self.burst(),
+            key: self.0.key.to_string(),
+            granted: tally.granted,
+            refused: tally.refused,
+            keys,
+        }
+    }
 }
 
 /// RFC 9110, 5.1, and no longer than anybody would make one.
@@ -146,11 +213,46 @@ impl RateLimiter {
     ///
     /// Where the policy's key is [`RateLimitKey::Route`], all keys are one.
     pub fn take(&self, key: &impl Hash, now: Instant) -> Quota {
-        let now = u64::try_from(now.saturating_duration_since(self.began).as_nanos()).unwrap_or(u64::MAX);
+        let now = self.nanos_at(now);
         match &self.buckets {
-            Buckets::One(bucket) => self.meter.take(&mut bucket.lock().unwrap_or_else(PoisonError::into_inner), now),
+            Buckets::One(one) => {
+                let mut one = one.lock().unwrap_or_else(PoisonError::into_inner);
+                let quota = self.meter.take(&mut one.full_at, now);
+                one.tally.count(&quota);
+                quota
+            }
             Buckets::Keyed(keys) => keys.with_bucket(key, now, |bucket| self.meter.take(bucket, now)),
         }
+    }
+
+    /// The limit as it is now.
+    pub fn snapshot(&self) -> RateLimitSnapshot {
+        match &self.buckets {
+            Buckets::One(one) => {
+                let tally = one.lock().unwrap_or_else(PoisonError::into_inner).tally;
+                self.policy.snapshot_of(tally, None)
+            }
+            Buckets::Keyed(keys) => {
+                let (tally, keys) = keys.snapshot(self.nanos_at(Instant::now()));
+                self.policy.snapshot_of(tally, Some(keys))
+            }
+        }
+    }
+
+    fn nanos_at(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.began).as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    fn count(&mut self, quota: &Quota) {
+        *(if quota.granted { &mut self.granted } else { &mut self.refused }) += 1;
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self { granted: self.granted + other.granted, refused: self.refused + other.refused }
     }
 }
 

@@ -48,6 +48,12 @@ pub enum Ended {
     Fault(FaultKind),
     /// By an HTTP answer with this status.
     Status(u16),
+    /// Before it began, because all endpoints of the callee are known to be out and nobody was asked: `unreachable`.
+    ///
+    /// It says nothing new of anybody, so it is neither a failure nor a success. If it counted, the breaker of the edge
+    /// would open for what probes and resolver have found out already, and refuse calls for a while when they have long
+    /// found out that an endpoint is back. And no other attempt follows, since it would end the same way.
+    Nowhere,
 }
 
 /// Where the pause between two attempts falls between zero and its ceiling.
@@ -130,7 +136,7 @@ impl RetryPolicy {
     /// Whether another attempt can do good and no harm.
     fn may_retry(&self, ended: Ended, repeat: Repeat) -> bool {
         match (ended, repeat) {
-            (_, Repeat::Never) => false,
+            (_, Repeat::Never) | (Ended::Nowhere, _) => false,
             (Ended::Status(status), repeat) => repeat == Repeat::Always && self.0.status.contains(status),
             (Ended::Fault(FaultKind::Unreachable | FaultKind::Overloaded), _) => true,
             (Ended::Fault(FaultKind::DeadlineExceeded | FaultKind::Trapped), repeat) => repeat == Repeat::Always,
@@ -156,11 +162,17 @@ impl Default for RetryParams {
 }
 
 /// Whether a list of functions names this one: by its name, or by its full name, with or without the version.
+///
+/// It is asked at each typed call, so it looks at no more than it must: mostly the list is empty or names others.
 pub(super) fn names_function(names: &[String], interface: &str, function: &str) -> bool {
-    let unversioned = interface.split_once('@').map_or(interface, |(name, _)| name);
-    names.iter().any(|name| match name.rsplit_once('.') {
-        Some((of, name)) if of.contains('/') => name == function && (of == interface || of == unversioned),
-        _ => name == function,
+    let is_interface = |of: &str| {
+        let version = interface.strip_prefix(of);
+        of.contains('/') && version.is_some_and(|version| version.is_empty() || version.starts_with('@'))
+    };
+    names.iter().any(|name| match name.strip_suffix(function) {
+        Some("") => true,
+        Some(before) => before.strip_suffix('.').is_some_and(is_interface),
+        None => false,
     })
 }
 

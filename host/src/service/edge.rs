@@ -4,25 +4,35 @@ use super::{
     Body, CallContext,
     endpoint::Service,
     exports::FunctionKey,
-    fallback::{self, Remembered},
+    fallback::{self, Memorable, Remembered},
+    fixed::FixedResults,
     tape::Tape,
 };
 use crate::{
     events::{Event, Verdict},
     outbound::External,
-    policy::{Answer, Attempt, BreakerCommand, Fault, FaultKind, Guard, GuardSnapshot, Policy, Repeat, Tried},
+    policy::{
+        Answer, Attempt, BreakerCommand, Failure, FallbackPolicy, Fault, FaultKind, Guard, GuardSnapshot, Policy,
+        Repeat, StaleParams, Tried,
+    },
 };
 use arc_swap::ArcSwap;
 use hyper::{Request, Response};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 /// One caller's way to one callee. All calls on it, of whatever kind, share one policy and its live state.
 pub struct Edge {
     name: Arc<str>,
     caller: Arc<str>,
     guard: ArcSwap<Guard>,
+    /// Held by who puts another guard in place.
+    changing: Mutex<()>,
     endpoint: Endpoint,
     remembered: Remembered,
+    fixed_results: ArcSwap<FixedResults>,
 }
 
 /// Where calls on an edge end up. A caller can't tell which it is.
@@ -41,7 +51,8 @@ impl Edge {
         let caller = caller.into();
         let name: Arc<str> = format!("{caller} -> {callee}").into();
         let guard = ArcSwap::from_pointee(Guard::new(name.clone(), policy));
-        Arc::new(Self { name, caller, guard, endpoint, remembered: Remembered::default() })
+        let (remembered, fixed_results) = (Remembered::default(), ArcSwap::default());
+        Arc::new(Self { name, caller, guard, changing: Mutex::default(), endpoint, remembered, fixed_results })
     }
 
     /// `caller -> callee`, the name that the manifest uses.
@@ -56,8 +67,23 @@ impl Edge {
 
     /// Puts another policy in place of the present one: breaker state and counters carry on.
     pub fn set_policy(&self, policy: Policy) {
+        // One after the other: a guard that is made tells so in the log, and one that is made in vain must not. The lock
+        // guards no data.
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever comes in between keeps what it loaded.
-        self.guard.rcu(|guard| Arc::new(guard.with_policy(policy.clone())));
+        let guard = self.guard.load().with_policy(policy);
+        self.guard.store(Arc::new(guard));
+    }
+
+    /// What its policy gives in place of a failure.
+    pub fn fallback(&self) -> FallbackPolicy {
+        self.guard.load().policy().params().fallback.clone()
+    }
+
+    /// Puts other fixed results in place of the present ones: those that its policy has, as values of the types of the
+    /// component that it ends at. There are none until this is called.
+    pub fn set_fixed_results(&self, results: FixedResults) {
+        self.fixed_results.store(Arc::new(results));
     }
 
     /// Does to the circuit breaker what an operator says. `None` if the edge has none.
@@ -75,9 +101,9 @@ impl Edge {
     pub async fn http(&self, context: &CallContext, request: Request<Body>) -> Result<Response<Body>, Fault> {
         let guard = self.guard.load();
         let idempotent = request.method().is_safe() || request.extensions().get::<Idempotent>().is_some();
-        let stale = guard.policy().params().fallback.params().stale.as_ref();
-        let key = stale.and_then(|_| fallback::key_of_request(&request));
-        let remembers = key.is_some();
+        let fallback = guard.policy().params().fallback.params();
+        let stale = fallback.stale.as_ref().and_then(|stale| Some((stale, fallback::key_of_request(&request)?)));
+        let remembers = stale.is_some();
         let mut again = Replay::of(request, guard.policy().params().retry.params().attempts);
         let repeat = match (again.complete.is_some(), idempotent) {
             (false, _) => Repeat::Never,
@@ -103,39 +129,7 @@ impl Edge {
             }
         };
         let result = guard.run(&context.deadline, repeat, attempt).await;
-        if let (Ok(response), Some(stale), Some(key)) = (&result, stale, &key) {
-            self.remembered.put_response(stale, key.clone(), response);
-        }
-        self.or_fallback(&guard, key, result)
-    }
-
-    /// A failure, or what the policy gives in its place.
-    fn or_fallback(
-        &self,
-        guard: &Guard,
-        key: Option<String>,
-        result: Result<Response<Body>, Fault>,
-    ) -> Result<Response<Body>, Fault> {
-        let policy = guard.policy().params();
-        let fallback = policy.fallback.params();
-        let failure = match &result {
-            Err(fault) if has_fallback(fault) => fault.kind().to_string(),
-            Ok(response) if policy.failure.of_status(response.status().as_u16()).is_some() => {
-                format!("status-{}", response.status().as_u16())
-            }
-            _ => return result,
-        };
-        if let (Some(stale), Some(key)) = (&fallback.stale, key)
-            && let Some((answer, age)) = self.remembered.response(stale, &key, &failure)
-        {
-            tracing::debug!(edge = &*self.name, failure, ?age, "a stale answer in place of a failure");
-            guard.count_fallback(true);
-            return Ok(answer);
-        }
-        let Some(fixed) = &fallback.fixed else { return result };
-        tracing::debug!(edge = &*self.name, failure, "the fixed answer in place of a failure");
-        guard.count_fallback(false);
-        Ok(fallback::fixed(fixed))
+        self.or_fallback(&guard, stale, result, || fallback.fixed.as_ref().map(fallback::fixed))
     }
 
     /// Calls a typed function.
@@ -162,27 +156,48 @@ impl Edge {
             }
         };
         let result = guard.run(&context.deadline, repeat, attempt).await;
-        let Some((stale, call)) = stale else { return result };
-        match result {
-            Ok(results) => {
-                self.remembered.put_results(stale, call, &results);
-                Ok(results)
-            }
-            Err(fault) if has_fallback(&fault) => {
-                let Some((results, age)) = self.remembered.results(stale, &call) else { return Err(fault) };
-                tracing::debug!(edge = &*self.name, %fault, ?age, "stale results in place of a fault");
-                guard.count_fallback(true);
-                Ok(results)
-            }
-            Err(fault) => Err(fault),
-        }
+        self.or_fallback(&guard, stale, result, || self.fixed_results.load().get(key).cloned())
     }
 
-    /// Delivers an event, once: delivering again is its subscription's business.
+    /// What a call came to, or what the policy gives in place of a failure: a stale answer, and where there is none the
+    /// `fixed` one. What is good is remembered, if there is a key for it.
+    fn or_fallback<A: Memorable>(
+        &self,
+        guard: &Guard,
+        stale: Option<(&StaleParams, A::Key)>,
+        result: Result<A, Fault>,
+        fixed: impl FnOnce() -> Option<A>,
+    ) -> Result<A, Fault> {
+        let failure = match &result {
+            Err(fault) if has_fallback(fault) => Some(Failure::Fault(fault.kind())),
+            Err(_) => None,
+            Ok(answer) => answer.status().and_then(|status| guard.policy().params().failure.of_status(status)),
+        };
+        let Some(failure) = failure else {
+            if let (Ok(answer), Some((params, key))) = (&result, stale) {
+                answer.remember(&self.remembered, params, key);
+            }
+            return result;
+        };
+        if let Some((params, key)) = &stale
+            && let Some((answer, age)) = A::recall(&self.remembered, params, key, failure)
+        {
+            tracing::debug!(edge = &*self.name, %failure, ?age, "a stale answer in place of a failure");
+            guard.count_fallback(true);
+            return Ok(answer);
+        }
+        let Some(answer) = fixed() else { return result };
+        tracing::debug!(edge = &*self.name, %failure, "the fixed answer in place of a failure");
+        guard.count_fallback(false);
+        Ok(answer)
+    }
+
+    /// Delivers an event, once: delivering again is its subscription's business. The context's unit of work is the
+    /// handler's.
     pub async fn event(&self, context: &CallContext, event: &Arc<Event>, number: u32) -> Result<Verdict, Fault> {
         let guard = self.guard.load();
         let attempt = |attempt: Attempt| {
-            let context = self.context(context, attempt);
+            let context = CallContext { unit: context.unit.clone(), ..self.context(context, attempt) };
             let event = event.clone();
             async move {
                 match &self.endpoint {
@@ -197,7 +212,12 @@ impl Edge {
     }
 
     fn context(&self, of_caller: &CallContext, attempt: Attempt) -> CallContext {
-        CallContext { caller: self.caller.clone(), deadline: attempt.deadline, trace: of_caller.trace.child() }
+        CallContext {
+            caller: self.caller.clone(),
+            deadline: attempt.deadline,
+            trace: of_caller.trace.child(),
+            unit: None,
+        }
     }
 
     /// A look at its state.

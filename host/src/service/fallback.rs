@@ -6,7 +6,7 @@
 //! other. The answer says so by `Age` and by `Cache-Status` (RFC 9211).
 
 use super::{Body, BodyError, exports::FunctionKey, tape::Tape};
-use crate::policy::{Fault, FaultKind, FixedAnswer, StaleCache, StaleParams};
+use crate::policy::{Failure, Fault, FaultKind, FixedAnswer, StaleCache, StaleParams};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
@@ -31,6 +31,22 @@ pub(super) struct Remembered {
     results: StaleCache<CallKey, Tape>,
 }
 
+/// What a call is answered, of the kinds of which an edge can give an earlier one again.
+pub(super) trait Memorable: Sized {
+    /// By what it is remembered.
+    type Key;
+
+    /// Its HTTP status, if it has one.
+    fn status(&self) -> Option<u16>;
+
+    /// Remembers it under `key`, if it may be.
+    fn remember(&self, remembered: &Remembered, params: &StaleParams, key: Self::Key);
+
+    /// What `key` was answered the last time, and how long ago that is, in place of this failure.
+    fn recall(remembered: &Remembered, params: &StaleParams, key: &Self::Key, why: Failure)
+    -> Option<(Self, Duration)>;
+}
+
 /// By what the results of a call are remembered: the function and its parameters.
 #[derive(PartialEq, Eq, Hash)]
 pub(super) struct CallKey {
@@ -45,25 +61,31 @@ struct Stored {
     body: Bytes,
 }
 
-// === impl Remembered ===
+// === impl Memorable ===
 
-impl Remembered {
-    /// Remembers `response` under `key`, if it may be.
-    pub fn put_response(&self, params: &StaleParams, key: String, response: &Response<Body>) {
-        let Some(body) = response.body().to_complete() else { return };
-        if !may_be_remembered(response) {
-            return;
-        }
-        let headers = response.headers();
-        let head: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
-        let size = OVERHEAD + (key.len() + head + body.len()) as u64;
-        let stored = Stored { status: response.status(), headers: headers.clone(), body };
-        self.responses.put(params, key, Arc::new(stored), size);
+impl Memorable for Response<Body> {
+    type Key = String;
+
+    fn status(&self) -> Option<u16> {
+        Some(self.status().as_u16())
     }
 
-    /// The answer that `key` got the last time, and its age.
-    pub fn response(&self, params: &StaleParams, key: &str, why: &str) -> Option<(Response<Body>, Duration)> {
-        let (stored, age) = self.responses.get(params, key)?;
+    /// Only a complete answer, and none that HTTP forbids a shared cache to keep.
+    fn remember(&self, remembered: &Remembered, params: &StaleParams, key: String) {
+        let Some(body) = self.body().to_complete() else { return };
+        if !may_be_remembered(self) {
+            return;
+        }
+        let headers = self.headers();
+        let head: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
+        let size = OVERHEAD + (key.len() + head + body.len()) as u64;
+        let stored = Stored { status: self.status(), headers: headers.clone(), body };
+        remembered.responses.put(params, key, Arc::new(stored), size);
+    }
+
+    /// The answer says how old it is, and why it is given.
+    fn recall(remembered: &Remembered, params: &StaleParams, key: &String, why: Failure) -> Option<(Self, Duration)> {
+        let (stored, age) = remembered.responses.get(params, key)?;
         let mut response = Response::new(Body::complete(stored.body.clone()));
         *response.status_mut() = stored.status;
         *response.headers_mut() = stored.headers.clone();
@@ -71,26 +93,37 @@ impl Remembered {
         let before = headers.get(header::AGE).and_then(|age| age.to_str().ok()?.parse().ok()).unwrap_or(0);
         let seconds = age.as_secs().saturating_add(before);
         headers.insert(header::AGE, seconds.into());
+        let detail = match why {
+            Failure::Fault(kind) => kind.to_string(),
+            Failure::Status(status) => format!("status-{status}"),
+        };
         // A token and a number: always a valid value.
-        if let Ok(status) = HeaderValue::try_from(format!("wharf; hit; ttl=-{seconds}; detail={why}")) {
+        if let Ok(status) = HeaderValue::try_from(format!("wharf; hit; ttl=-{seconds}; detail={detail}")) {
             headers.append(CACHE_STATUS, status);
         }
         Some((response, age))
     }
+}
 
-    /// Remembers the results of a function, unless they are an error.
-    pub fn put_results(&self, params: &StaleParams, key: CallKey, results: &Tape) {
-        if key.function.is_error(results) {
-            return;
-        }
-        let size = OVERHEAD + (key.params.len() + results.as_bytes().len()) as u64;
-        // NB: a copy. What is on its way counts against an instance as long as it is there.
-        self.results.put(params, key, results.as_bytes().to_vec().into(), size);
+impl Memorable for Tape {
+    type Key = CallKey;
+
+    fn status(&self) -> Option<u16> {
+        None
     }
 
-    /// The results that `key` got the last time, and their age.
-    pub fn results(&self, params: &StaleParams, key: &CallKey) -> Option<(Tape, Duration)> {
-        self.results.get(params, key)
+    /// Only results that are no error.
+    fn remember(&self, remembered: &Remembered, params: &StaleParams, key: CallKey) {
+        if key.function.is_error(self) {
+            return;
+        }
+        let size = OVERHEAD + (key.params.len() + self.as_bytes().len()) as u64;
+        // NB: a copy. What is on its way counts against an instance as long as it is there.
+        remembered.results.put(params, key, self.as_bytes().to_vec().into(), size);
+    }
+
+    fn recall(remembered: &Remembered, params: &StaleParams, key: &CallKey, _why: Failure) -> Option<(Self, Duration)> {
+        remembered.results.get(params, key)
     }
 }
 
@@ -205,15 +238,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stale_answer_is_the_answer_with_its_age() {
         let (remembered, params) = (Remembered::default(), StaleParams::default());
-        remembered.put_response(&params, "/a".into(), &response(201, &[("x-a", "1"), ("age", "5")]));
+        response(201, &[("x-a", "1"), ("age", "5")]).remember(&remembered, &params, "/a".into());
         tokio::time::advance(Duration::from_secs(7)).await;
-        let (answer, age) = remembered.response(&params, "/a", "circuit-open").unwrap();
+        let recall = |key: &str, why| <Response<Body>>::recall(&remembered, &params, &key.into(), why);
+        let (answer, age) = recall("/a", Failure::Fault(FaultKind::CircuitOpen)).unwrap();
         assert_eq!((answer.status().as_u16(), age.as_secs()), (201, 7));
         assert_eq!(answer.headers()["x-a"], "1");
         assert_eq!(answer.headers()["age"], "12");
         assert_eq!(answer.headers()["cache-status"], "wharf; hit; ttl=-12; detail=circuit-open");
         assert_eq!(answer.body().as_complete().unwrap(), b"body");
-        assert!(remembered.response(&params, "/b", "").is_none());
+        let (answer, _) = recall("/a", Failure::Status(503)).unwrap();
+        assert_eq!(answer.headers()["cache-status"], "wharf; hit; ttl=-12; detail=status-503");
+        assert!(recall("/b", Failure::Status(503)).is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -225,13 +261,15 @@ mod tests {
         };
         let tape = |bytes: &[u8]| Tape::from(bytes.to_vec());
         let (ok, err) = (tape(&[0, 0, 0, 0, 7]), tape(&[1, 0, 0, 0, 7]));
-        remembered.put_results(&params, key("find", "1", true), &ok);
-        remembered.put_results(&params, key("find", "2", true), &err);
-        remembered.put_results(&params, key("count", "3", false), &err);
-        assert_eq!(remembered.results(&params, &key("find", "1", true)).unwrap().0, ok);
-        assert_eq!(remembered.results(&params, &key("count", "3", false)).unwrap().0, err, "a number, not an error");
+        ok.remember(&remembered, &params, key("find", "1", true));
+        err.remember(&remembered, &params, key("find", "2", true));
+        err.remember(&remembered, &params, key("count", "3", false));
+        let why = Failure::Fault(FaultKind::Trapped);
+        let recall = |key| Tape::recall(&remembered, &params, &key, why).map(|(results, _)| results);
+        assert_eq!(recall(key("find", "1", true)), Some(ok));
+        assert_eq!(recall(key("count", "3", false)), Some(err), "a number, not an error");
         for (name, id) in [("find", "2"), ("find", "3"), ("get", "1")] {
-            assert!(remembered.results(&params, &key(name, id, true)).is_none(), "{name} {id}");
+            assert_eq!(recall(key(name, id, true)), None, "{name} {id}");
         }
         let function = Arc::new(FunctionKey::made_up("a:b/c", "find", true));
         assert!(CallKey::new(&function, &vec![0; LARGEST_PARAMS + 1].into()).is_none());

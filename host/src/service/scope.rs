@@ -1,7 +1,9 @@
 //! What one service is and may do: the same for all its revisions and instances.
 
 use super::edge::Edge;
-use crate::{engine::Limits, events::Publisher, outbound::Outbound, store::Database};
+use crate::{
+    engine::Limits, events::Publisher, keyvalue::Buckets, outbound::Outbound, outbox::Outbox, store::Database,
+};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -19,6 +21,10 @@ pub struct Scope {
     pub publisher: Publisher,
     /// Its own database, where it has one.
     pub database: Option<Database>,
+    /// Its own buckets, where it has any.
+    pub buckets: Option<Buckets>,
+    /// What leaves together with what it writes, where it has a database and may publish.
+    pub outbox: Option<Outbox>,
     /// Configuration and secrets, by key.
     pub config: BTreeMap<String, String>,
     /// What each instance may use.

@@ -36,7 +36,7 @@ pub struct Misfit {
 }
 
 /// What of a service's manifest does not agree with the components.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Concern {
     /// Which component it has.
     Component,
@@ -44,6 +44,13 @@ pub enum Concern {
     Calls,
     /// What is delivered to it.
     Subscribes,
+    /// What it is given when a function fails.
+    FixedResult {
+        /// Whose function it is.
+        callee: String,
+        /// The function, as the policy names it.
+        function: String,
+    },
 }
 
 /// What a manifest grants a service, as far as components must agree with it.
@@ -55,6 +62,8 @@ pub struct Grants {
     pub external: Vec<String>,
     /// Whether it has a database.
     pub database: bool,
+    /// Whether it has buckets.
+    pub buckets: bool,
     /// Whether events are delivered to it.
     pub subscribes: bool,
     /// Whether HTTP requests come to it: by a route, an aggregate, or a neighbour that may call it.
@@ -102,6 +111,14 @@ impl Shape {
     /// The imports that only another service can offer.
     pub fn neighbours(&self) -> impl Iterator<Item = (&String, &BTreeMap<String, ComponentFunc>)> {
         self.imports.iter().filter(|(name, _)| !offered_by_host(name))
+    }
+
+    /// The functions that other services can call, each with its interface.
+    pub fn functions(&self) -> impl Iterator<Item = (&str, &str, &ComponentFunc)> + Clone {
+        let interfaces = self.exports.iter().filter(|(name, _)| !offered_by_host(name));
+        interfaces.flat_map(|(interface, functions)| {
+            functions.iter().map(move |(function, ty)| (interface.as_str(), function.as_str(), ty))
+        })
     }
 }
 
@@ -191,10 +208,19 @@ pub fn misfits(shapes: &BTreeMap<String, Arc<Shape>>, grants: &BTreeMap<String, 
             let message = format!("subscribes to topics, but its component does not export `{HANDLER}`");
             say(Concern::Subscribes, message);
         }
-        let wants_sql = shape.imports.keys().any(|name| name.starts_with("wharf:store/sql@"));
-        if wants_sql && !grants.database {
+        let wants = |interface: &str| shape.imports.keys().any(|name| name.starts_with(interface));
+        let wanted = ["wharf:store/sql", "wharf:outbox/outbox"].into_iter().find(|interface| wants(interface));
+        if let Some(interface) = wanted
+            && !grants.database
+        {
+            let message =
+                format!("imports `{interface}`: grant it a database with `database = true` in [services.{service}]");
+            say(Concern::Component, message);
+        }
+        let wants_buckets = shape.imports.keys().any(|name| name.starts_with("wasi:keyvalue/"));
+        if wants_buckets && !grants.buckets {
             let message = format!(
-                "imports `wharf:store/sql`: grant it a database with `database = true` in [services.{service}]"
+                "imports `wasi:keyvalue`: grant it buckets, as with `buckets = [\"default\"]` in [services.{service}]"
             );
             say(Concern::Component, message);
         }
@@ -270,7 +296,8 @@ impl fmt::Display for Signature<'_> {
     }
 }
 
-fn wit(ty: &Type) -> String {
+/// A type as WIT would write it, with records and variants written out.
+pub(super) fn wit(ty: &Type) -> String {
     let all = |items: Vec<String>| items.join(", ");
     match ty {
         Type::Bool => "bool".into(),

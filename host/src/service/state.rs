@@ -4,13 +4,13 @@ use super::{CallContext, messages, scope::Scope, tape::UnderWay};
 use crate::{
     engine::StoreLimits,
     events::Publisher,
+    keyvalue::KeyValueView,
     outbound::Hooks,
-    policy::Deadline,
-    store::{SqlCtx, SqlView},
-    telemetry::{GuestOutput, TraceContext},
+    outbox::OutboxView,
+    store::{OfCall, SqlCtx, SqlView, Unit},
+    telemetry::GuestOutput,
 };
 use std::sync::Arc;
-use tokio::time::{Duration, Instant};
 use wasmtime::{
     StoreContextMut,
     component::{GuestTaskId, Linker, ResourceTable},
@@ -18,9 +18,6 @@ use wasmtime::{
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
-
-/// How long a call may take that a guest makes on its own account, after all calls to it were answered.
-const BACKGROUND_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How many resources of the host (bodies, headers, transactions, …) an instance may hold at a time. wasmtime's own
 /// default would let a guest that forgets to drop them take gigabytes of the host.
@@ -57,6 +54,10 @@ impl Calls {
         if let Some(at) = self.running.iter().position(|(id, _)| *id == task) {
             self.running.swap_remove(at);
         }
+    }
+
+    fn have_units(&self) -> bool {
+        self.running.iter().any(|(_, context)| context.unit.is_some())
     }
 
     fn get(&self, task: GuestTaskId) -> Option<&CallContext> {
@@ -103,18 +104,40 @@ impl State {
         crate::outbound::add_to_linker(&mut linker)?;
         messages::add_to_linker(&mut linker)?;
         wasmtime_wasi_config::add_to_linker(&mut linker, |state| WasiConfig::new(&state.config))?;
-        crate::store::add_to_linker(&mut linker, |state| SqlView { ctx: &mut state.sql, table: &mut state.table })?;
+        crate::store::add_to_linker(&mut linker, State::sql)?;
+        crate::keyvalue::add_to_linker(&mut linker, |state| KeyValueView {
+            buckets: state.scope.buckets.as_ref(),
+            table: &mut state.table,
+        })?;
         crate::events::binding::add_to_linker(&mut linker, State::publisher, |store| Some(current_call(store)))?;
+        crate::outbox::add_to_linker(&mut linker, State::outbox, current_call)?;
         Ok(linker)
     }
 
     /// The next HTTP request that the guest sends is made on behalf of this call.
     pub(crate) fn set_http_caller(&mut self, context: CallContext) {
-        self.hooks.set_caller(context);
+        // NB: kept beyond the call; its unit of work must end with it.
+        self.hooks.set_caller(CallContext { unit: None, ..context });
     }
 
     fn publisher(&mut self) -> Publisher {
         self.scope.publisher.clone()
+    }
+
+    fn sql(&mut self) -> SqlView<'_> {
+        SqlView { ctx: &mut self.sql, table: &mut self.table }
+    }
+
+    fn outbox(&mut self) -> OutboxView<'_> {
+        let sql = SqlView { ctx: &mut self.sql, table: &mut self.table };
+        OutboxView { outbox: self.scope.outbox.as_ref(), sql }
+    }
+}
+
+impl OfCall for State {
+    fn unit(store: StoreContextMut<'_, Self>) -> Option<Unit> {
+        // Few calls have one, and to find out whose call it is costs more than a look at all of them.
+        if store.data().calls.have_units() { current_call(store).unit } else { None }
     }
 }
 
@@ -136,9 +159,6 @@ impl WasiHttpView for State {
 pub(crate) fn current_call(mut store: StoreContextMut<'_, State>) -> CallContext {
     let root = store.async_call_stack().ok().and_then(Iterator::last);
     let state = store.data();
-    root.and_then(|task| state.calls.get(task)).cloned().unwrap_or_else(|| CallContext {
-        caller: state.scope.name.clone(),
-        deadline: Deadline { at: Instant::now() + BACKGROUND_DEADLINE, of: "the background of the service".into() },
-        trace: TraceContext::root(),
-    })
+    let call = root.and_then(|task| state.calls.get(task)).cloned();
+    call.unwrap_or_else(|| CallContext::background(&state.scope.name))
 }

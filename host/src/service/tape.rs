@@ -3,7 +3,8 @@
 //! A tape holds the parameters of one call, or its results, one after the other: what their types say needs not be on
 //! it. It is recorded while wasmtime lifts the values out of one component, and played while it lowers them into the
 //! other, each time along the types of that component. Both are known to have the same types, because these are part of
-//! the name by which a function is looked up ([`super::FunctionKey`]).
+//! the name by which a function is looked up ([`super::FunctionKey`]). A fixed result is recorded from a text instead, along
+//! the type that it has to be of.
 //!
 //! # Why not wasmtime's dynamic values
 //!
@@ -37,7 +38,7 @@
 //! # On wasmtime's hidden parts
 //!
 //! `Lift` and `Lower` may be implemented outside of wasmtime (its derive macros do), but what they are made of is not
-//! part of its stable interface. All of that is here and in the two modules below, and the tests beside it compare it
+//! part of its stable interface. All of that is here and in `lift`, `lower` and `types`, and the tests beside it compare it
 //! with wasmtime's own dynamic values, type by type: they are to be believed when wasmtime is changed for another version.
 
 /// Evaluates an expression with a constant for a number of flat values.
@@ -58,11 +59,13 @@ macro_rules! by_flat_count {
 mod lift;
 mod lower;
 mod types;
+mod wave;
 
 pub(super) use by_flat_count;
 pub(super) use lift::Sent;
 pub(super) use lower::Given;
 pub(super) use types::{BY_MEMORY, MOST_FLAT, flat_count};
+pub(super) use wave::written;
 
 use bytes::Bytes;
 use std::sync::{

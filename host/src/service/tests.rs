@@ -1,8 +1,10 @@
 mod blocking;
 mod components;
+mod fixed;
 mod house;
 mod instances;
 mod links;
+mod mail;
 mod queue;
 mod stress;
 mod trouble;

@@ -3,10 +3,10 @@
 //! The WIT types are the store's own types ([`Statement`], [`Rows`], [`Value`], [`Error`]): a value is copied once
 //! from the guest and once from the database, never between two shapes of the same thing.
 
-use super::{Database, Transaction, migration::Migration};
+use super::{Access, Database, Held, Unit, migration::Migration};
 use std::sync::Arc;
 use wasmtime::{
-    AsContextMut,
+    AsContextMut, StoreContextMut,
     component::{Accessor, HasData, Instance, Linker, Resource, ResourceTable},
 };
 
@@ -53,14 +53,20 @@ pub struct SqlView<'a> {
     pub table: &'a mut ResourceTable,
 }
 
+/// The data of a wasmtime store that knows on behalf of which call its guest does something.
+pub trait OfCall: Send + Sized + 'static {
+    /// The unit of work of the call that the guest works on which has just called the host; `None` where each statement
+    /// stands for itself.
+    ///
+    /// NB: to be asked at the very beginning of a host function.
+    fn unit(store: StoreContextMut<'_, Self>) -> Option<Unit>;
+}
+
 /// Offers `wharf:store/sql` to components; `get` finds the state in a store's data.
 ///
 /// # Errors
 /// When the linker has such an interface already.
-pub fn add_to_linker<T: Send + 'static>(
-    linker: &mut Linker<T>,
-    get: fn(&mut T) -> SqlView<'_>,
-) -> wasmtime::Result<()> {
+pub fn add_to_linker<T: OfCall>(linker: &mut Linker<T>, get: fn(&mut T) -> SqlView<'_>) -> wasmtime::Result<()> {
     sql::add_to_linker::<T, Sql>(linker, get)
 }
 
@@ -85,8 +91,8 @@ pub async fn read_migrations(
 
 /// A transaction in a guest's hands.
 pub struct HeldTransaction {
-    transaction: Transaction,
-    _held: Arc<()>,
+    held: Held,
+    _count: Arc<()>,
 }
 
 /// Ties the generated traits to [`SqlView`].
@@ -104,14 +110,45 @@ impl SqlCtx {
         Self { database, held: Arc::default() }
     }
 
-    fn database(&self) -> Result<Database, Error> {
-        self.database.clone().ok_or_else(|| {
-            Error::Unavailable("this service has no database; its manifest entry needs `database = true`".into())
-        })
+    /// Where the statements of a call go that has this unit of work.
+    pub(crate) fn access(&self, unit: Option<Unit>) -> Result<Access, Error> {
+        match (unit, &self.database) {
+            (Some(unit), _) => Ok(Access::Unit(unit)),
+            (None, Some(database)) => Ok(Access::Database(database.clone())),
+            (None, None) => {
+                let reason = "this service has no database; its manifest entry needs `database = true`";
+                Err(Error::Unavailable(reason.into()))
+            }
+        }
+    }
+}
+
+// === impl Error ===
+
+impl Error {
+    /// What it says to people.
+    pub fn words(&self) -> &str {
+        match self {
+            Self::Invalid(text)
+            | Self::Constraint((_, text))
+            | Self::Busy(text)
+            | Self::TooLarge(text)
+            | Self::Closed(text)
+            | Self::Unavailable(text) => text,
+        }
     }
 }
 
 // === impl SqlView ===
+
+impl SqlView<'_> {
+    /// The transaction behind a guest's handle.
+    ///
+    /// NB: the clone is to live only as long as one call. Were it kept, dropping the resource would not roll back.
+    pub(crate) fn held(&self, transaction: &Resource<HeldTransaction>) -> wasmtime::Result<Held> {
+        Ok(self.table.get(transaction)?.held.clone())
+    }
+}
 
 impl sql::Host for SqlView<'_> {}
 
@@ -124,43 +161,44 @@ impl sql::HostTransaction for SqlView<'_> {
 
 // === impl Sql ===
 
-impl<T: Send> sql::HostWithStore<T> for Sql {
+impl<T: OfCall> sql::HostWithStore<T> for Sql {
     async fn query(store: &Accessor<T, Self>, statement: Statement) -> wasmtime::Result<Result<Rows, Error>> {
-        Ok(match database(store) {
-            Ok(database) => database.query(statement).await,
+        Ok(match access(store) {
+            Ok(access) => access.query(statement).await,
             Err(error) => Err(error),
         })
     }
 
     async fn execute(store: &Accessor<T, Self>, statement: Statement) -> wasmtime::Result<Result<u64, Error>> {
-        Ok(match database(store) {
-            Ok(database) => database.execute(statement).await,
+        Ok(match access(store) {
+            Ok(access) => access.execute(statement).await,
             Err(error) => Err(error),
         })
     }
 
     async fn batch(store: &Accessor<T, Self>, statements: Vec<Statement>) -> wasmtime::Result<Result<Vec<u64>, Error>> {
-        Ok(match database(store) {
-            Ok(database) => database.batch(statements).await,
+        Ok(match access(store) {
+            Ok(access) => access.batch(statements).await,
             Err(error) => Err(error),
         })
     }
 
     async fn begin(store: &Accessor<T, Self>) -> wasmtime::Result<Result<Resource<HeldTransaction>, Error>> {
         let reserved = store.with(|mut access| {
+            let unit = T::unit(access.as_context_mut());
             let ctx = access.get().ctx;
             if Arc::strong_count(&ctx.held) > MAX_TRANSACTIONS {
                 let error = format!("this instance holds {MAX_TRANSACTIONS} transactions; drop those that have ended");
                 return Err(Error::Busy(error));
             }
-            Ok((ctx.database()?, ctx.held.clone()))
+            Ok((ctx.access(unit)?, ctx.held.clone()))
         });
-        let (database, held) = match reserved {
+        let (access, count) = match reserved {
             Ok(reserved) => reserved,
             Err(error) => return Ok(Err(error)),
         };
-        let transaction = match database.begin().await {
-            Ok(transaction) => HeldTransaction { transaction, _held: held },
+        let transaction = match access.begin().await {
+            Ok(held) => HeldTransaction { held, _count: count },
             Err(error) => return Ok(Err(error)),
         };
         store.with(|mut access| Ok(Ok(access.get().table.push(transaction)?)))
@@ -199,15 +237,16 @@ impl<T: Send> sql::HostTransactionWithStore<T> for Sql {
     }
 }
 
-fn database<T: Send>(store: &Accessor<T, Sql>) -> Result<Database, Error> {
-    store.with(|mut access| access.get().ctx.database())
+fn access<T: OfCall>(store: &Accessor<T, Sql>) -> Result<Access, Error> {
+    store.with(|mut access| {
+        let unit = T::unit(access.as_context_mut());
+        access.get().ctx.access(unit)
+    })
 }
 
 /// The transaction behind a guest's handle.
-///
-/// NB: the clone lives only as long as one call. Were it kept, dropping the resource would not roll back.
-fn find<T: Send>(store: &Accessor<T, Sql>, transaction: &Resource<HeldTransaction>) -> wasmtime::Result<Transaction> {
-    store.with(|mut access| Ok(access.get().table.get(transaction)?.transaction.clone()))
+fn find<T: Send>(store: &Accessor<T, Sql>, transaction: &Resource<HeldTransaction>) -> wasmtime::Result<Held> {
+    store.with(|mut access| access.get().held(transaction))
 }
 
 #[cfg(test)]
@@ -227,7 +266,8 @@ mod tests {
             let mut table = ResourceTable::new();
             let transaction = database.begin().await.unwrap();
             transaction.execute(statement("INSERT INTO t VALUES (1)")).await.unwrap();
-            let handle = table.push(HeldTransaction { transaction, _held: ctx.held.clone() }).unwrap();
+            let held = Held::Own(transaction);
+            let handle = table.push(HeldTransaction { held, _count: ctx.held.clone() }).unwrap();
             if !with_store {
                 SqlView { ctx: &mut ctx, table: &mut table }.drop(handle).unwrap();
             }
@@ -242,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_service_without_a_database_is_told_so() {
-        let Err(Error::Unavailable(reason)) = SqlCtx::default().database() else { panic!("it has one") };
+        let Err(Error::Unavailable(reason)) = SqlCtx::default().access(None) else { panic!("it has one") };
         assert!(reason.contains("database = true"), "{reason}");
     }
 }

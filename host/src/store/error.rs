@@ -1,7 +1,6 @@
 //! What can go wrong, and in whose words: a service hears WIT errors, an operator [`OpenError`] and
 //! [`MigrateError`](super::MigrateError).
 
-use super::Error;
 use std::path::PathBuf;
 use thiserror::Error as ThisError;
 
@@ -83,16 +82,4 @@ pub enum OpenError {
         /// The role.
         role: String,
     },
-}
-
-/// What an error says.
-pub(super) fn words(error: &Error) -> &str {
-    match error {
-        Error::Invalid(text)
-        | Error::Constraint((_, text))
-        | Error::Busy(text)
-        | Error::TooLarge(text)
-        | Error::Closed(text)
-        | Error::Unavailable(text) => text,
-    }
 }

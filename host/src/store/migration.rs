@@ -8,7 +8,7 @@
 //!
 //! This is what the backends share; each has a `migration` of its own, which applies what is [`missing`].
 
-use super::{binding::Error, error::words};
+use super::binding::Error;
 use sha2::{Digest, Sha256};
 use thiserror::Error as ThisError;
 use wasmtime::component::{ComponentType, Lift, Lower};
@@ -103,7 +103,7 @@ pub enum MigrateError {
         applied_at: String,
     },
     /// A statement failed; the whole migration was undone.
-    #[error("migration {version} (`{name}`) failed at its statement {statement}: {}", words(.source_error))]
+    #[error("migration {version} (`{name}`) failed at its statement {statement}: {}", .source_error.words())]
     Failed {
         /// Its version.
         version: u32,
@@ -127,10 +127,10 @@ pub enum MigrateError {
         parent: String,
     },
     /// The record of migrations could not be read or written.
-    #[error("the record of migrations could not be read or written: {}", words(.0))]
+    #[error("the record of migrations could not be read or written: {}", .0.words())]
     Record(Error),
     /// The database is closed, or has too much to do.
-    #[error("the database takes no migrations now: {}", words(.0))]
+    #[error("the database takes no migrations now: {}", .0.words())]
     Refused(Error),
 }
 

@@ -28,7 +28,7 @@ mod values;
 pub(super) use transaction::Transaction;
 
 use super::{
-    Authority, OpenError, Settings,
+    Authority, Committed, OpenError, Settings,
     binding::{Error, Rows, Statement},
     migration::{Applied, MigrateError, Migration},
 };
@@ -177,6 +177,25 @@ impl Postgres {
         Ok(counts(self.run(tasks, Want::Count, true, authority).await?))
     }
 
+    /// Runs the statements of a service, then the host's own, in one transaction.
+    pub(super) async fn batch_then(
+        &self,
+        statements: Vec<Statement>,
+        host: Vec<Statement>,
+        then: Committed,
+    ) -> Result<Vec<u64>, Error> {
+        let inner = &self.0;
+        let number = statements.len();
+        let tasks = Task::read_all(statements, host, &inner.words, &inner.settings)?;
+        if tasks.is_empty() {
+            then.run();
+            return Ok(Vec::new());
+        }
+        let mut changed = counts(self.run_then(tasks, Want::Count, true, Authority::Service, then).await?);
+        changed.truncate(number);
+        Ok(changed)
+    }
+
     pub(super) async fn begin(&self) -> Result<Transaction, Error> {
         let lease = self.0.service.take().await?;
         Transaction::begin(lease, self.0.words.clone(), self.0.settings.clone()).await
@@ -209,6 +228,18 @@ impl Postgres {
         whole: bool,
         authority: Authority,
     ) -> Result<Vec<Outcome>, Error> {
+        self.run_then(tasks, want, whole, authority, Committed::default()).await
+    }
+
+    /// As [`run`](Self::run), with what is done by the try that was committed, also where nobody waits for it any more.
+    async fn run_then(
+        &self,
+        tasks: Vec<Task>,
+        want: Want,
+        whole: bool,
+        authority: Authority,
+        then: Committed,
+    ) -> Result<Vec<Outcome>, Error> {
         let inner = &self.0;
         let (pool, limit) = match authority {
             Authority::Service => (&inner.service, inner.settings.statement_time),
@@ -220,7 +251,8 @@ impl Postgres {
         let mut anew = false;
         loop {
             let lease = if anew { pool.take_new().await? } else { pool.take().await? };
-            let attempt = Attempt { lease, tasks: tasks.clone(), want, whole, inner: inner.clone() };
+            let attempt =
+                Attempt { lease, tasks: tasks.clone(), want, whole, inner: inner.clone(), then: then.clone() };
             let attempt = match tokio::spawn(attempt.run()).await {
                 Ok(attempt) => attempt,
                 Err(error) => return Err(Error::Unavailable(error.to_string())),
@@ -259,6 +291,7 @@ struct Attempt {
     want: Want,
     whole: bool,
     inner: Arc<Inner>,
+    then: Committed,
 }
 
 /// Why a try failed, and what may be done about it.
@@ -286,6 +319,9 @@ impl Attempt {
         let Ok(result) = timeout(most, self.run_on()).await else {
             return Err(Failed { error: silent(&self.lease), again: Again::No });
         };
+        if result.is_ok() {
+            self.then.run();
+        }
         result.map_err(|failure| {
             let again = match &failure {
                 Failure::Said(error) if lost_a_race(error) => Again::Raced,
@@ -297,15 +333,35 @@ impl Attempt {
     }
 
     async fn run_on(&self) -> Result<Vec<Outcome>, Failure> {
-        let outcomes = match &self.tasks[..] {
-            [task] if !self.whole => vec![self.lease.run(task, self.want).await?],
-            tasks => self.lease.run_all(tasks, self.want).await?,
-        };
         let made = |task: &Task| task.text.authority == Authority::Host && task.text.verb == Verb::Define;
-        if self.tasks.iter().any(made) {
-            protect(&self.lease, &self.inner.names.host).await?;
+        match &self.tasks[..] {
+            tasks if tasks.iter().any(made) => self.make(tasks).await,
+            [task] if !self.whole => Ok(vec![self.lease.run(task, self.want).await?]),
+            tasks => self.lease.run_all(tasks, self.want).await,
         }
-        Ok(outcomes)
+    }
+
+    /// Runs statements that make the host's tables, with what keeps these. Other hosts may be about to make the same.
+    async fn make(&self, tasks: &[Task]) -> Result<Vec<Outcome>, Failure> {
+        let (lease, host) = (&self.lease, &self.inner.names.host);
+        // NB: not serializable, or it would not see what was made while it waited.
+        lease.say("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+        let making = async {
+            lease.ask("SELECT pg_advisory_xact_lock($1)", &[&self.inner.names.lock()]).await?;
+            let mut outcomes = Vec::with_capacity(tasks.len());
+            for task in tasks {
+                outcomes.push(lease.run_within(task, self.want).await?);
+            }
+            protect(lease, host).await?;
+            Ok(outcomes)
+        };
+        match making.await {
+            Ok(outcomes) => lease.commit().await.map(|()| outcomes),
+            Err(failure) => {
+                lease.roll_back().await;
+                Err(failure)
+            }
+        }
     }
 }
 

@@ -30,11 +30,11 @@ mod writer;
 pub(super) use transaction::Transaction;
 
 use super::{
-    Authority, OpenError, Settings,
+    Authority, Committed, OpenError, Settings,
     binding::{Error, Rows, Statement},
     migration::{Applied, MigrateError, Migration},
 };
-use job::job;
+use job::{job, job_then};
 use queue::{Queue, Refused};
 use readers::{Read, Readers};
 use session::Session;
@@ -96,6 +96,18 @@ impl Sqlite {
         let run =
             move |session: &Session| statements.iter().map(|statement| session.execute(statement, authority)).collect();
         self.write(run).await
+    }
+
+    /// Runs the statements of a service, then the host's own, in one transaction.
+    pub(super) async fn batch_then(
+        &self,
+        statements: Vec<Statement>,
+        host: Vec<Statement>,
+        then: Committed,
+    ) -> Result<Vec<u64>, Error> {
+        let (job, answer) = job_then(move |session: &Session| session.batch(&statements, &host), Some(then));
+        self.send(Work::Write(job))?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
     /// Begins a transaction. Other writers wait until it ends.

@@ -20,6 +20,8 @@ macro_rules! on_each_backend {
     };
 }
 
+pub(crate) use on_each_backend;
+
 pub(super) mod guard;
 mod limits;
 pub(super) mod migrations;
@@ -28,14 +30,15 @@ mod reading;
 #[allow(dead_code, missing_docs, reason = "the end-to-end tests use more of it")]
 pub(super) mod server;
 mod transactions;
+mod units;
 mod writing;
 
 pub(super) use super::*;
 pub(super) use futures::{FutureExt, future::join_all};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// A place for databases that is gone after the test: a folder, or a database on a server.
-pub(super) struct Scratch(Place);
+pub(crate) struct Scratch(Place);
 
 enum Place {
     Folder(PathBuf),
@@ -54,13 +57,13 @@ pub(super) fn settings_of(url: String) -> ServerSettings {
 }
 
 impl Scratch {
-    pub(super) fn sqlite() -> Self {
+    pub(crate) fn sqlite() -> Self {
         let folder = std::env::temp_dir().join(format!("wharf-store-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(&folder).unwrap();
         Self(Place::Folder(folder))
     }
 
-    pub(super) fn postgres() -> Self {
+    pub(crate) fn postgres() -> Self {
         let database = format!("t{}", uuid::Uuid::new_v4().simple());
         postgres().create(&database);
         let server = Server::new(settings_of(postgres().url(&database))).unwrap();
@@ -68,7 +71,7 @@ impl Scratch {
     }
 
     /// The folder of one that is one.
-    pub(super) fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         match &self.0 {
             Place::Folder(folder) => folder,
             Place::Server { .. } => panic!("it is no folder"),
@@ -92,7 +95,7 @@ impl Scratch {
     }
 
     /// The database of a service.
-    pub(super) async fn of(&self, service: &str, settings: Settings) -> Database {
+    pub(crate) async fn of(&self, service: &str, settings: Settings) -> Database {
         match &self.0 {
             Place::Folder(folder) => Database::of_service(folder, service, settings).await,
             Place::Server { server, .. } => Database::on_server(server, service, None, settings).await,

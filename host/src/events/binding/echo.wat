@@ -26,7 +26,7 @@
     (export "fault" (type $fault (eq $fault')))
     (type $new' (record
       (field "topic" string) (field "subject" (option string)) (field "datacontenttype" (option string))
-      (field "data" (list u8))))
+      (field "data" (list u8)) (field "due" (option string))))
     (export "new-event" (type $new (eq $new')))
     (type $error' (variant (case "denied" string) (case "invalid" string) (case "fault" $fault)))
     (export "publish-error" (type $error (eq $error')))
@@ -47,7 +47,7 @@
 
   (core module $service
     (import "libc" "memory" (memory 16))
-    (import "host" "publish" (func $publish (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
+    (import "host" "publish" (func $publish (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
     ;; In memory, the event has id at 8, subject at 24 (its text at 28), data at 68. The answer of publish goes to
     ;; 1024, with the error's case at 1032 and its text at 1040. The verdict is made at 2048, its payload at 2056.
     (func (export "handle") (param $event i32) (result i32)
@@ -56,6 +56,7 @@
         (i32.const 1) (i32.load offset=8 (local.get $event)) (i32.load offset=12 (local.get $event))
         (i32.const 0) (i32.const 0) (i32.const 0)
         (i32.load offset=68 (local.get $event)) (i32.load offset=72 (local.get $event))
+        (i32.const 0) (i32.const 0) (i32.const 0)
         (i32.const 1024))
       (if (i32.eqz (i32.load8_u (i32.const 1024)))
         (then (i32.store8 (i32.const 2048) (i32.const 0)))

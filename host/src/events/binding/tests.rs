@@ -1,7 +1,8 @@
-use super::{HANDLE, HANDLER, WitEvent, WitVerdict, add_to_linker};
+use super::{HANDLE, HANDLER, WitEvent, WitVerdict, add_to_linker, wit};
 use crate::{
     events::{
-        Bus, BusConfig, BusKind, DeliveryPolicy, Event, MAX_DATA, NewEvent, Publisher, Subscription, Verdict,
+        Bus, BusConfig, BusKind, DeliveryPolicy, Event, InvalidEvent, MAX_DATA, NewEvent, Publisher, Subscription,
+        Verdict,
         testing::{acknowledging, gated},
     },
     policy::Deadline,
@@ -19,14 +20,19 @@ struct State {
     call: CallContext,
 }
 
-/// A bus with room for one `order.confirmed`, and the store of a service that may publish it.
+/// A bus with a subscription to `order.confirmed`, and the store of a service that may publish it.
 async fn store(engine: &Engine, subscription: Subscription) -> (Bus, Store<State>) {
     let policy = DeliveryPolicy { concurrency: 1, capacity: 1, ..DeliveryPolicy::default() };
     let publishes = [("order".to_owned(), vec!["order.confirmed".to_owned()])].into();
-    let config = BusConfig { app: "shop".into(), kind: BusKind::Embedded, publishes };
+    let config = BusConfig {
+        app: "shop".into(),
+        kind: BusKind::Embedded(crate::events::EmbeddedConfig::scratch()),
+        publishes,
+        retention: crate::events::Retention::default(),
+    };
     let bus = Bus::start(config, vec![subscription.with_policy(policy)]).await.unwrap();
     let deadline = Deadline { at: Instant::now() + Duration::from_secs(5), of: "test".into() };
-    let call = CallContext { caller: "events".into(), deadline, trace: TraceContext::root() };
+    let call = CallContext { caller: "events".into(), deadline, trace: TraceContext::root(), unit: None };
     let store = Store::new(engine, State { publisher: bus.publisher("order"), call });
     (bus, store)
 }
@@ -71,12 +77,29 @@ async fn a_component_handles_an_event_and_publishes_one() {
 async fn a_component_learns_why_its_event_was_not_published() {
     let engine = Engine::default();
     let (subscriber, _log, _gate) = gated();
-    let (_bus, mut store) = store(&engine, Subscription::new("order.confirmed", "audit", subscriber)).await;
+    let (bus, mut store) = store(&engine, Subscription::new("order.confirmed", "audit", subscriber)).await;
     let Verdict::Reject(reason) = handle(&mut store, &event("user.created", vec![]), 1).await else {
         panic!("published what was not granted")
     };
     assert!(reason.contains("order may not publish user.created"), "{reason}");
     assert_eq!(handle(&mut store, &event("order.confirmed", vec![]), 1).await, Verdict::Ack);
-    // There was room for one only: a fault, which the component answers by asking for another try.
+    // The bus takes no more: a fault, which the component answers by asking for another try.
+    bus.shutdown(Duration::ZERO).await;
     assert_eq!(handle(&mut store, &event("order.confirmed", vec![]), 2).await, Verdict::Retry(None));
+}
+
+#[test]
+fn a_component_says_when_its_event_is_due() {
+    let due = |text: &str| {
+        let event = wit::NewEvent {
+            topic: "order.confirmed".into(),
+            subject: None,
+            datacontenttype: None,
+            data: b"{}".to_vec(),
+            due: Some(text.into()),
+        };
+        NewEvent::try_from(event).map(|event| event.due)
+    };
+    assert_eq!(due("2027-01-31T09:00:00.5+01:00"), Ok(Some("2027-01-31T08:00:00.5Z".parse().unwrap())));
+    assert_eq!(due("in an hour"), Err(InvalidEvent::DueTime("in an hour".into())));
 }

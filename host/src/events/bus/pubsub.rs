@@ -4,21 +4,27 @@
 //! event whose envelope is made here, and what services publish is exactly their data. The price is the weaker promise
 //! of the medium: an event reaches those who listen at that moment, at most once, and after it has arrived a try that
 //! failed is repeated only as long as this process lives. Services of this host get their own host's events by way of
-//! Redis too, so that there is one way and no event comes twice.
+//! Redis too, so that there is one way and no event comes twice. Nothing is kept: there are no dead letters, no replay, and
+//! no deliveries later or by a schedule, which are refused.
 
 use super::{
-    BusError, RedisConfig, Stations, Transport, closed,
+    BusError, Prepared, RedisConfig, Stations, Transport, closed,
     redis::{RECONNECT, Redis, Repeat},
 };
-use crate::events::{
-    Connection, Event, PublishError, Subscription,
-    dispatcher::{Closing, Delivery, Dispatcher, InMemory},
-    meter::Meter,
-    room::{Place, Room},
+use crate::{
+    events::{
+        Connection, Event, InvalidEvent, PublishError, Subscription,
+        archive::Archive,
+        dispatcher::{Closing, Delivery, Dispatcher, InMemory},
+        meter::Meter,
+        room::{Place, Room},
+    },
+    policy::{Fault, FaultKind},
 };
 use ::redis::{Msg, RedisResult, aio, cmd};
 use bytes::Bytes;
 use futures::{StreamExt, future::BoxFuture};
+use jiff::Timestamp;
 use std::{
     collections::HashMap,
     sync::{
@@ -88,16 +94,35 @@ impl PubSub {
 }
 
 impl Transport for PubSub {
-    fn publish(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), PublishError>> {
+    fn check(&self, event: &Event) -> Result<(), InvalidEvent> {
+        event.check_bare()
+    }
+
+    fn publish(&self, Prepared { event, due }: Prepared) -> BoxFuture<'_, Result<(), PublishError>> {
         Box::pin(async move {
+            if due.is_some_and(|due| due > Timestamp::now()) {
+                return Err(keeps_nothing().into());
+            }
             if self.closed.load(Relaxed) {
                 return Err(closed().into());
             }
             event.check_bare()?;
             let mut publish = cmd("PUBLISH");
             publish.arg(&*event.topic).arg(&*event.data);
-            Ok(self.redis.execute(&publish, self.publish_timeout, Repeat::Never).await?)
+            Ok(self.redis.execute::<()>(&publish, self.publish_timeout, Repeat::Never).await?)
         })
+    }
+
+    fn fire(&self, _: Timestamp, _: Arc<Event>) -> BoxFuture<'_, Result<bool, PublishError>> {
+        Box::pin(async { Err(keeps_nothing().into()) })
+    }
+
+    fn last_fired<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<Timestamp>, PublishError>> {
+        Box::pin(async { Err(keeps_nothing().into()) })
+    }
+
+    fn archive(&self) -> Option<&dyn Archive> {
+        None
     }
 
     fn connection(&self) -> Connection {
@@ -108,6 +133,15 @@ impl Transport for PubSub {
         self.closed.store(true, Relaxed);
         Box::pin(self.stations.close(deadline))
     }
+}
+
+/// Channels know only now.
+fn keeps_nothing() -> Fault {
+    Fault::new(
+        FaultKind::Denied,
+        "the bus redis-pubsub keeps nothing, so it can't deliver events later or by a schedule; \
+         set `bus = \"embedded\"` or \"redis-streams\" under [events]",
+    )
 }
 
 // === impl Receiver ===

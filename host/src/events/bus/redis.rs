@@ -25,18 +25,18 @@ use tokio::time::{Duration, Instant, sleep_until, timeout_at};
 pub struct RedisConfig {
     /// `redis://[user:password@]host[:port][/database]`.
     pub url: String,
-    /// The name of this host in its consumer groups. No two hosts that run at the same time may have the same; one
-    /// that starts again with the name it had finds the events at once that it left unsettled.
+    /// The name of this host among those that share its subscriptions. No two hosts that run at the same time may have the
+    /// same; one that starts again with the name it had goes on at once with what it left.
     pub consumer: String,
     /// How long publishing may take, reconnecting included.
     pub publish_timeout: Duration,
-    /// How long another host may be silent about an event that it took before this one takes it over. Longer than the
-    /// longest delivery.
-    pub abandoned_after: Duration,
-    /// How often to look for events that were left behind, and to say of those in hand that they are not.
-    pub sweep: Duration,
-    /// About how many events a stream keeps; what is older is gone, settled or not.
-    pub stream_length: usize,
+    /// Over how many streams the events of a topic are spread, and so how many hosts can share one subscription. All
+    /// hosts must say the same, and it can't be changed while Redis holds events of the application.
+    pub partitions: u16,
+    /// How long a host keeps its partitions without being heard of. It is heard of three times as often.
+    pub lease: Duration,
+    /// How often to remove events of the past that need not be kept.
+    pub trim: Duration,
 }
 
 /// Redis, connected or not.
@@ -81,15 +81,18 @@ pub(super) const RECONNECT: Backoff =
 // === impl RedisConfig ===
 
 impl RedisConfig {
+    /// The most partitions that make sense.
+    pub const MAX_PARTITIONS: u16 = 256;
+
     /// The settings for Redis at `url`, with a consumer name of its own for each start.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
             consumer: uuid::Uuid::new_v4().to_string(),
             publish_timeout: Duration::from_secs(3),
-            abandoned_after: Duration::from_secs(60),
-            sweep: Duration::from_secs(5),
-            stream_length: 100_000,
+            partitions: 8,
+            lease: Duration::from_secs(10),
+            trim: Duration::from_secs(30),
         }
     }
 }
@@ -117,6 +120,19 @@ impl Redis {
         });
         redis.query::<()>(&::redis::cmd("PING")).await.map_err(|err| redis.unusable(&err))?;
         Ok(redis)
+    }
+
+    /// Refuses a Redis that is too old.
+    pub(super) async fn check_version(&self, oldest: u32) -> Result<(), BusError> {
+        let info: String = self.query(::redis::cmd("INFO").arg("server")).await.map_err(|err| self.unusable(&err))?;
+        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or_default();
+        match version.split('.').next().and_then(|major| major.parse::<u32>().ok()) {
+            Some(major) if major < oldest => Err(BusError::Redis {
+                address: self.address.clone(),
+                reason: format!("its version is {version}, and Redis Streams need {oldest}.0 or newer"),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// The error of a start that Redis stood in the way of.
@@ -148,12 +164,24 @@ impl Redis {
         self.examine(generation, answer)
     }
 
+    /// Sends commands together, once.
+    pub(super) async fn pipeline(&self, pipeline: &::redis::Pipeline) -> RedisResult<()> {
+        let (generation, mut connection) = self.shared().await?;
+        let answer = pipeline.query_async(&mut connection).await;
+        self.examine(generation, answer)
+    }
+
     /// Sends a command, over as many connections as it takes, until it is answered or the time is over.
     ///
     /// # Errors
     ///
     /// The fault says whether the command may have had its effect.
-    pub(super) async fn execute(&self, command: &Cmd, limit: Duration, repeat: Repeat) -> Result<(), Fault> {
+    pub(super) async fn execute<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        limit: Duration,
+        repeat: Repeat,
+    ) -> Result<T, Fault> {
         let deadline = Instant::now() + limit;
         let (mut unconfirmed, mut failed, mut last) = (false, 0, String::from("it did not answer in time"));
         loop {
@@ -162,9 +190,9 @@ impl Redis {
                 Err(_) => break,
                 Ok(Err(err)) => err,
                 Ok(Ok((generation, mut connection))) => {
-                    let answer = timeout_at(deadline, command.query_async::<()>(&mut connection)).await;
+                    let answer = timeout_at(deadline, command.query_async::<T>(&mut connection)).await;
                     match answer.map(|answer| self.examine(generation, answer)) {
-                        Ok(Ok(())) => return Ok(()),
+                        Ok(Ok(answer)) => return Ok(answer),
                         Ok(Err(err)) if is_broken(&err) => {
                             unconfirmed = true;
                             err
@@ -281,9 +309,17 @@ pub(super) fn is_broken(err: &RedisError) -> bool {
     err.is_io_error() || err.is_unrecoverable_error() || err.kind() == ErrorKind::Parse
 }
 
-/// Whether Redis is there, and not ready yet.
+/// Whether Redis is there, and can't take it yet: it loads what it has kept, is a replica that is about to be a master, or
+/// runs a script.
 fn is_starting(err: &RedisError) -> bool {
-    err.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading)
+    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly, TryAgain};
+    matches!(err.kind(), ErrorKind::Server(BusyLoading | ClusterDown | MasterDown | ReadOnly | TryAgain))
+        || err.code() == Some("BUSY")
+}
+
+/// Whether the same command may be answered otherwise later, without anyone having changed the keys.
+pub(super) fn may_pass(err: &RedisError) -> bool {
+    is_broken(err) || is_starting(err) || matches!(err.code(), Some("OOM" | "MISCONF" | "NOREPLICAS" | "NOAUTH"))
 }
 
 fn timed_out() -> RedisError {

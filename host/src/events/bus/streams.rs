@@ -1,87 +1,94 @@
-//! Redis Streams with consumer groups: one stream a topic, one group a subscribing service.
+//! Redis Streams with consumer groups.
 //!
-//! Redis keeps account. An event that a group has read stays in the group's list of pending entries until it is
-//! acknowledged, with the number of times that it was delivered; that number is the attempt that subscribers see, so
-//! it goes on counting when another host takes over. A subscription has three tasks:
+//! **Partitions.** The events of a topic are spread over so many streams, `wharf:{app}:{topic}:{partition}`, by a hash of
+//! their subject, so that those of one subject lie in one stream in their order. Each subscribing service has a group on
+//! each of them, and beside it a stream of its own for what only this service gets once more (`…:again:{service}:…`).
 //!
-//! - the **reader** waits for new entries on a connection of its own (a blocking read holds up whatever is behind it);
-//! - the **dispatcher** hands them to the subscriber, and claims an entry again when its next try is due;
-//! - the **sweeper** looks now and then for pending entries that nobody works on: what this host left when it ended,
-//!   what a cut connection lost on its way here, and what another host has been silent about for too long.
+//! **Leases.** A partition of a subscription is read by one host at a time, which holds a lease of it and renews that with
+//! a heartbeat. Hosts that come get their share of the partitions, those of hosts that go are free at once, and those of
+//! hosts that died when the lease is over. Whoever takes a partition over takes first what is pending in it, in its order.
+//! So subjects keep their order whatever hosts do; only what a host has begun to try when it loses a lease can't be
+//! called back.
+//!
+//! **Account.** An event that a group has read stays in the group's list of pending entries until it is acknowledged, with
+//! the number of tries. A subscription has three tasks:
+//!
+//! - the **keeper** beats, and tells Redis what it could not be told when it happened;
+//! - the **reader** takes over what is pending, reads what is new and waits for it, on a connection of its own;
+//! - the **dispatcher** hands events to the subscriber.
+//!
+//! Tries are counted in Redis before they begin, with one exception that saves a way to Redis for most events: reading
+//! counts as the first try where the subscription allows three or more. What a host had read and not tried when it died is
+//! then taken for tried once, and no more than once.
+//!
+//! **What Redis promises** is what this can: with `appendonly yes` and `appendfsync always` an acknowledged event survives
+//! the machine. With `everysec` it survives the end of Redis itself unless the disk is behind, and with the machine the
+//! last second or two may be lost. Without persistence the events are gone with Redis, and the groups are made anew from
+//! the beginning of the streams. Asynchronous replicas may miss the last events when one of them takes over. Redis Cluster
+//! is not supported: one script uses keys of different slots.
 
+mod dead;
 mod entry;
+mod group;
+mod holdings;
+mod keeper;
+mod keys;
+mod ledger;
 mod reader;
-mod sweeper;
+mod schedule;
+mod scripts;
+mod trimmer;
 
-use self::{entry::encode, reader::Reader, sweeper::Sweeper};
+use self::{
+    entry::encode,
+    group::{From, Group},
+    keeper::Keeper,
+    keys::{Keys, partition},
+    reader::Reader,
+    schedule::Scheduler,
+    trimmer::Trimmer,
+};
 use super::{
-    BusError, RedisConfig, Stations, Transport, closed,
-    redis::{RECONNECT, Redis, Repeat},
+    BusError, Prepared, RedisConfig, Retention, Stations, Transport, closed,
+    redis::{Redis, Repeat},
 };
-use crate::events::{
-    Connection, Event, PublishError, Subscription,
-    dispatcher::{Dispatcher, Ledger},
-    meter::Meter,
-    room::{Place, Room},
+use crate::{
+    events::{
+        Connection, Event, PublishError, Subscription, archive::Archive, dispatcher::Dispatcher, meter::Meter,
+        room::Room,
+    },
+    policy::{Fault, FaultKind},
 };
-use ::redis::{Cmd, RedisError, RedisResult, Value, cmd};
+use ::redis::{Cmd, FromRedisValue, RedisResult, cmd};
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use std::{
-    collections::HashSet,
+    collections::BTreeSet,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
 use tokio::{
-    sync::mpsc,
-    time::{Duration, Instant, sleep},
+    sync::{Notify, mpsc},
+    time::{Duration, Instant},
 };
+
+/// The oldest Redis whose scripts can say that they may run when memory is full.
+const REDIS: u32 = 7;
 
 /// Carries events over Redis Streams.
 pub(super) struct Streams {
     redis: Arc<Redis>,
-    app: String,
+    keys: Keys,
+    partitions: u16,
     publish_timeout: Duration,
-    stream_length: usize,
     closed: AtomicBool,
+    /// An event was scheduled.
+    scheduled: Arc<Notify>,
+    /// Redis has no memory left.
+    full: Arc<Notify>,
     stations: Stations,
-}
-
-/// One service's consumer group on the stream of one topic, as this host takes part in it.
-struct Group {
-    redis: Arc<Redis>,
-    topic: Arc<str>,
-    service: Arc<str>,
-    stream: String,
-    consumer: String,
-    room: Arc<Room>,
-    meter: Arc<Meter>,
-    entries: Mutex<Entries>,
-}
-
-/// The entries that this host has to do with, by their ids.
-#[derive(Default)]
-struct Entries {
-    /// Being delivered, or waiting for it.
-    held: HashSet<String>,
-    /// Settled, and Redis does not know yet.
-    settled: HashSet<String>,
-}
-
-/// One entry in the hands of this host.
-struct Held {
-    id: String,
-    _place: Place,
-}
-
-/// Where a group that does not exist yet begins.
-#[derive(Clone, Copy)]
-enum From {
-    /// With what is published from now on: who subscribes today does not ask for the past.
-    Now,
-    /// With all that there is: the group was lost, and what came since has not been read.
-    Start,
 }
 
 // === impl Streams ===
@@ -91,57 +98,135 @@ impl Streams {
     pub(super) async fn start(
         app: &str,
         config: &RedisConfig,
+        retention: &Retention,
+        topics: BTreeSet<&str>,
         subscriptions: Vec<Subscription>,
     ) -> Result<(Self, Vec<Arc<Meter>>), BusError> {
         for subscription in &subscriptions {
             subscription.policy.validate()?;
         }
+        if config.partitions == 0 || config.partitions > RedisConfig::MAX_PARTITIONS {
+            return Err(BusError::Partitions { set: config.partitions, found: None });
+        }
         let redis = Redis::open(config).await?;
+        redis.check_version(REDIS).await?;
+        let keys = Keys::new(app);
+        for topic in topics {
+            let partitions = keys.partitions();
+            let mut prepare = scripts::PREPARE.on([&*partitions, &keys.topics()]);
+            prepare.arg(config.partitions).arg(topic);
+            prepared(&redis, config, redis.query(&prepare).await)?;
+        }
         let (stations, mut meters) = (Stations::new(), Vec::new());
         for subscription in subscriptions {
             let room = Arc::new(Room::new(&subscription.policy));
             let meter = Arc::new(Meter::new(&subscription, Arc::clone(&room), None));
-            let group = Arc::new(Group {
-                redis: Arc::clone(&redis),
-                topic: Arc::clone(&subscription.topic),
-                service: Arc::clone(&subscription.service),
-                stream: stream(app, &subscription.topic),
-                consumer: config.consumer.clone(),
-                room,
-                meter: Arc::clone(&meter),
-                entries: Mutex::default(),
-            });
-            group.create(From::Now).await.map_err(|err| redis.unusable(&err))?;
+            let group = Group::new(&redis, &keys, config, &subscription, room, Arc::clone(&meter));
+            let group = Arc::new(group);
+            prepared(&redis, config, group.create(From::Now).await)?;
+            group.beat().await.map_err(|err| redis.unusable(&err))?;
             let (inbox, outbox) = mpsc::unbounded_channel();
-            stations.spawn(Reader::new(Arc::clone(&group), inbox.clone(), stations.closing()).run());
-            stations.spawn(Sweeper::new(Arc::clone(&group), config, inbox, stations.closing()).run());
-            stations.spawn(Dispatcher::new(subscription, Arc::clone(&meter), group, outbox, stations.closing()).run());
+            let (work, working) = mpsc::channel::<()>(1);
+            let reader = Reader::new(Arc::clone(&group), inbox, stations.closing());
+            let closing = stations.closing();
+            let dispatcher = Dispatcher::new(subscription, Arc::clone(&meter), Arc::clone(&group), outbox, closing);
+            let reading = work.clone();
+            stations.spawn(async move {
+                reader.run().await;
+                drop(reading);
+            });
+            stations.spawn(async move {
+                dispatcher.run().await;
+                drop(work);
+            });
+            stations.spawn(Keeper::new(group, stations.closing(), working).run());
             meters.push(meter);
         }
+        let (scheduled, full) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let scheduler = Scheduler { redis: Arc::clone(&redis), keys: keys.clone(), scheduled: Arc::clone(&scheduled) };
+        stations.spawn(scheduler.run(stations.closing()));
+        let trimmer = Trimmer {
+            redis: Arc::clone(&redis),
+            keys: keys.clone(),
+            partitions: config.partitions,
+            retention: retention.clone(),
+            every: config.trim,
+            lease: config.lease,
+            full: Arc::clone(&full),
+        };
+        stations.spawn(trimmer.run(stations.closing()));
         let streams = Self {
             redis,
-            app: app.to_owned(),
+            keys,
+            partitions: config.partitions,
             publish_timeout: config.publish_timeout,
-            stream_length: config.stream_length,
             closed: AtomicBool::new(false),
+            scheduled,
+            full,
             stations,
         };
         Ok((streams, meters))
     }
+
+    fn stream(&self, event: &Event) -> String {
+        self.keys.stream(&event.topic, partition(event, self.partitions))
+    }
+
+    /// Has Redis take an event. Sent twice, it has the same event id twice, by which a handler can know it.
+    async fn send<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Fault> {
+        if self.closed.load(Relaxed) {
+            return Err(closed());
+        }
+        let sent = self.redis.execute(command, self.publish_timeout, Repeat::UntilConfirmed).await;
+        if sent.as_ref().is_err_and(|fault| fault.kind() == FaultKind::Overloaded) {
+            self.full.notify_one();
+        }
+        sent
+    }
+}
+
+/// Whether the streams are as this host expects them.
+fn prepared(redis: &Redis, config: &RedisConfig, found: RedisResult<u16>) -> Result<(), BusError> {
+    match found {
+        Ok(found) if found == config.partitions => Ok(()),
+        Ok(found) => Err(BusError::Partitions { set: config.partitions, found: Some(found) }),
+        Err(err) => Err(redis.unusable(&err)),
+    }
 }
 
 impl Transport for Streams {
-    fn publish(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), PublishError>> {
+    fn publish(&self, Prepared { event, due }: Prepared) -> BoxFuture<'_, Result<(), PublishError>> {
         Box::pin(async move {
-            if self.closed.load(Relaxed) {
-                return Err(closed().into());
+            let stream = self.stream(&event);
+            if let Some(due) = due.filter(|due| *due > Timestamp::now()) {
+                self.send::<()>(&schedule::schedule(&self.keys, &stream, due, &event)).await?;
+                self.scheduled.notify_one();
+                return Ok(());
             }
             let mut add = cmd("XADD");
-            add.arg(stream(&self.app, &event.topic)).arg("MAXLEN").arg("~").arg(self.stream_length).arg("*");
+            add.arg(stream).arg("*");
             encode(&event, &mut add);
-            // Sent twice, it has the same event id twice, by which a handler can know it.
-            Ok(self.redis.execute(&add, self.publish_timeout, Repeat::UntilConfirmed).await?)
+            Ok(self.send::<()>(&add).await?)
         })
+    }
+
+    fn fire(&self, at: Timestamp, event: Arc<Event>) -> BoxFuture<'_, Result<bool, PublishError>> {
+        Box::pin(async move {
+            let stream = self.stream(&event);
+            Ok(self.send::<bool>(&schedule::fire(&self.keys, &stream, at, &event)).await?)
+        })
+    }
+
+    fn last_fired<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<Option<Timestamp>, PublishError>> {
+        Box::pin(async move {
+            let mut get = cmd("HGET");
+            let noted: Option<String> = self.send(get.arg(self.keys.fired()).arg(topic)).await?;
+            Ok(schedule::fired(noted.as_deref()))
+        })
+    }
+
+    fn archive(&self) -> Option<&dyn Archive> {
+        Some(self)
     }
 
     fn connection(&self) -> Connection {
@@ -151,127 +236,6 @@ impl Transport for Streams {
     fn shutdown(&self, deadline: Instant) -> BoxFuture<'_, ()> {
         self.closed.store(true, Relaxed);
         Box::pin(self.stations.close(deadline))
-    }
-}
-
-fn stream(app: &str, topic: &str) -> String {
-    format!("wharf:{app}:{topic}")
-}
-
-// === impl Group ===
-
-impl Group {
-    /// A command on the stream, begun up to the group's name.
-    fn command(&self, name: &str, sub: Option<&str>) -> Cmd {
-        let mut command = cmd(name);
-        if let Some(sub) = sub {
-            command.arg(sub);
-        }
-        command.arg(&self.stream).arg(&*self.service);
-        command
-    }
-
-    /// Creates the group, and the stream, unless they are there.
-    async fn create(&self, from: From) -> RedisResult<()> {
-        let from = match from {
-            From::Now => "$",
-            From::Start => "0",
-        };
-        let created = self.redis.query(self.command("XGROUP", Some("CREATE")).arg(from).arg("MKSTREAM")).await;
-        match created {
-            Err(err) if err.code() == Some("BUSYGROUP") => Ok(()),
-            other => other,
-        }
-    }
-
-    /// After an error: waits, and puts the group back where it is gone, as after a Redis that kept nothing.
-    async fn recover(&self, err: &RedisError, failed: u32) {
-        if err.code() == Some("NOGROUP") {
-            tracing::warn!(topic = %self.topic, service = %self.service, "the consumer group is gone from Redis; made anew");
-            if self.create(From::Start).await.is_ok() {
-                return;
-            }
-        } else {
-            self.redis.trouble(err);
-        }
-        sleep(RECONNECT.after(failed)).await;
-    }
-
-    fn entries(&self) -> MutexGuard<'_, Entries> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes that these entries are in the hands of this host, so that the sweeper does not take them for lost.
-    fn hold<'a>(&self, ids: impl IntoIterator<Item = &'a String>) {
-        self.entries().held.extend(ids.into_iter().cloned());
-    }
-
-    /// The event that an entry holds. `None` where it is not one, which settles it.
-    async fn decode(&self, id: &str, fields: Option<Value>) -> Option<Arc<Event>> {
-        match entry::decode(&self.topic, fields) {
-            Ok(event) => Some(Arc::new(event)),
-            Err(reason) => {
-                self.meter.rejected();
-                tracing::error!(topic = %self.topic, entry = id, service = %self.service, attempts = 0, %reason,
-                    "event rejected: the entry of the Redis stream is not an event");
-                self.acknowledge(id.to_owned()).await;
-                None
-            }
-        }
-    }
-
-    /// Claims a pending entry for this consumer, which counts as a delivery. `None` where it is gone, or was
-    /// delivered elsewhere in the meantime.
-    async fn claim(&self, id: &str, idle: Duration) -> RedisResult<Option<Option<Value>>> {
-        let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
-        let mut claim = self.command("XCLAIM", None);
-        claim.arg(&self.consumer).arg(idle).arg(id);
-        let claimed: Vec<Option<(String, Option<Value>)>> = self.redis.query(&claim).await?;
-        Ok(claimed.into_iter().flatten().next().map(|(_, fields)| fields))
-    }
-
-    /// Tells Redis that an entry is settled. Where that fails the sweeper does it later.
-    async fn acknowledge(&self, id: String) {
-        {
-            let mut entries = self.entries();
-            entries.held.remove(&id);
-            entries.settled.insert(id.clone());
-        }
-        if self.redis.query::<()>(self.command("XACK", None).arg(&id)).await.is_ok() {
-            self.entries().settled.remove(&id);
-        }
-    }
-}
-
-impl Ledger for Group {
-    type Receipt = Held;
-    const DURABLE: bool = true;
-
-    async fn again(&self, held: &Held, attempt: u32) -> Option<u32> {
-        let mut failed = 0;
-        loop {
-            // Zero: nobody else may claim what this host holds, since the sweeper keeps it from looking abandoned.
-            match self.claim(&held.id, Duration::ZERO).await {
-                Ok(Some(Some(_))) => return Some(attempt + 1),
-                Ok(_) => {
-                    tracing::error!(topic = %self.topic, entry = held.id, service = %self.service, attempts = attempt,
-                        "event lost: the Redis stream does not hold it any more");
-                    return None;
-                }
-                Err(err) => {
-                    failed += 1;
-                    self.recover(&err, failed).await;
-                }
-            }
-        }
-    }
-
-    async fn settle(&self, held: Held) {
-        self.acknowledge(held.id).await;
-    }
-
-    fn leave(&self, held: Held) {
-        self.entries().held.remove(&held.id);
     }
 }
 

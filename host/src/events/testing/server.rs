@@ -48,6 +48,22 @@ impl Server {
         redis::Client::open(self.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
     }
 
+    /// Lets it hang, with all its connections open.
+    pub(crate) fn hang(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn go_on(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = self.child.as_ref().expect("it runs").id();
+        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("a process has a number");
+        rustix::process::kill_process(pid, signal).expect("it is our child");
+    }
+
     /// Ends it like a crash. What it has confirmed is on disk.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -165,9 +165,16 @@ async fn new_routes_go_on_with_what_was_counted_where_the_limit_is_the_same() {
     assert_eq!(server.get("/a").await.status, 200);
     server.routes.replace(with(2).build().unwrap());
     server.get("/a").await.problem(429);
+    let counted = || {
+        let limits = server.routes.limits();
+        limits.into_iter().map(|it| (it.route, it.limit.granted, it.limit.refused)).collect::<Vec<_>>()
+    };
+    assert_eq!(counted(), [("/a".to_owned(), 2, 1)]);
     // Another limit counts anew.
     server.routes.replace(with(3).build().unwrap());
+    assert_eq!(counted(), [("/a".to_owned(), 0, 0)]);
     assert_eq!(left(&server.get("/a").await, "/a", 1200), 2);
+    assert_eq!(counted(), [("/a".to_owned(), 1, 0)]);
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 
 use super::{AttemptAt, BalancePolicy};
 use crate::policy::{
-    Admission, Breaker, BreakerSnapshot, Ended, FaultKind, Health, HealthSnapshot, Rejected, deadline::is_fair,
+    Admission, Breaker, BreakerCommand, BreakerSnapshot, BreakerState, Ended, FaultKind, Health, HealthSnapshot,
+    Rejected, deadline::is_fair,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -21,8 +22,14 @@ pub(super) struct EndpointState<T> {
     pub(super) id: u64,
     pub(super) name: Arc<str>,
     pub(super) target: T,
-    pub(super) health: Health,
-    breaker: Option<Breaker>,
+    pub(super) health: Arc<Health>,
+    breaker: Option<Arc<Breaker>>,
+    counts: Arc<Counts>,
+}
+
+/// What was counted of an endpoint. It outlives every change of the manifest that leaves the endpoint there.
+#[derive(Debug, Default)]
+struct Counts {
     in_flight: AtomicUsize,
     calls: AtomicU64,
     failures: AtomicU64,
@@ -40,6 +47,8 @@ pub enum Standing {
     KeptIn,
     /// Its breaker is open: it gets none.
     Ejected,
+    /// An operator has taken it out: it gets none.
+    TakenOut,
     /// Its health probes failed: it gets none.
     Unhealthy,
 }
@@ -53,14 +62,14 @@ pub enum Standing {
 pub struct Picked<'a, T> {
     endpoint: &'a Arc<EndpointState<T>>,
     admission: Option<Admission<'a>>,
-    in_flight: Option<InFlight<T>>,
+    in_flight: Option<InFlight>,
     attempt: AttemptAt<'a>,
     began: Instant,
 }
 
 /// A call under way at an endpoint. It is one until this is dropped.
 #[derive(Debug)]
-pub struct InFlight<T>(Arc<EndpointState<T>>);
+pub struct InFlight(Arc<Counts>);
 
 /// An endpoint as people see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,49 +96,66 @@ pub struct EndpointSnapshot {
 
 impl<T> EndpointState<T> {
     pub(super) fn new(id: u64, service: &str, name: Arc<str>, target: T, policy: &BalancePolicy) -> Self {
-        let breaker =
-            policy.outlier.map(|outlier| Breaker::new(format!("{service} at {name}").into(), *outlier.breaker()));
-        let (in_flight, calls, failures) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        Self { id, name, target, health: Health::new(), breaker, in_flight, calls, failures }
+        let breaker = new_breaker(service, &name, policy);
+        Self { id, name, target, health: Arc::default(), breaker, counts: Arc::default() }
+    }
+
+    /// The same endpoint, reached in another way or under another policy.
+    pub(super) fn changed(&self, service: &str, target: T, policy: &BalancePolicy) -> Self {
+        let breaker = match (&self.breaker, policy.outlier) {
+            (Some(breaker), Some(outlier)) if breaker.policy() == outlier.breaker() => Some(Arc::clone(breaker)),
+            (Some(breaker), Some(outlier)) => Some(Arc::new(breaker.with_policy(*outlier.breaker()))),
+            (None, _) | (_, None) => new_breaker(service, &self.name, policy),
+        };
+        // What was found out by probes is nothing to go by where there are none: nobody would ever find out otherwise.
+        let health = if policy.health.is_some() { Arc::clone(&self.health) } else { Arc::default() };
+        Self { id: self.id, name: Arc::clone(&self.name), target, health, breaker, counts: Arc::clone(&self.counts) }
     }
 
     /// Whether there is nothing to think about.
     pub(super) fn is_well(&self) -> bool {
-        self.health.is_healthy() && self.breaker.as_ref().is_none_or(Breaker::lets_all_pass)
+        self.health.is_healthy() && self.breaker.as_ref().is_none_or(|breaker| breaker.lets_all_pass())
     }
 
     /// How it stands by itself: whether it may be ejected depends on the others.
     pub(super) fn standing(&self) -> Standing {
         if !self.health.is_healthy() {
-            Standing::Unhealthy
-        } else if self.is_well() {
-            Standing::Healthy
-        } else if self.refusal().is_some() {
-            Standing::Ejected
-        } else {
-            Standing::OnProbation
+            return Standing::Unhealthy;
         }
+        if self.is_well() {
+            return Standing::Healthy;
+        }
+        match self.refusal() {
+            Some(refusal) if refusal.state == BreakerState::ForcedOpen => Standing::TakenOut,
+            Some(_) => Standing::Ejected,
+            None => Standing::OnProbation,
+        }
+    }
+
+    /// Does to its breaker what an operator says. `None` if it has none.
+    pub(super) fn command(&self, command: BreakerCommand) -> Option<()> {
+        self.breaker.as_ref().map(|breaker| breaker.command(command))
     }
 
     /// What its breaker says, if it lets no call pass.
     pub(super) fn refusal(&self) -> Option<Rejected> {
-        self.breaker.as_ref().and_then(Breaker::refusal)
+        self.breaker.as_ref().and_then(|breaker| breaker.refusal())
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.load(Relaxed)
+        self.counts.in_flight.load(Relaxed)
     }
 
     /// Begins a call. `None` if the breaker of an ejected endpoint does not let it pass; that of another has no say.
     pub(super) fn enter<'a>(self: &'a Arc<Self>, is_ejected: bool, attempt: AttemptAt<'a>) -> Option<Picked<'a, T>> {
-        let admission = match self.breaker.as_ref().map(Breaker::admit) {
+        let admission = match self.breaker.as_ref().map(|breaker| breaker.admit()) {
             Some(Ok(admission)) => Some(admission),
             Some(Err(_)) if is_ejected => return None,
             Some(Err(_)) | None => None,
         };
-        self.calls.fetch_add(1, Relaxed);
-        self.in_flight.fetch_add(1, Relaxed);
-        let in_flight = Some(InFlight(Arc::clone(self)));
+        self.counts.calls.fetch_add(1, Relaxed);
+        self.counts.in_flight.fetch_add(1, Relaxed);
+        let in_flight = Some(InFlight(Arc::clone(&self.counts)));
         Some(Picked { endpoint: self, admission, in_flight, attempt, began: Instant::now() })
     }
 
@@ -137,16 +163,22 @@ impl<T> EndpointState<T> {
     pub(super) fn why(&self) -> String {
         match (self.health.is_healthy(), self.refusal()) {
             (false, _) => format!("is unhealthy ({})", self.health.problem().unwrap_or_default()),
+            (true, Some(Rejected { state: BreakerState::ForcedOpen, .. })) => "was taken out by an operator".into(),
             (true, Some(Rejected { reason: Some(reason), .. })) => format!("is ejected ({reason})"),
             (true, _) => "is on probation".into(),
         }
     }
 
     pub(super) fn snapshot(&self, standing: Standing, has_health: bool) -> EndpointSnapshot {
-        let breaker = self.breaker.as_ref().map(Breaker::snapshot);
+        let breaker = self.breaker.as_ref().map(|breaker| breaker.snapshot());
         let reason = match standing {
-            Standing::Healthy => None,
+            Standing::Healthy => breaker.as_ref().and_then(|breaker| match breaker.state {
+                BreakerState::Disabled => Some("its circuit breaker is disabled".to_owned()),
+                BreakerState::MetricsOnly => Some("its circuit breaker only counts".to_owned()),
+                _ => None,
+            }),
             Standing::Unhealthy => self.health.problem(),
+            Standing::TakenOut => Some("by an operator".to_owned()),
             Standing::Ejected | Standing::KeptIn | Standing::OnProbation => {
                 breaker.as_ref().and_then(|breaker| breaker.last_trip).map(|trip| trip.to_string())
             }
@@ -156,12 +188,17 @@ impl<T> EndpointState<T> {
             standing,
             reason,
             in_flight: self.in_flight() as u64,
-            calls: self.calls.load(Relaxed),
-            failures: self.failures.load(Relaxed),
+            calls: self.counts.calls.load(Relaxed),
+            failures: self.counts.failures.load(Relaxed),
             breaker,
             health: has_health.then(|| self.health.snapshot()),
         }
     }
+}
+
+fn new_breaker(service: &str, endpoint: &str, policy: &BalancePolicy) -> Option<Arc<Breaker>> {
+    let outlier = policy.outlier?;
+    Some(Arc::new(Breaker::new(format!("{service} at {endpoint}").into(), *outlier.breaker())))
 }
 
 // === impl Standing ===
@@ -174,6 +211,7 @@ impl Standing {
             Self::OnProbation => "on-probation",
             Self::KeptIn => "kept-in",
             Self::Ejected => "ejected",
+            Self::TakenOut => "taken-out",
             Self::Unhealthy => "unhealthy",
         }
     }
@@ -208,7 +246,7 @@ impl<T> Picked<'_, T> {
     }
 
     /// Tells how the attempt ended. It stays in flight until what is returned is dropped, for an answer that streams.
-    pub fn end(mut self, ended: Ended) -> Option<InFlight<T>> {
+    pub fn end(mut self, ended: Ended) -> Option<InFlight> {
         self.record(ended, Instant::now());
         self.in_flight.take()
     }
@@ -220,7 +258,7 @@ impl<T> Picked<'_, T> {
         let took = now.saturating_duration_since(self.began);
         let Some(outcome) = policy.params().failure.outcome(ended, took, was_fair) else { return };
         if outcome.failure.is_some() {
-            self.endpoint.failures.fetch_add(1, Relaxed);
+            self.endpoint.counts.failures.fetch_add(1, Relaxed);
         }
         if let Some(admission) = self.admission.take() {
             admission.end(outcome, now);
@@ -239,7 +277,7 @@ impl<T> Drop for Picked<'_, T> {
 
 // === impl InFlight ===
 
-impl<T> Drop for InFlight<T> {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Relaxed);
     }

@@ -1,5 +1,8 @@
 use super::*;
-use crate::policy::{BreakerParams, BreakerPolicy, BreakerState, Ended, HealthParams, PolicyParams, TripReason};
+use crate::policy::{
+    Answer, Attempt, BreakerParams, BreakerPolicy, BreakerState, Deadline, Ended, Guard, HealthParams, PolicyParams,
+    Repeat, TripReason,
+};
 use proptest::prelude::*;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::advance;
@@ -14,11 +17,14 @@ fn outlier(max_ejected: u32) -> Option<OutlierPolicy> {
 
 /// A balancer over endpoints `a`, `b`, … whose targets are their numbers.
 fn over(count: usize, max_ejected: u32, balance: Balance) -> Balancer<usize> {
-    let health = HealthPolicy::try_new(HealthParams { healthy: 1, unhealthy: 1, ..HealthParams::default() }).unwrap();
-    let policy = BalancePolicy { balance, outlier: outlier(max_ejected), health: Some(health) };
-    let balancer = Balancer::new("pay", policy);
+    let balancer = Balancer::new("pay", policy(max_ejected, balance));
     balancer.replace((0..count).map(|at| (name(at), at)));
     balancer
+}
+
+fn policy(max_ejected: u32, balance: Balance) -> BalancePolicy {
+    let health = HealthPolicy::try_new(HealthParams { healthy: 1, unhealthy: 1, ..HealthParams::default() }).unwrap();
+    BalancePolicy { balance, outlier: outlier(max_ejected), health: Some(health) }
 }
 
 fn name(at: usize) -> String {
@@ -70,10 +76,10 @@ fn standings(balancer: &Balancer<usize>) -> Vec<Standing> {
 
 /// A failing endpoint among others, until it is out.
 fn fail(balancer: &Balancer<usize>, at: usize) {
-    let endpoints = balancer.choice().endpoints;
+    let choice = balancer.choice();
     let caller = Caller::new();
     for _ in 0..2 {
-        let picked = endpoints[at].enter(false, caller.attempt()).unwrap();
+        let picked = choice.members.endpoints[at].enter(false, caller.attempt()).unwrap();
         drop(picked.end(BAD));
     }
 }
@@ -253,6 +259,51 @@ async fn the_unhealthy_are_out_whatever_the_cap_and_count_in_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn calls_flow_the_moment_an_endpoint_is_back_whatever_came_while_all_were_out() {
+    let balancer = over(2, 50, Balance::RoundRobin);
+    let breaker = BreakerParams { failures: Some(1), open: 3600 * SECOND, ..BreakerParams::default() };
+    let breaker = Some(BreakerPolicy::try_new(breaker).unwrap());
+    let policy = Policy::try_new(PolicyParams { breaker, ..PolicyParams::default() }).unwrap();
+    let guard = Guard::new("order -> pay", policy);
+    let deadline = Deadline { at: Instant::now() + 3600 * SECOND, of: "the test".into() };
+    let call = async || {
+        let tried = Tried::default();
+        let attempt = |attempt: Attempt| {
+            let choice = balancer.choice();
+            let at = AttemptAt { policy: guard.policy(), deadline: attempt.deadline.at };
+            let answer = choice.pick(at, &tried).map(|picked| {
+                let at = *picked.target();
+                drop(picked.end(GOOD));
+                Answer { value: at, status: Some(200), retry_after: None }
+            });
+            async move { answer }
+        };
+        guard.run(&deadline, Repeat::Always, attempt).await
+    };
+    let standing = || (guard.snapshot().breaker.unwrap().state, guard.snapshot().retries);
+    let began = Instant::now();
+    for name in ["a", "b"] {
+        balancer.probed(name, Err("status 503".into()));
+    }
+    for _ in 0..10 {
+        assert_eq!(call().await.unwrap_err().kind(), FaultKind::Unreachable);
+    }
+    assert_eq!((standing(), began.elapsed()), ((BreakerState::Closed, 0), Duration::ZERO));
+    balancer.probed("b", Ok(()));
+    assert_eq!(call().await, Ok(1));
+    // The same while no address is known.
+    balancer.replace([]);
+    assert_eq!(call().await.unwrap_err().message(), "no address of `pay` is known");
+    balancer.replace([(name(0), 0)]);
+    assert_eq!((call().await, standing()), (Ok(0), (BreakerState::Closed, 0)));
+    assert_eq!(
+        guard.snapshot().faults,
+        BTreeMap::from([("unreachable".into(), 11)]),
+        "its callers got them all the same"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_attempt_that_was_given_up_says_nothing_but_one_that_met_its_deadline_does() {
     let (caller, balancer) = (Caller::new(), over(2, 50, Balance::RoundRobin));
     let choice = balancer.choice();
@@ -286,13 +337,111 @@ async fn an_endpoint_keeps_its_state_when_the_others_change() {
     assert_eq!(fault.to_string(), "unreachable: no address of `pay` is known");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_known_of_an_endpoint_carries_on_under_another_policy() {
+    use Standing::{Ejected, Healthy, KeptIn, Unhealthy};
+    let (caller, balancer) = (Caller::new(), over(4, 50, Balance::RoundRobin));
+    fail(&balancer, 0);
+    balancer.probed("b", Err("status 503".into()));
+    let choice = balancer.choice();
+    let under_way = choice.pick(caller.attempt(), &Tried::default()).unwrap();
+    let at = *under_way.target();
+    // Of others it takes three failures in a row, half as many may be out, and there is one more.
+    let params = BreakerParams { failures: Some(3), open: OPEN, ..BreakerParams::default() };
+    let outlier = OutlierPolicy::try_new(BreakerPolicy::try_new(params).unwrap(), 25).unwrap();
+    let changed = BalancePolicy { outlier: Some(outlier), ..policy(50, Balance::LeastLoaded) };
+    let endpoints = || (0..5).map(|at| (name(at), at));
+    balancer.change(changed, endpoints());
+    assert_eq!(balancer.policy(), changed);
+    assert_eq!(
+        standings(&balancer),
+        [KeptIn, Unhealthy, Healthy, Healthy, Healthy],
+        "the unhealthy one takes the room"
+    );
+    balancer.probed("b", Ok(()));
+    assert_eq!(standings(&balancer), [Ejected, Healthy, Healthy, Healthy, Healthy]);
+    let in_flight = || balancer.snapshot().iter().map(|it| it.in_flight).collect::<Vec<_>>();
+    assert_eq!(in_flight()[at], 1);
+    drop(under_way.end(GOOD));
+    assert_eq!(in_flight(), [0; 5]);
+    assert_eq!(balancer.snapshot()[at].calls, 1);
+    fail(&balancer, 4);
+    assert_eq!(standings(&balancer)[4], Healthy, "two failures are no longer enough");
+    // What no longer ejects, or no longer probes, holds nobody out.
+    balancer.probed("b", Err("status 503".into()));
+    balancer.change(BalancePolicy { outlier: None, ..changed }, endpoints());
+    assert_eq!(standings(&balancer), [Healthy, Unhealthy, Healthy, Healthy, Healthy]);
+    balancer.change(BalancePolicy::default(), endpoints());
+    assert_eq!(standings(&balancer), [Healthy; 5]);
+    balancer.change(changed, endpoints());
+    assert_eq!(standings(&balancer), [Healthy; 5], "and is forgotten");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operators_word_takes_endpoints_out_and_puts_them_back() {
+    use BreakerCommand::{Disable, ForceOpen, Reset};
+    use Standing::{Healthy, KeptIn, TakenOut};
+    let (caller, balancer) = (Caller::new(), over(3, 67, Balance::RoundRobin));
+    let command = |at, command| balancer.command(&name(at), command).expect("it is there").expect("it has a breaker");
+    let shown = command(0, ForceOpen);
+    assert_eq!((shown.standing, shown.reason.as_deref()), (TakenOut, Some("by an operator")));
+    command(1, ForceOpen);
+    assert_eq!(caller.spread(&balancer, 4, |_| GOOD), BTreeMap::from([(2, 4)]));
+    // They are as many as may be out, so that the last one stays whatever it does.
+    fail(&balancer, 2);
+    assert_eq!(standings(&balancer), [TakenOut, TakenOut, KeptIn]);
+    // No time brings them back, nor other endpoints, nor another policy.
+    advance(100 * OPEN).await;
+    caller.spread(&balancer, 4, |_| GOOD);
+    balancer.change(policy(1, Balance::LeastLoaded), (0..4).map(|at| (name(at), at)));
+    assert_eq!(standings(&balancer), [TakenOut, TakenOut, Healthy, Healthy]);
+    // And he may take out all.
+    for at in [2, 3] {
+        command(at, ForceOpen);
+    }
+    let fault = caller.call(&balancer, |_| GOOD).unwrap_err();
+    assert_eq!((fault.kind(), fault.retry_after()), (FaultKind::CircuitOpen, None));
+    assert_eq!(fault.trip(), Some(TripReason::Operator));
+    assert!(
+        fault.message().starts_with("no endpoint of `pay` is in: a was taken out by an operator, b was"),
+        "{fault}"
+    );
+    // One that is to stay in whatever comes.
+    let shown = command(0, Disable);
+    assert_eq!((shown.standing, shown.reason.as_deref()), (Healthy, Some("its circuit breaker is disabled")));
+    assert_eq!(caller.spread(&balancer, 9, |_| BAD), BTreeMap::from([(0, 9)]));
+    for at in 0..4 {
+        assert_eq!(command(at, Reset).standing, Healthy);
+    }
+    assert_eq!(balancer.command("x", Reset), None);
+    balancer.change(BalancePolicy::default(), (0..4).map(|at| (name(at), at)));
+    assert_eq!(balancer.command("a", ForceOpen), Some(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_reached_in_another_way_is_the_same_endpoint() {
+    let (caller, balancer) = (Caller::new(), over(2, 50, Balance::RoundRobin));
+    fail(&balancer, 0);
+    balancer.replace([(name(0), 7), (name(1), 8)]);
+    assert_eq!(standings(&balancer), [Standing::Ejected, Standing::Healthy]);
+    assert_eq!(caller.spread(&balancer, 4, |_| GOOD), BTreeMap::from([(8, 4)]));
+    advance(OPEN).await;
+    assert_eq!(caller.spread(&balancer, 4, |_| GOOD), BTreeMap::from([(7, 2), (8, 2)]));
+}
+
 #[test]
 fn words_are_the_same_in_json() {
     for balance in Balance::ALL {
         assert_eq!(serde_json::to_value(balance).unwrap(), balance.to_string());
     }
-    for standing in [Standing::Healthy, Standing::OnProbation, Standing::KeptIn, Standing::Ejected, Standing::Unhealthy]
-    {
+    for standing in [
+        Standing::Healthy,
+        Standing::OnProbation,
+        Standing::KeptIn,
+        Standing::Ejected,
+        Standing::TakenOut,
+        Standing::Unhealthy,
+    ] {
         assert_eq!(serde_json::to_value(standing).unwrap(), standing.to_string());
     }
 }
@@ -307,7 +456,15 @@ enum Step {
     Probe(usize),
     /// Other endpoints, for DNS says so.
     Resolve(Vec<bool>),
+    /// An operator takes an endpoint out, or puts it back.
+    Command(usize),
+    /// Another policy, for the manifest says so.
+    Change(u32, bool),
     Wait(Duration),
+}
+
+fn is_forced(endpoint: &EndpointSnapshot) -> bool {
+    endpoint.breaker.as_ref().is_some_and(|breaker| breaker.state == BreakerState::ForcedOpen)
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -316,6 +473,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0_usize..6).prop_map(Step::Turn),
         1 => (0_usize..6).prop_map(Step::Probe),
         1 => prop::collection::vec(any::<bool>(), 6).prop_map(Step::Resolve),
+        1 => (0_usize..6).prop_map(Step::Command),
+        1 => (1_u32..101, any::<bool>()).prop_map(|(cap, least_loaded)| Step::Change(cap, least_loaded)),
         2 => (0_u64..40).prop_map(|seconds| Step::Wait(SECOND * seconds as u32)),
     ]
 }
@@ -326,15 +485,15 @@ proptest! {
     #[test]
     fn whoever_is_out_gets_no_call_and_never_are_too_many_out(
         count in 1_usize..7,
-        cap in 1_u32..101,
+        mut cap in 1_u32..101,
         least_loaded: bool,
         steps in prop::collection::vec(step(), 1..80),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async move {
-            let balance = if least_loaded { Balance::LeastLoaded } else { Balance::RoundRobin };
-            let (caller, balancer) = (Caller::new(), over(count, cap, balance));
-            let (mut failing, mut unhealthy) = ([false; 6], [false; 6]);
+            let balance = |least_loaded| if least_loaded { Balance::LeastLoaded } else { Balance::RoundRobin };
+            let (caller, balancer) = (Caller::new(), over(count, cap, balance(least_loaded)));
+            let (mut failing, mut unhealthy, mut taken_out) = ([false; 6], [false; 6], [false; 6]);
             for step in steps {
                 match step {
                     Step::Turn(at) => failing[at] ^= true,
@@ -344,11 +503,24 @@ proptest! {
                     }
                     Step::Resolve(there) => {
                         balancer.replace((0..6).filter(|at| there[*at]).map(|at| (name(at), at)));
-                        unhealthy = [false; 6];
+                        (unhealthy, taken_out) = ([false; 6], [false; 6]);
                         for shown in balancer.snapshot() {
                             let at = usize::from(shown.endpoint.as_bytes()[0] - b'a');
                             unhealthy[at] = shown.standing == Standing::Unhealthy;
+                            taken_out[at] = is_forced(&shown);
                         }
+                    }
+                    Step::Command(at) => {
+                        let command = if taken_out[at] { BreakerCommand::Reset } else { BreakerCommand::ForceOpen };
+                        if balancer.command(&name(at), command).is_some() {
+                            taken_out[at] ^= true;
+                        }
+                    }
+                    Step::Change(other, least_loaded) => {
+                        cap = other;
+                        let present: Vec<_> =
+                            balancer.choice().targets().map(|(name, at)| (name.to_string(), *at)).collect();
+                        balancer.change(policy(cap, balance(least_loaded)), present);
                     }
                     Step::Wait(time) => advance(time).await,
                     Step::Calls(calls) => {
@@ -364,7 +536,8 @@ proptest! {
                                 }
                                 Err(fault) => {
                                     prop_assert!(before.iter().all(|it| !it.standing.takes_calls()), "{fault} {before:?}");
-                                    let any = before.iter().any(|it| it.standing == Standing::Ejected);
+                                    let refuses = |it: &EndpointSnapshot| matches!(it.standing, Standing::Ejected | Standing::TakenOut);
+                                    let any = before.iter().any(refuses);
                                     let expected = if any { FaultKind::CircuitOpen } else { FaultKind::Unreachable };
                                     prop_assert_eq!(fault.kind(), expected);
                                 }
@@ -380,7 +553,8 @@ proptest! {
                 let shown = balancer.snapshot();
                 let out = |which| shown.iter().filter(|it| it.standing == which).count();
                 let most = shown.len() * cap as usize / 100;
-                let (ejected, unwell) = (out(Standing::Ejected), out(Standing::Unhealthy));
+                let unwell = out(Standing::Unhealthy) + out(Standing::TakenOut);
+                let ejected = out(Standing::Ejected);
                 prop_assert!(ejected <= most.saturating_sub(unwell), "{shown:?}");
                 if out(Standing::KeptIn) > 0 {
                     // What is on probation holds its place until it is back.
@@ -389,6 +563,10 @@ proptest! {
                 for it in &shown {
                     let at = usize::from(it.endpoint.as_bytes()[0] - b'a');
                     prop_assert_eq!(it.standing == Standing::Unhealthy, unhealthy[at]);
+                    prop_assert_eq!(is_forced(it), taken_out[at]);
+                    if taken_out[at] && !unhealthy[at] {
+                        prop_assert_eq!(it.standing, Standing::TakenOut);
+                    }
                     if it.standing == Standing::Ejected {
                         prop_assert_ne!(it.breaker.as_ref().map(|breaker| breaker.state), Some(BreakerState::Closed));
                     }

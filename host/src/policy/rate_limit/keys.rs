@@ -14,6 +14,8 @@
 //! Keys are known by a hash of 64 bits alone, keyed by a secret of this process: nobody can choose one that falls where
 //! another is, and of ten thousand two are the same with a probability of 10^-12.
 
+use super::{Quota, Tally};
+use serde::{Deserialize, Serialize};
 use std::{
     hash::{BuildHasher, Hash, RandomState},
     sync::{Mutex, PoisonError},
@@ -32,8 +34,21 @@ pub(super) struct Keys {
     hash: RandomState,
 }
 
+/// How full a table of keys is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeysSnapshot {
+    /// Keys that have a place.
+    pub held: u64,
+    /// Those of them that have asked something of late; the place of another is free for whoever comes.
+    pub active: u64,
+    /// How many places there are.
+    pub most: u64,
+}
+
 #[derive(Debug, Default)]
 struct Set {
+    /// Here, and not of the whole table, so that those who count are no more than those who wait for the lock anyway.
+    tally: Tally,
     known: Vec<Known>,
     /// The bucket of those for whom there is no room.
     strangers: u64,
@@ -58,18 +73,43 @@ impl Keys {
         Self { sets: (0..sets).map(|_| Mutex::default()).collect(), ways, hash: RandomState::new() }
     }
 
-    /// Lets `use_it` have the bucket of a key, which is the moment at which it will be full.
-    pub(super) fn with_bucket<T>(&self, key: &impl Hash, now: u64, use_it: impl FnOnce(&mut u64) -> T) -> T {
+    /// Lets `take` have the bucket of a key, which is the moment at which it will be full, and counts what comes of it.
+    pub(super) fn with_bucket(&self, key: &impl Hash, now: u64, take: impl FnOnce(&mut u64) -> Quota) -> Quota {
         let key = self.hash.hash_one(key);
         // The lower bits, whatever the number of sets.
         let set = &self.sets[(key % self.sets.len() as u64) as usize];
-        use_it(set.lock().unwrap_or_else(PoisonError::into_inner).bucket(key, now, self.ways))
+        let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
+        let quota = take(set.bucket(key, now, self.ways));
+        set.tally.count(&quota);
+        quota
     }
 
-    /// How many keys it knows.
-    #[cfg(test)]
-    pub(super) fn known(&self) -> usize {
-        self.sets.iter().map(|set| set.lock().unwrap().known.len()).sum()
+    /// What all keys together were told, and how full the table is.
+    pub(super) fn snapshot(&self, now: u64) -> (Tally, KeysSnapshot) {
+        let most = self.most();
+        self.sets.iter().fold(
+            (Tally::default(), KeysSnapshot { most, ..KeysSnapshot::default() }),
+            |(tally, keys), set| {
+                let set = set.lock().unwrap_or_else(PoisonError::into_inner);
+                let active = set.known.iter().filter(|known| known.full_at > now).count() as u64;
+                let held = keys.held + set.known.len() as u64;
+                (tally.plus(set.tally), KeysSnapshot { held, active: keys.active + active, most })
+            },
+        )
+    }
+
+    /// How many keys it has room for.
+    fn most(&self) -> u64 {
+        (self.sets.len() * self.ways) as u64
+    }
+}
+
+// === impl KeysSnapshot ===
+
+impl KeysSnapshot {
+    /// A table that nobody is in.
+    pub(super) fn empty() -> Self {
+        Self { most: (SETS * WAYS) as u64, ..Self::default() }
     }
 }
 

@@ -57,6 +57,44 @@ async fn the_rate_is_never_exceeded() {
     assert!((29..=30).contains(&granted), "{granted} in ten seconds");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_it_said_and_whom_it_knows_is_counted() {
+    let limiter = limiter(2, SECOND, 2);
+    let empty = KeysSnapshot { held: 0, active: 0, most: 1024 * 16 };
+    let fresh = RateLimitSnapshot {
+        requests: 2,
+        per_ms: 1000,
+        burst: 2,
+        key: "client".into(),
+        granted: 0,
+        refused: 0,
+        keys: Some(empty),
+    };
+    assert_eq!((&limiter.snapshot(), &limiter.policy().snapshot()), (&fresh, &fresh));
+    for _ in 0..5 {
+        limiter.take(&1, Instant::now());
+    }
+    limiter.take(&2, Instant::now());
+    let asked = RateLimitSnapshot { granted: 3, refused: 3, ..fresh };
+    assert_eq!(
+        limiter.snapshot(),
+        RateLimitSnapshot { keys: Some(KeysSnapshot { held: 2, active: 2, ..empty }), ..asked.clone() }
+    );
+    // Half a second later the second has all that it had before.
+    advance(SECOND / 2).await;
+    assert_eq!(
+        limiter.snapshot(),
+        RateLimitSnapshot { keys: Some(KeysSnapshot { held: 2, active: 1, ..empty }), ..asked }
+    );
+
+    let params = RateLimitParams { key: RateLimitKey::Route, ..params(1, SECOND, None) };
+    let limiter = RateLimiter::new(RateLimitPolicy::try_new(params).unwrap());
+    take_all(&limiter, 1);
+    let snapshot = limiter.snapshot();
+    assert_eq!((snapshot.granted, snapshot.refused, snapshot.keys, &*snapshot.key), (1, 1, None, "route"));
+    assert_eq!(RateLimitKey::Header("x-api-key".into()).to_string(), "header:x-api-key");
+}
+
 #[test]
 fn nonsense_is_refused() {
     let refused = |params| RateLimitPolicy::try_new(params).unwrap_err().to_string();
@@ -101,8 +139,8 @@ async fn invented_keys_take_neither_space_nor_what_others_have() {
         (1_000_000..1_200_000).map(|key: u32| u32::from(limiter.take(&key, Instant::now()).granted)).sum::<u32>();
     // Each place of the table one, and the strangers of each set a burst of two.
     assert!(granted <= 1024 * 16 - 500 + 1024 * 2, "{granted}");
-    let Buckets::Keyed(keys) = &limiter.buckets else { panic!("it has keys") };
-    assert_eq!(keys.known(), 1024 * 16);
+    let keys = limiter.snapshot().keys.expect("it has keys");
+    assert_eq!((keys.held, keys.active, keys.most), (1024 * 16, 1024 * 16, 1024 * 16));
     for key in regulars {
         assert!(limiter.take(&key, Instant::now()).granted, "{key} lost its place");
         assert!(!limiter.take(&key, Instant::now()).granted, "{key} was forgotten");
@@ -214,7 +252,7 @@ proptest! {
             if alone.len() <= ways {
                 prop_assert_eq!(found, expected);
             }
-            prop_assert!(keys.known() <= ways);
+            prop_assert!(keys.snapshot(now).1.held <= ways as u64);
         }
     }
 }

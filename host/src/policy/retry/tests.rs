@@ -105,6 +105,8 @@ fn a_function_is_named_by_its_name_or_its_full_name() {
         ("shop:users/admin@0.1.0", "ban", true),
         ("shop:users/admin@0.2.0", "ban", false),
         ("shop:users/directory@0.1.0", "finder", false),
+        ("shop:users/directory@0.1.0", "nd", false),
+        ("shop:users/directory-of-all@0.1.0", "get", false),
     ] {
         assert_eq!(policy.is_idempotent(interface, function), named, "{interface} {function}");
     }

@@ -3,3 +3,4 @@
 mod hostile;
 mod relay;
 mod types;
+mod written;

@@ -4,11 +4,14 @@ use crate::{
     engine::{CodeCache, Engine, Limits},
     events::{Bus, BusConfig, BusKind},
     outbound::Outbound,
+    outbox::Outbox,
     policy::{Deadline, Fault, Policy, PolicyParams, RetryPolicy},
+    rollout::{Loaded, Member, Rollout},
     service::{
         CallContext, Edge, Endpoint, FunctionKey, Grants, InstanceSettings, PoolSnapshot, Revision, RevisionError,
         RevisionInfo, Scope, Service, Shape, Tape,
     },
+    store::Database,
     telemetry::TraceContext,
 };
 use std::{
@@ -43,7 +46,7 @@ pub struct House {
     scopes: BTreeMap<&'static str, Arc<Scope>>,
     grants: BTreeMap<String, Grants>,
     shapes: BTreeMap<String, Arc<Shape>>,
-    _bus: Bus,
+    bus: Bus,
 }
 
 pub fn plan(name: &'static str, wat: String, calls: &'static [&'static str]) -> Plan {
@@ -65,6 +68,7 @@ pub fn within(limit: Duration) -> CallContext {
         caller: "test".into(),
         deadline: Deadline { at: Instant::now() + limit, of: "test".into() },
         trace: TraceContext::root(),
+        unit: None,
     }
 }
 
@@ -93,8 +97,16 @@ impl House {
 
     /// Builds all services, none of which has a revision.
     pub async fn unstarted(plans: &[Plan]) -> Self {
-        let config = BusConfig { app: "test".into(), kind: BusKind::Embedded, publishes: HashMap::new() };
-        let bus = Bus::start(config, Vec::new()).await.unwrap();
+        let config = BusConfig {
+            app: "test".into(),
+            kind: BusKind::Embedded(crate::events::EmbeddedConfig::scratch()),
+            publishes: HashMap::new(),
+            retention: crate::events::Retention::default(),
+        };
+        Self::on(Bus::start(config, Vec::new()).await.unwrap(), plans)
+    }
+
+    fn on(bus: Bus, plans: &[Plan]) -> Self {
         let services: BTreeMap<_, _> = plans.iter().map(|plan| (plan.name, Service::new(plan.name))).collect();
         let mut edges = HashMap::new();
         for plan in plans {
@@ -122,6 +134,8 @@ impl House {
                 outbound: Outbound::default(),
                 publisher: bus.publisher(plan.name),
                 database: None,
+                buckets: None,
+                outbox: None,
                 config: BTreeMap::new(),
                 limits: Limits { memory: plan.memory, tables: 10_000 },
             })
@@ -134,8 +148,27 @@ impl House {
             shapes: plans.iter().map(|plan| (plan.name.into(), Arc::new(Shape::of(&component(&plan.wat))))).collect(),
             services,
             edges,
-            _bus: bus,
+            bus,
         }
+    }
+
+    /// Starts one service that has a database and an outbox.
+    pub async fn with_state(plan: Plan, bus: Bus, database: Database, outbox: Outbox) -> Self {
+        let mut house = Self::on(bus, std::slice::from_ref(&plan));
+        let scope = Scope {
+            name: plan.name.into(),
+            edges: HashMap::new(),
+            outbound: Outbound::default(),
+            publisher: house.bus.publisher(plan.name),
+            database: Some(database),
+            buckets: None,
+            outbox: Some(outbox),
+            config: BTreeMap::new(),
+            limits: Limits { memory: plan.memory, tables: 10_000 },
+        };
+        house.scopes.insert(plan.name, Arc::new(scope));
+        house.services[plan.name].swap(Some(Arc::new(house.revision(&plan).unwrap())));
+        house
     }
 
     /// A fresh revision after `plan`.
@@ -143,6 +176,24 @@ impl House {
         let info = RevisionInfo { number: 1, hash: String::new(), origin: "test".into(), loaded: String::new() };
         let (scope, grants) = (&self.scopes[plan.name], &self.grants[plan.name]);
         Revision::link(&ENGINE, &component(&plan.wat), info, scope, grants, &self.shapes, plan.settings)
+    }
+
+    /// A rollout of the same services, none of which it has started.
+    pub fn rollout(&self) -> Rollout {
+        let member = |(name, scope): (&&str, &Arc<Scope>)| {
+            (name.to_string(), Member::new(self.services[name].clone(), scope.clone(), DEFAULTS))
+        };
+        Rollout::new(ENGINE.clone(), self.scopes.iter().map(member).collect(), self.grants.clone())
+    }
+
+    /// Components, ready for a rollout.
+    pub async fn loaded(&self, components: &[(&str, &str)]) -> BTreeMap<String, Loaded> {
+        let mut all = BTreeMap::new();
+        for (name, wat) in components {
+            let wasm = wat::parse_str(wat).unwrap_or_else(|error| panic!("{error}"));
+            all.insert((*name).to_string(), Loaded::new(&ENGINE, wasm, "test".into()).await.unwrap());
+        }
+        all
     }
 
     /// Calls a function of `service`'s interface, which goes by `t:<service>/work`.

@@ -9,7 +9,7 @@ use super::{
     error::{is_stale, is_timeout, translate},
     values::{Column, Param, Unfit, length},
 };
-use crate::store::{Authority, Error, Rows, Settings, Statement as Asked, Value};
+use crate::store::{Authority, Error, Rows, Savepoint, Settings, Statement as Asked, Value};
 use bytes::BytesMut;
 use futures::{
     TryStreamExt,
@@ -18,6 +18,7 @@ use futures::{
 };
 use lru::LruCache;
 use std::{
+    fmt,
     num::NonZeroUsize,
     pin::Pin,
     sync::{
@@ -93,6 +94,13 @@ pub(super) struct HostWords {
     pub(super) service_path: String,
 }
 
+impl fmt::Debug for HostWords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the key.
+        f.debug_tuple("HostWords").field(&self.host).finish()
+    }
+}
+
 const SPEAK: &str = "SELECT set_config('search_path', $1, true), set_config('wharf.key', $2, true)";
 
 // === impl Task ===
@@ -107,6 +115,31 @@ impl Task {
         }
         statement.params.iter().try_for_each(|value| super::values::check_length(value, settings.max_value_bytes))?;
         Ok(Self { text, params: statement.params })
+    }
+
+    /// Reads the statements of a service and then the host's own, which are to run on the service's connection in one
+    /// transaction. What comes of the former comes first.
+    pub(super) fn read_all(
+        statements: Vec<Asked>,
+        host: Vec<Asked>,
+        words: &HostWords,
+        settings: &Settings,
+    ) -> Result<Vec<Self>, Error> {
+        let read = |statement| Self::read(statement, Authority::Service, settings);
+        let mut tasks = statements.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        if !host.is_empty() {
+            tasks.push(Self::speak(&words.host_path, &words.key));
+            for statement in host {
+                tasks.push(Self::read(statement, Authority::Host, settings)?);
+            }
+            tasks.push(Self::speak(&words.service_path, ""));
+        }
+        Ok(tasks)
+    }
+
+    /// From then on within the transaction, what is said is said with this key, about tables on this path.
+    fn speak(path: &str, key: &str) -> Self {
+        Self { text: Text::own(SPEAK), params: vec![Value::Text(path.into()), Value::Text(key.into())] }
     }
 }
 
@@ -200,15 +233,17 @@ impl Connection {
         }
     }
 
+    /// Runs one statement within a transaction, which is lost if it fails.
+    pub(super) async fn run_within(&self, task: &Task, want: Want) -> Result<Outcome, Failure> {
+        let statement = self.prepare(&task.text).await?;
+        self.run_prepared(&statement, task, want).await
+    }
+
     async fn one_by_one(&self, tasks: &[Task], want: Want) -> Result<Vec<Outcome>, Failure> {
         self.say("BEGIN").await?;
         let mut outcomes = Vec::with_capacity(tasks.len());
         for task in tasks {
-            let result = match self.prepare(&task.text).await {
-                Ok(statement) => self.run_prepared(&statement, task, want).await,
-                Err(failure) => Err(failure),
-            };
-            match result {
+            match self.run_within(task, want).await {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(failure) => {
                     self.roll_back().await;
@@ -288,9 +323,7 @@ impl Connection {
     }
 
     async fn attempt(&self, task: &Task, want: Want, limit: Duration, words: &HostWords) -> Result<Outcome, Failure> {
-        let limit = limit.as_millis().max(1);
-        let before = if self.saved.swap(true, Ordering::Relaxed) { "RELEASE job; " } else { "" };
-        let savepoint = format!("{before}SAVEPOINT job; SET LOCAL statement_timeout = {limit}");
+        let savepoint = self.savepoint_with(limit);
         if task.text.authority == Authority::Host {
             self.say(&savepoint).await?;
             self.speak(&words.host_path, &words.key).await?;
@@ -313,6 +346,68 @@ impl Connection {
             }
         };
         Ok(outcome)
+    }
+
+    /// Runs statements within a transaction so that they leave nothing behind when one of them fails, and returns what they
+    /// changed.
+    pub(super) async fn run_all_in_savepoint(&self, tasks: &[Task], limit: Duration) -> Result<Vec<Outcome>, Failure> {
+        let mut result = self.attempt_all(tasks, limit).await;
+        if let Err(Failure::Said(error)) = &result
+            && is_stale(error)
+        {
+            self.undo().await;
+            tasks.iter().for_each(|task| self.forget(&task.text));
+            result = self.attempt_all(tasks, limit).await;
+        }
+        if result.is_err() {
+            self.undo().await;
+        }
+        result
+    }
+
+    async fn attempt_all(&self, tasks: &[Task], limit: Duration) -> Result<Vec<Outcome>, Failure> {
+        let savepoint = self.savepoint_with(limit);
+        let known = tasks.iter().map(|task| self.known(&task.text)).collect::<Option<Vec<_>>>();
+        if let Some(statements) = known
+            && statements.iter().zip(tasks).all(|(statement, task)| fit(statement, &task.params).is_ok())
+        {
+            // In one piece; what comes after one that failed is not run by PostgreSQL.
+            let mut saving = sent(self.client.batch_execute(&savepoint)).await;
+            let mut running = Vec::with_capacity(tasks.len());
+            for (statement, task) in statements.iter().zip(tasks) {
+                running.push(sent(self.run_prepared(statement, task, Want::Count)).await);
+            }
+            let (saved, outcomes) =
+                join!(done(saving.as_mut()), join_all(running.iter_mut().map(|it| done(it.as_mut()))));
+            saved?;
+            return outcomes.into_iter().collect();
+        }
+        self.say(&savepoint).await?;
+        let mut outcomes = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            outcomes.push(self.run_within(task, Want::Count).await?);
+        }
+        Ok(outcomes)
+    }
+
+    /// Sets the transaction's own savepoint, or ends it. Where that fails, the transaction is lost.
+    pub(super) async fn nest(&self, savepoint: Savepoint) -> Result<(), Failure> {
+        let saved = self.saved.swap(false, Ordering::Relaxed);
+        let words = match savepoint {
+            Savepoint::Set if saved => "RELEASE job; SAVEPOINT nested",
+            Savepoint::Set => "SAVEPOINT nested",
+            // With it goes what a statement has left in it.
+            Savepoint::Keep => "RELEASE nested",
+            Savepoint::Undo => "ROLLBACK TO nested; RELEASE nested",
+        };
+        self.say(words).await
+    }
+
+    /// Words that set the savepoint of a statement and how long it may run.
+    fn savepoint_with(&self, limit: Duration) -> String {
+        let limit = limit.as_millis().max(1);
+        let before = if self.saved.swap(true, Ordering::Relaxed) { "RELEASE job; " } else { "" };
+        format!("{before}SAVEPOINT job; SET LOCAL statement_timeout = {limit}")
     }
 
     /// From now on within the transaction, what is said is said with this key, about tables on this path.

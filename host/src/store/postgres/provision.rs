@@ -25,7 +25,7 @@ use super::{
     login::Login,
     pool::Total,
 };
-use crate::store::{OpenError, Settings, error::words};
+use crate::store::{OpenError, Settings};
 use sha2::{Digest, Sha256};
 use std::{fmt::Write as _, sync::Arc};
 use tokio::time::Duration;
@@ -117,6 +117,12 @@ impl Names {
             database: database.into(),
         }
     }
+
+    /// The number of the lock under which the application's things are made: several hosts may be about to.
+    pub(super) fn lock(&self) -> i64 {
+        let digest = Sha256::digest(format!("wharf {}", self.app));
+        i64::from_be_bytes(digest[..8].try_into().unwrap_or_default())
+    }
 }
 
 /// Makes what a service's database lacks, as the role of `owner`, and checks that no other service can open it.
@@ -179,7 +185,7 @@ pub(super) async fn provision(
 
 async fn connect(login: &Login, total: &Total, settings: &Arc<Settings>) -> Result<Connection, OpenError> {
     let refused = |reason: String| OpenError::Connect { role: login.user().into(), reason };
-    let place = total.place().await.map_err(|error| refused(words(&error).into()))?;
+    let place = total.place().await.map_err(|error| refused(error.words().into()))?;
     login.connect(settings.clone(), place).await.map_err(|error| refused(error.to_string()))
 }
 
@@ -197,7 +203,7 @@ impl Provisioning<'_> {
             Failure::Ours(error) => error,
             Failure::Said(error) => translate(&error),
         };
-        self.wrong(words(&error).to_owned())
+        self.wrong(error.words().to_owned())
     }
 
     fn wrong(&self, reason: String) -> OpenError {
@@ -209,9 +215,7 @@ impl Provisioning<'_> {
         let failed = |failure| self.failed(failure);
         connection.say("BEGIN").await.map_err(failed)?;
         // Several hosts may start at once.
-        let lock =
-            i64::from_be_bytes(Sha256::digest(format!("wharf {}", self.names.app))[..8].try_into().unwrap_or_default());
-        connection.ask("SELECT pg_advisory_xact_lock($1)", &[&lock]).await.map_err(failed)?;
+        connection.ask("SELECT pg_advisory_xact_lock($1)", &[&self.names.lock()]).await.map_err(failed)?;
         self.check_owner(connection).await?;
         let (password, key) = match self.role {
             Role::Made => {

@@ -2,18 +2,19 @@
 
 use super::{
     connection::{HostWords, Outcome, Task, Want},
+    counts,
     error::lost_a_race,
     pool::Lease,
     silent,
 };
-use crate::store::{Authority, Error, Rows, Settings, Statement, postgres::connection::Failure};
+use crate::store::{Authority, Committed, Error, Rows, Savepoint, Settings, Statement, postgres::connection::Failure};
 use std::sync::{Arc, OnceLock};
 use tokio::{
     sync::{
         mpsc::{self, Receiver, Sender, error::TrySendError},
         oneshot,
     },
-    time::{Instant, timeout, timeout_at},
+    time::{Duration, Instant, error::Elapsed, timeout, timeout_at},
 };
 
 /// Commands that may wait in one transaction.
@@ -24,6 +25,7 @@ const COMMANDS: usize = 16;
 pub(in crate::store) struct Transaction {
     commands: Sender<Command>,
     ended: Arc<OnceLock<String>>,
+    words: Arc<HostWords>,
     settings: Arc<Settings>,
 }
 
@@ -31,7 +33,9 @@ pub(in crate::store) struct Transaction {
 #[derive(Debug)]
 enum Command {
     Run(Box<Task>, Want, oneshot::Sender<Result<Outcome, Error>>),
-    Commit(oneshot::Sender<Result<(), Error>>),
+    Batch(Vec<Task>, oneshot::Sender<Result<Vec<Outcome>, Error>>),
+    Savepoint(Savepoint, oneshot::Sender<Result<(), Error>>),
+    Commit(Committed, oneshot::Sender<Result<(), Error>>),
     Rollback(oneshot::Sender<Result<(), Error>>),
 }
 
@@ -50,7 +54,7 @@ impl Transaction {
     pub(super) async fn begin(lease: Lease, words: Arc<HostWords>, settings: Arc<Settings>) -> Result<Self, Error> {
         let (commands, mut receiver) = mpsc::channel(COMMANDS);
         let ended = Arc::<OnceLock<String>>::default();
-        let transaction = Self { commands, ended: ended.clone(), settings: settings.clone() };
+        let transaction = Self { commands, ended: ended.clone(), words: words.clone(), settings: settings.clone() };
         let (reply, begun) = oneshot::channel();
         tokio::spawn(async move {
             let limit = settings.statement_time;
@@ -86,9 +90,28 @@ impl Transaction {
         }
     }
 
-    pub(in crate::store) async fn commit(&self) -> Result<(), Error> {
+    /// All statements or none: those of a service, then the host's own.
+    pub(in crate::store) async fn batch(
+        &self,
+        statements: Vec<Statement>,
+        host: Vec<Statement>,
+    ) -> Result<Vec<u64>, Error> {
+        let number = statements.len();
+        let tasks = self.unless_closed(Task::read_all(statements, host, &self.words, &self.settings))?;
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Commit(reply), answer).await
+        let mut changed = counts(self.send(Command::Batch(tasks, reply), answer).await?);
+        changed.truncate(number);
+        Ok(changed)
+    }
+
+    pub(in crate::store) async fn savepoint(&self, savepoint: Savepoint) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Savepoint(savepoint, reply), answer).await
+    }
+
+    pub(in crate::store) async fn commit(&self, then: Committed) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Commit(then, reply), answer).await
     }
 
     pub(in crate::store) async fn rollback(&self) -> Result<(), Error> {
@@ -97,11 +120,7 @@ impl Transaction {
     }
 
     async fn run(&self, statement: Statement, authority: Authority, want: Want) -> Result<Outcome, Error> {
-        let task = match Task::read(statement, authority, &self.settings) {
-            Ok(task) => task,
-            Err(_) if self.commands.is_closed() => return Err(self.closed()),
-            Err(error) => return Err(error),
-        };
+        let task = self.unless_closed(Task::read(statement, authority, &self.settings))?;
         let (reply, answer) = oneshot::channel();
         self.send(Command::Run(Box::new(task), want, reply), answer).await
     }
@@ -114,6 +133,11 @@ impl Transaction {
             }
             Err(TrySendError::Closed(_)) => Err(self.closed()),
         }
+    }
+
+    /// That it has ended says more than what is wrong with a statement.
+    fn unless_closed<A>(&self, read: Result<A, Error>) -> Result<A, Error> {
+        read.map_err(|error| if self.commands.is_closed() { self.closed() } else { error })
     }
 
     fn closed(&self) -> Error {
@@ -152,14 +176,43 @@ impl Serving {
                         return "it was rolled back by a statement that failed".into();
                     }
                 }
-                Command::Commit(reply) => {
+                Command::Batch(_, reply) if reply.is_closed() => {}
+                Command::Batch(tasks, reply) => {
+                    let (result, lost) = self.batch(&tasks).await;
+                    if lost {
+                        self.lease.roll_back().await;
+                    }
+                    let _ = reply.send(result);
+                    if lost {
+                        return "it was rolled back by a statement that failed".into();
+                    }
+                }
+                Command::Savepoint(savepoint, reply) => {
+                    let limit = self.settings.statement_time;
+                    let result = match timeout(limit + super::GRACE, self.lease.nest(savepoint)).await {
+                        Ok(result) => result.map_err(|failure| self.lease.explain(failure, None, limit)),
+                        Err(_) => Err(silent(&self.lease)),
+                    };
+                    let failed = result.is_err();
+                    if failed {
+                        self.lease.roll_back().await;
+                    }
+                    let _ = reply.send(result);
+                    if failed {
+                        return "it was rolled back, for its savepoint failed".into();
+                    }
+                }
+                Command::Commit(then, reply) => {
                     let limit = self.settings.statement_time;
                     let result = match timeout(limit + super::GRACE, self.lease.commit()).await {
                         Ok(result) => result.map_err(|failure| self.lease.explain(failure, None, limit)),
                         Err(_) => Err(silent(&self.lease)),
                     };
                     let reason = match &result {
-                        Ok(()) => "it was committed".into(),
+                        Ok(()) => {
+                            then.run();
+                            "it was committed".into()
+                        }
                         Err(error) => format!("it was rolled back, for its commit failed: {error}"),
                     };
                     let _ = reply.send(result);
@@ -179,9 +232,19 @@ impl Serving {
         let left = self.deadline.saturating_duration_since(Instant::now());
         let limit = self.settings.statement_time.min(left);
         let running = self.lease.run_in_savepoint(task, want, limit, &self.words);
-        let Ok(result) = timeout(limit + super::GRACE, running).await else {
-            return (Err(silent(&self.lease)), true);
-        };
+        self.outcome(timeout(limit + super::GRACE, running).await, limit)
+    }
+
+    /// Runs statements, all or none; also whether the transaction is lost with them.
+    async fn batch(&self, tasks: &[Task]) -> (Result<Vec<Outcome>, Error>, bool) {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let limit = self.settings.statement_time.min(left);
+        let running = self.lease.run_all_in_savepoint(tasks, limit);
+        self.outcome(timeout(left + super::GRACE, running).await, limit)
+    }
+
+    fn outcome<A>(&self, result: Result<Result<A, Failure>, Elapsed>, limit: Duration) -> (Result<A, Error>, bool) {
+        let Ok(result) = result else { return (Err(silent(&self.lease)), true) };
         match result {
             Ok(outcome) => (Ok(outcome), !self.lease.is_sound()),
             Err(failure) => {

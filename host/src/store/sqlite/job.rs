@@ -1,7 +1,7 @@
 //! Work for the writer, with the way back to whoever waits for it.
 
 use super::session::Session;
-use crate::store::Error;
+use crate::store::{Committed, Error};
 use tokio::sync::oneshot;
 
 /// A job, whatever it returns.
@@ -16,7 +16,8 @@ pub(super) trait Job: Send {
     fn fail(&mut self, error: Error);
     /// Whether nobody waits for it any more.
     fn is_abandoned(&self) -> bool;
-    /// Sends the outcome.
+    /// Sends the outcome. Where that is a success, what the job did is committed, or belongs to a transaction that is
+    /// not at its end; only the former is followed by anything.
     fn answer(self: Box<Self>);
 }
 
@@ -24,6 +25,7 @@ struct Work<A, F> {
     run: F,
     outcome: Option<Result<A, Error>>,
     reply: oneshot::Sender<Result<A, Error>>,
+    then: Option<Committed>,
 }
 
 /// A job that does `run`, and where its answer will be.
@@ -32,8 +34,17 @@ where
     A: Send + 'static,
     F: FnMut(&Session) -> Result<A, Error> + Send + 'static,
 {
+    job_then(run, None)
+}
+
+/// As [`job`], with what is done once it is committed.
+pub(super) fn job_then<A, F>(run: F, then: Option<Committed>) -> (Box<dyn Job>, oneshot::Receiver<Result<A, Error>>)
+where
+    A: Send + 'static,
+    F: FnMut(&Session) -> Result<A, Error> + Send + 'static,
+{
     let (reply, answer) = oneshot::channel();
-    (Box::new(Work { run, outcome: None, reply }), answer)
+    (Box::new(Work { run, outcome: None, reply, then }), answer)
 }
 
 // === impl Work ===
@@ -60,6 +71,9 @@ where
 
     fn answer(self: Box<Self>) {
         if let Some(outcome) = self.outcome {
+            if let (Ok(_), Some(then)) = (&outcome, self.then) {
+                then.run();
+            }
             // Whoever asked may have gone meanwhile; what is committed stays so.
             let _ = self.reply.send(outcome);
         }

@@ -160,6 +160,16 @@ impl Session {
         })
     }
 
+    /// Runs the statements of a service, then the host's own, and returns how many rows each of the service's changed.
+    pub(super) fn batch(&self, statements: &[Statement], host: &[Statement]) -> Result<Vec<u64>, Error> {
+        let changed = statements.iter().map(|statement| self.execute(statement, Authority::Service));
+        let changed = changed.collect::<Result<_, _>>()?;
+        for statement in host {
+            self.execute(statement, Authority::Host)?;
+        }
+        Ok(changed)
+    }
+
     /// Whether the statement changes nothing.
     pub(super) fn reads(&self, sql: &str, authority: Authority) -> Result<bool, Error> {
         Ok(self.shape(sql, authority)?.reads)

@@ -4,7 +4,7 @@ use super::{
     job::{Job, job},
     session::Session,
 };
-use crate::store::{Authority, Error, Rows, Statement};
+use crate::store::{Authority, Committed, Error, Rows, Savepoint, Statement};
 use std::sync::{
     Arc, OnceLock,
     mpsc::{self, Receiver, SyncSender, TrySendError},
@@ -24,7 +24,8 @@ pub(in crate::store) struct Transaction {
 /// What the owner of a transaction asks of the writer.
 pub(super) enum Command {
     Run(Box<dyn Job>),
-    Commit(oneshot::Sender<Result<(), Error>>),
+    Savepoint(Savepoint, oneshot::Sender<Result<(), Error>>),
+    Commit(Committed, oneshot::Sender<Result<(), Error>>),
     Rollback(oneshot::Sender<Result<(), Error>>),
 }
 
@@ -46,9 +47,23 @@ impl Transaction {
         self.run(move |session| session.execute(&statement, authority)).await
     }
 
-    pub(in crate::store) async fn commit(&self) -> Result<(), Error> {
+    /// All statements or none: those of a service, then the host's own.
+    pub(in crate::store) async fn batch(
+        &self,
+        statements: Vec<Statement>,
+        host: Vec<Statement>,
+    ) -> Result<Vec<u64>, Error> {
+        self.run(move |session| session.batch(&statements, &host)).await
+    }
+
+    pub(in crate::store) async fn savepoint(&self, savepoint: Savepoint) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Commit(reply), answer).await
+        self.send(Command::Savepoint(savepoint, reply), answer).await
+    }
+
+    pub(in crate::store) async fn commit(&self, then: Committed) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Commit(then, reply), answer).await
     }
 
     pub(in crate::store) async fn rollback(&self) -> Result<(), Error> {

@@ -12,7 +12,7 @@ use super::{
     session::{Role, Session},
     transaction::{Command, Transaction},
 };
-use crate::store::{Applied, Error, MigrateError, Migration, OpenError, Settings};
+use crate::store::{Applied, Error, MigrateError, Migration, OpenError, Savepoint, Settings};
 use std::{
     cell::{Cell, RefCell},
     path::{Path, PathBuf},
@@ -131,19 +131,31 @@ enum Step {
     Savepoint,
     RollbackTo,
     Release,
+    Nest,
+    Undo,
+    Keep,
 }
 
 struct Writer<'s> {
     session: &'s Session,
     /// The steps, compiled. Not in the session's cache, where a service could name them by their text.
-    steps: [RefCell<rusqlite::Statement<'s>>; 6],
+    steps: [RefCell<rusqlite::Statement<'s>>; 9],
 }
 
 // === impl Step ===
 
 impl Step {
-    const ALL: [Self; 6] =
-        [Self::Begin, Self::Commit, Self::Rollback, Self::Savepoint, Self::RollbackTo, Self::Release];
+    const ALL: [Self; 9] = [
+        Self::Begin,
+        Self::Commit,
+        Self::Rollback,
+        Self::Savepoint,
+        Self::RollbackTo,
+        Self::Release,
+        Self::Nest,
+        Self::Undo,
+        Self::Keep,
+    ];
 
     const fn sql(self) -> &'static str {
         match self {
@@ -153,6 +165,9 @@ impl Step {
             Self::Savepoint => "SAVEPOINT job",
             Self::RollbackTo => "ROLLBACK TO job",
             Self::Release => "RELEASE job",
+            Self::Nest => "SAVEPOINT nested",
+            Self::Undo => "ROLLBACK TO nested",
+            Self::Keep => "RELEASE nested",
         }
     }
 }
@@ -161,9 +176,10 @@ impl Step {
 
 impl<'s> Writer<'s> {
     fn new(session: &'s Session) -> Result<Self, Error> {
-        let [begin, commit, rollback, savepoint, rollback_to, release] =
+        let [begin, commit, rollback, savepoint, rollback_to, release, nest, undo, keep] =
             Step::ALL.map(|step| session.compile(step.sql()));
-        let steps = [begin?, commit?, rollback?, savepoint?, rollback_to?, release?].map(RefCell::new);
+        let steps = [begin?, commit?, rollback?, savepoint?, rollback_to?, release?, nest?, undo?, keep?];
+        let steps = steps.map(RefCell::new);
         Ok(Self { session, steps })
     }
 
@@ -280,10 +296,16 @@ impl<'s> Writer<'s> {
                         return "it was rolled back by a statement that failed".into();
                     }
                 }
-                Command::Commit(reply) => {
+                Command::Savepoint(savepoint, reply) => {
+                    let _ = reply.send(self.savepoint(savepoint));
+                }
+                Command::Commit(then, reply) => {
                     let result = self.control(Step::Commit);
                     let reason = match &result {
-                        Ok(()) => "it was committed".into(),
+                        Ok(()) => {
+                            then.run();
+                            "it was committed".into()
+                        }
                         Err(error) => {
                             self.rollback();
                             format!("it was rolled back, for its commit failed: {error}")
@@ -298,6 +320,14 @@ impl<'s> Writer<'s> {
                     return "it was rolled back".into();
                 }
             }
+        }
+    }
+
+    fn savepoint(&self, savepoint: Savepoint) -> Result<(), Error> {
+        match savepoint {
+            Savepoint::Set => self.control(Step::Nest),
+            Savepoint::Keep => self.control(Step::Keep),
+            Savepoint::Undo => self.control(Step::Undo).and_then(|()| self.control(Step::Keep)),
         }
     }
 

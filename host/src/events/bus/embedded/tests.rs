@@ -1,14 +1,26 @@
+//! What the embedded bus promises, each promise with a test that tries to break it.
+
+mod archive;
+mod crash;
+mod disk;
+mod keeping;
+mod subjects;
+
 use crate::{
     events::{
-        BusKind, DeliveryPolicy, InvalidEvent, MAX_DATA, NewEvent, PublishError, Subscription, Verdict,
+        BusKind, DeliveryPolicy, Durability, EmbeddedConfig, InvalidEvent, MAX_DATA, NewEvent, PublishError,
+        Subscription, Verdict,
         testing::{acknowledging, gated, policy, probe, start, trapped, until},
     },
     policy::{Backoff, Fault, FaultKind},
     telemetry::TraceContext,
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::SeqCst},
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
 };
 use tokio::time::{Duration, Instant};
 
@@ -16,14 +28,41 @@ fn created(data: impl ToString) -> NewEvent {
     NewEvent::json("order.created", data.to_string())
 }
 
-fn overloaded(published: Result<String, PublishError>) -> bool {
-    matches!(published, Err(PublishError::Fault(fault)) if fault.kind() == FaultKind::Overloaded)
+/// A folder for a log; gone after the test.
+pub(super) struct Folder(PathBuf);
+
+impl Folder {
+    pub(super) fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("wharf-events-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    pub(super) fn file(&self) -> PathBuf {
+        self.0.join("events.sqlite")
+    }
+
+    pub(super) fn kind(&self) -> BusKind {
+        BusKind::Embedded(EmbeddedConfig { file: self.file(), durability: Durability::Os })
+    }
+
+    /// A look into the file, as people would take it.
+    pub(super) fn ask<T: rusqlite::types::FromSql>(&self, sql: &str) -> T {
+        rusqlite::Connection::open(self.file()).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_event_arrives_with_all_that_it_had() {
+    let folder = Folder::new();
     let (subscriber, mut log) = acknowledging();
-    let bus = start(BusKind::Embedded, vec![Subscription::new("order.created", "notification", subscriber)]).await;
+    let bus = start(folder.kind(), vec![Subscription::new("order.created", "notification", subscriber)]).await;
     let trace = TraceContext::root();
     let event = NewEvent { subject: Some("7".into()), ..created("{}") };
     let id = bus.publish("order", event, Some(trace)).await.unwrap();
@@ -36,13 +75,14 @@ async fn an_event_arrives_with_all_that_it_had() {
 
 #[tokio::test(start_paused = true)]
 async fn one_at_a_time_keeps_the_order() {
+    let folder = Folder::new();
     let (subscriber, mut log) = probe(|_, _| async {
         tokio::time::sleep(Duration::from_millis(fastrand::u64(0..20))).await;
         Ok(Verdict::Ack)
     });
     let policy = DeliveryPolicy { concurrency: 1, ..policy() };
     let subscription = Subscription::new("order.created", "notification", subscriber).with_policy(policy);
-    let bus = start(BusKind::Embedded, vec![subscription]).await;
+    let bus = start(folder.kind(), vec![subscription]).await;
     for n in 0..100 {
         bus.publish("order", created(n), None).await.unwrap();
     }
@@ -52,6 +92,7 @@ async fn one_at_a_time_keeps_the_order() {
 
 #[tokio::test(start_paused = true)]
 async fn no_more_are_handled_at_a_time_than_allowed() {
+    let folder = Folder::new();
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (current, peak) = (now, Arc::clone(&most));
     let (subscriber, mut log) = probe(move |_, attempt| {
@@ -64,11 +105,9 @@ async fn no_more_are_handled_at_a_time_than_allowed() {
         }
     });
     let policy = DeliveryPolicy { concurrency: 4, ..policy() };
-    let bus = start(
-        BusKind::Embedded,
-        vec![Subscription::new("order.created", "notification", subscriber).with_policy(policy)],
-    )
-    .await;
+    let bus =
+        start(folder.kind(), vec![Subscription::new("order.created", "notification", subscriber).with_policy(policy)])
+            .await;
     for n in 0..50 {
         bus.publish("order", created(n), None).await.unwrap();
     }
@@ -78,13 +117,14 @@ async fn no_more_are_handled_at_a_time_than_allowed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_subscriber_that_hangs_slows_nobody_else() {
+    let folder = Folder::new();
     let (hanging, mut stuck) = probe(|_, _| std::future::pending());
     let (quick, mut log) = acknowledging();
     let subscriptions = vec![
         Subscription::new("order.created", "audit", hanging),
         Subscription::new("order.created", "notification", quick),
     ];
-    let bus = start(BusKind::Embedded, subscriptions).await;
+    let bus = start(folder.kind(), subscriptions).await;
     for n in 0..1000 {
         bus.publish("order", created(n), None).await.unwrap();
     }
@@ -96,47 +136,89 @@ async fn a_subscriber_that_hangs_slows_nobody_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_for_which_one_has_no_room_reaches_nobody() {
-    let (slow, _slow_log, gate) = gated();
+async fn a_subscription_without_room_falls_behind_and_refuses_nobody() {
+    let folder = Folder::new();
+    let (slow, mut slow_log, gate) = gated();
     let (quick, mut log) = acknowledging();
     let tight = DeliveryPolicy { concurrency: 1, capacity: 2, ..policy() };
     let subscriptions = vec![
         Subscription::new("order.created", "audit", slow).with_policy(tight),
         Subscription::new("order.created", "notification", quick),
     ];
-    let bus = start(BusKind::Embedded, subscriptions).await;
-    for n in 0..2 {
+    let bus = start(folder.kind(), subscriptions).await;
+    for n in 0..200 {
         bus.publish("order", created(n), None).await.unwrap();
     }
-    for n in 2..10 {
-        assert!(overloaded(bus.publish("order", created(n), None).await));
+    let all: Vec<_> = (0..200).map(|n| n.to_string()).collect();
+    assert_eq!(log.texts(200).await, all);
+    let audit = &bus.snapshot().subscriptions[0];
+    assert_eq!((audit.in_flight, audit.queued, audit.lag), (1, 1, Some(200)));
+    assert_eq!(slow_log.texts(1).await, ["0"]);
+    assert!(slow_log.rest().is_empty());
+    gate.add_permits(100);
+    assert_eq!(slow_log.texts(100).await, all[1..101]);
+    // While it catches up there is more.
+    bus.publish("order", created(200), None).await.unwrap();
+    gate.add_permits(1000);
+    assert_eq!(slow_log.texts(99).await, all[101..]);
+    assert_eq!(slow_log.texts(1).await, ["200"]);
+    until("nothing is left", async || bus.snapshot().subscriptions.iter().all(|it| it.lag == Some(0))).await;
+    // It is at the end again, and gets what is new from memory.
+    bus.publish("order", created(201), None).await.unwrap();
+    assert_eq!((slow_log.texts(1).await, log.texts(2).await), (vec!["201".into()], vec!["200".into(), "201".into()]));
+    assert_eq!((bus.snapshot().published, bus.snapshot().refused), (202, 0));
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_events_for_one_that_is_slow_are_in_the_file_and_not_in_memory() {
+    let folder = Folder::new();
+    let (slow, mut slow_log, gate) = gated();
+    let (quick, mut log) = acknowledging();
+    let tight = DeliveryPolicy { concurrency: 4, capacity: 100, ..policy() };
+    let subscriptions = vec![
+        Subscription::new("order.created", "audit", slow).with_policy(tight),
+        Subscription::new("order.created", "notification", quick),
+    ];
+    let bus = start(folder.kind(), subscriptions).await;
+    const COUNT: usize = 100_000;
+    for first in (0..COUNT).step_by(500) {
+        let publishing = (first..first + 500).map(|n| bus.publish("order", created(n), None));
+        futures::future::try_join_all(publishing).await.unwrap();
+        let audit = &bus.snapshot().subscriptions[0];
+        assert!(audit.in_flight + audit.waiting + audit.queued <= 100, "{audit:?}");
     }
-    assert_eq!(log.texts(2).await, ["0", "1"]);
-    gate.add_permits(1);
-    until("a place is free", async || bus.publish("order", created(10), None).await.is_ok()).await;
-    assert_eq!(log.texts(1).await, ["10"]);
-    assert_eq!(bus.snapshot().published, 3);
+    // The other one has had all of them, at the publishers' speed.
+    assert_eq!(log.texts(COUNT).await.len(), COUNT);
+    assert_eq!(bus.snapshot().subscriptions[0].lag, Some(COUNT as u64));
+    assert_eq!(slow_log.texts(4).await.len(), 4);
+    assert!(slow_log.rest().is_empty());
+    gate.add_permits(COUNT);
+    assert!(slow_log.texts(COUNT - 4).await.into_iter().eq((4..COUNT).map(|n| n.to_string())));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_bytes_that_wait_are_bounded_too() {
-    let (slow, _log, gate) = gated();
+async fn the_bytes_in_memory_are_bounded_too() {
+    let folder = Folder::new();
+    let (slow, mut log, gate) = gated();
     let tight = DeliveryPolicy { capacity_bytes: 2 * MAX_DATA, ..policy() };
-    let bus =
-        start(BusKind::Embedded, vec![Subscription::new("order.created", "audit", slow).with_policy(tight)]).await;
+    let bus = start(folder.kind(), vec![Subscription::new("order.created", "audit", slow).with_policy(tight)]).await;
     let large = || NewEvent::json("order.created", vec![b' '; MAX_DATA]);
-    bus.publish("order", large(), None).await.unwrap();
-    bus.publish("order", large(), None).await.unwrap();
-    assert!(overloaded(bus.publish("order", created(1), None).await));
-    gate.add_permits(1);
-    until("bytes are free", async || bus.publish("order", created(1), None).await.is_ok()).await;
+    for _ in 0..5 {
+        bus.publish("order", large(), None).await.unwrap();
+    }
+    bus.publish("order", created(1), None).await.unwrap();
+    let audit = &bus.snapshot().subscriptions[0];
+    assert_eq!((audit.in_flight + audit.queued, audit.lag), (2, Some(6)));
+    gate.add_permits(6);
+    assert_eq!(log.texts(6).await[5], "1");
 }
 
 #[tokio::test(start_paused = true)]
 async fn tries_come_further_and_further_apart_and_then_it_is_rejected() {
+    let folder = Folder::new();
     let (subscriber, mut log) = probe(|_, _| async { Err(trapped()) });
     let bus = start(
-        BusKind::Embedded,
+        folder.kind(),
         vec![Subscription::new("order.created", "notification", subscriber).with_policy(policy())],
     )
     .await;
@@ -158,6 +240,7 @@ async fn tries_come_further_and_further_apart_and_then_it_is_rejected() {
 
 #[tokio::test(start_paused = true)]
 async fn the_subscriber_and_the_fault_can_say_when_to_come_again() {
+    let folder = Folder::new();
     let (subscriber, mut log) = probe(|_, attempt| async move {
         match attempt {
             1 => Ok(Verdict::Retry(Some(Duration::from_secs(3)))),
@@ -168,7 +251,7 @@ async fn the_subscriber_and_the_fault_can_say_when_to_come_again() {
         }
     });
     let subscription = Subscription::new("order.created", "notification", subscriber).with_policy(policy());
-    let bus = start(BusKind::Embedded, vec![subscription]).await;
+    let bus = start(folder.kind(), vec![subscription]).await;
     bus.publish("order", created(1), None).await.unwrap();
     let mut last = log.next().await.at;
     let mut waits = Vec::new();
@@ -185,13 +268,14 @@ async fn the_subscriber_and_the_fault_can_say_when_to_come_again() {
 
 #[tokio::test(start_paused = true)]
 async fn what_waits_for_another_try_holds_up_nobody() {
+    let folder = Folder::new();
     let (subscriber, mut log) = probe(|event, attempt| async move {
         let again = attempt == 1 && &*event.data == b"0";
         Ok(if again { Verdict::Retry(Some(Duration::from_secs(10))) } else { Verdict::Ack })
     });
     let policy = DeliveryPolicy { concurrency: 1, ..policy() };
     let subscription = Subscription::new("order.created", "notification", subscriber).with_policy(policy);
-    let bus = start(BusKind::Embedded, vec![subscription]).await;
+    let bus = start(folder.kind(), vec![subscription]).await;
     for n in 0..3 {
         bus.publish("order", created(n), None).await.unwrap();
     }
@@ -200,18 +284,20 @@ async fn what_waits_for_another_try_holds_up_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn what_waits_for_another_try_still_takes_its_place() {
+    let folder = Folder::new();
     let (subscriber, mut log) = probe(|_, _| async { Ok(Verdict::Retry(None)) });
     let tight = DeliveryPolicy { concurrency: 1, capacity: 1, max_attempts: 2, ..policy() };
     let subscription = Subscription::new("order.created", "notification", subscriber).with_policy(tight);
-    let bus = start(BusKind::Embedded, vec![subscription]).await;
-    bus.publish("order", created(1), None).await.unwrap();
-    log.next().await;
-    until("it waits", async || bus.snapshot().subscriptions[0].waiting == 1).await;
-    assert!(overloaded(bus.publish("order", created(2), None).await));
+    let bus = start(folder.kind(), vec![subscription]).await;
+    for n in 1..=2 {
+        bus.publish("order", created(n), None).await.unwrap();
+    }
+    assert_eq!(log.texts(4).await, ["1", "1", "2", "2"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_rejected_event_is_not_tried_again() {
+    let folder = Folder::new();
     let (subscriber, mut log) = probe(|event, _| async move {
         match &event.data[..] {
             b"0" => Ok(Verdict::Reject("no such order".into())),
@@ -221,7 +307,7 @@ async fn a_rejected_event_is_not_tried_again() {
     });
     let policy = DeliveryPolicy { max_attempts: 2, ..policy() };
     let subscription = Subscription::new("order.created", "notification", subscriber).with_policy(policy);
-    let bus = start(BusKind::Embedded, vec![subscription]).await;
+    let bus = start(folder.kind(), vec![subscription]).await;
     for n in 0..3 {
         bus.publish("order", created(n), None).await.unwrap();
     }
@@ -232,7 +318,8 @@ async fn a_rejected_event_is_not_tried_again() {
 
 #[tokio::test(start_paused = true)]
 async fn only_granted_topics_can_be_published() {
-    let bus = start(BusKind::Embedded, vec![]).await;
+    let folder = Folder::new();
+    let bus = start(folder.kind(), vec![]).await;
     for (service, topic) in [("order", "user.created"), ("user", "order.created"), ("order", "")] {
         let denied = bus.publish(service, NewEvent::json(topic, "{}"), None).await;
         assert!(matches!(denied, Err(PublishError::Denied { .. })), "{service} {topic}");
@@ -245,30 +332,50 @@ async fn only_granted_topics_can_be_published() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_finishes_what_was_taken() {
-    let (subscriber, mut log) = probe(|_, attempt| async move {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        Ok(if attempt == 1 { Verdict::Retry(None) } else { Verdict::Ack })
-    });
-    let bus = start(
-        BusKind::Embedded,
-        vec![Subscription::new("order.created", "notification", subscriber).with_policy(policy())],
-    )
-    .await;
+async fn a_shutdown_finishes_what_is_in_hand_and_keeps_the_rest() {
+    let folder = Folder::new();
+    let subscribe = || {
+        let (subscriber, log) = probe(|_, attempt| async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Ok(if attempt == 1 { Verdict::Retry(None) } else { Verdict::Ack })
+        });
+        (vec![Subscription::new("order.created", "notification", subscriber).with_policy(policy())], log)
+    };
+    let (subscriptions, mut log) = subscribe();
+    let bus = start(folder.kind(), subscriptions).await;
     for n in 0..40 {
         bus.publish("order", created(n), None).await.unwrap();
     }
     let begin = Instant::now();
+    log.next().await;
     bus.shutdown(Duration::from_secs(30)).await;
     assert!(begin.elapsed() < Duration::from_secs(5), "it waits no longer than it must");
-    assert_eq!(bus.snapshot().subscriptions[0].delivered, 40);
-    assert_eq!(log.rest().len(), 80);
     let refused = bus.publish("order", created(41), None).await;
     assert!(matches!(refused, Err(PublishError::Fault(fault)) if fault.kind() == FaultKind::Unreachable));
+    let tried = log.rest().len() + 1;
+    assert_eq!((tried, bus.snapshot().subscriptions[0].delivered), (16, 0));
+    // The file has everything: a copy of it alone is a backup.
+    assert_eq!(std::fs::metadata(format!("{}-wal", folder.file().display())).map_or(0, |it| it.len()), 0);
+
+    let (subscriptions, mut log) = subscribe();
+    let bus = start(folder.kind(), subscriptions).await;
+    let mut tries: Vec<(String, u32)> = Vec::new();
+    for _ in 0..16 + 2 * 24 {
+        let seen = log.next().await;
+        tries.push((seen.text(), seen.attempt));
+    }
+    // Tries survive a restart too.
+    let again = (0..40).map(|n| (n.to_string(), 2)).chain((16..40).map(|n| (n.to_string(), 1)));
+    let (mut again, ()) = (again.collect::<Vec<_>>(), tries.sort());
+    again.sort();
+    assert_eq!(tries, again);
+    until("all are delivered", async || bus.snapshot().subscriptions[0].delivered == 40).await;
+    assert!(log.rest().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_waits_no_longer_than_its_grace() {
+    let folder = Folder::new();
     let (hanging, _log) = probe(|_, _| std::future::pending());
     let (failing, mut tries) = probe(|_, _| async { Err(trapped()) });
     let far = Backoff { first: Duration::from_secs(50), max: Duration::from_secs(60), jitter: 0.0 };
@@ -277,7 +384,7 @@ async fn a_shutdown_waits_no_longer_than_its_grace() {
         Subscription::new("order.created", "notification", failing)
             .with_policy(DeliveryPolicy { backoff: far, ..policy() }),
     ];
-    let bus = start(BusKind::Embedded, subscriptions).await;
+    let bus = start(folder.kind(), subscriptions).await;
     bus.publish("order", created(1), None).await.unwrap();
     tries.next().await;
     let begin = Instant::now();

@@ -14,7 +14,12 @@ const USER_CREATED: &str = r#"{"userId":"0198c0de","email":"ada@example.com"}"#;
 async fn start(url: String, subscriptions: Vec<Subscription>) -> Bus {
     let publishes = [("user".to_owned(), vec!["user.created".to_owned()])].into();
     let kind = BusKind::RedisPubSub(RedisConfig::new(url));
-    Bus::start(BusConfig { app: "shop".into(), kind, publishes }, subscriptions).await.unwrap()
+    Bus::start(
+        BusConfig { app: "shop".into(), kind, publishes, retention: crate::events::Retention::default() },
+        subscriptions,
+    )
+    .await
+    .unwrap()
 }
 
 /// Publishes as any other program would, and returns how many it reached.

@@ -29,9 +29,13 @@ pub(super) fn encode(event: &Event, add: &mut Cmd) {
 
 /// Reads the fields of an entry. Others may write to the stream too, so everything is checked.
 pub(super) fn decode(topic: &Arc<str>, fields: Option<Value>) -> Result<Event, InvalidEvent> {
+    let fields = fields.and_then(|fields| from_redis_value(fields).ok());
+    decode_fields(topic, fields.ok_or(InvalidEvent::Attribute("data"))?)
+}
+
+/// The same for fields by their names.
+pub(super) fn decode_fields(topic: &Arc<str>, mut fields: HashMap<Vec<u8>, Vec<u8>>) -> Result<Event, InvalidEvent> {
     let attribute = InvalidEvent::Attribute;
-    let fields = fields.and_then(|fields| from_redis_value::<HashMap<Vec<u8>, Vec<u8>>>(fields).ok());
-    let mut fields = fields.ok_or(attribute("data"))?;
     let mut text = |name: &'static str| match fields.remove(name.as_bytes()) {
         Some(value) => String::from_utf8(value).map(Some).map_err(|_| attribute(name)),
         None => Ok(None),

@@ -4,7 +4,10 @@ use crate::service::tape::{Given, MOST_FLAT, NotCarried, Sent, Tape, flat_count}
 use std::sync::{Arc, LazyLock, Mutex};
 use wasmtime::{
     AsContextMut, Config, Engine, Store, StoreContextMut,
-    component::{Accessor, Component, Func, Instance, Linker, Val, types::ComponentItem},
+    component::{
+        Accessor, Component, Func, Instance, Linker, Val,
+        types::{ComponentFunc, ComponentItem, Type},
+    },
 };
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
@@ -74,6 +77,20 @@ pub fn compile(wat: &str) -> Component {
     Component::new(&ENGINE, wasm).unwrap_or_else(|error| panic!("{error:?}\n{wat}"))
 }
 
+fn type_of_f(component: &Component) -> ComponentFunc {
+    let ty = component.component_type().imports(&ENGINE).find_map(|(name, item)| match item.ty {
+        ComponentItem::ComponentFunc(ty) if name == "f" => Some(ty),
+        _ => None,
+    });
+    ty.expect("it imports `f`")
+}
+
+/// The type that a definition of `$t` is about.
+pub fn type_of(definition: &str) -> Type {
+    let component = compile(&format!(r#"(component {definition} (import "f" (func (result $t))))"#));
+    type_of_f(&component).results().next().expect("it has a result")
+}
+
 /// What came to `f`.
 pub type Seen = Arc<Mutex<Option<Result<Tape, NotCarried>>>>;
 
@@ -102,11 +119,7 @@ fn echo<const PARAMS: usize, const RESULTS: usize>(linker: &mut Linker<()>, sync
 pub async fn with_tapes(component: &Component) -> (Store<()>, Instance, Seen) {
     let mut linker = Linker::new(&ENGINE);
     let seen = Seen::default();
-    let ty = component.component_type().imports(&ENGINE).find_map(|(name, item)| match item.ty {
-        ComponentItem::ComponentFunc(ty) if name == "f" => Some(ty),
-        _ => None,
-    });
-    let ty = ty.expect("it imports `f`");
+    let ty = type_of_f(component);
     let (params, results) = (flat_count(ty.params().map(|(_, ty)| ty)), flat_count(ty.results()).min(1));
     by_flat_count!(params, PARAMS => match results {
         0 => echo::<PARAMS, 0>(&mut linker, !ty.async_(), seen.clone()),

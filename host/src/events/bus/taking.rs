@@ -1,0 +1,59 @@
+//! A bus for tests of those who publish: a closure takes the events, and nobody is subscribed.
+
+use super::{Bus, Prepared, Running, Transport};
+use crate::events::{Connection, Event, PublishError, archive::Archive};
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, atomic::AtomicU64},
+};
+use tokio::time::Instant;
+
+struct Taking<F>(F);
+
+impl Bus {
+    /// A bus that asks `take` of every event, on which `service` may publish `topics`.
+    pub(crate) fn taking<F>(service: &str, topics: &[&str], take: F) -> Self
+    where
+        F: Fn(&Prepared) -> Result<(), PublishError> + Send + Sync + 'static,
+    {
+        let topics: HashSet<Arc<str>> = topics.iter().map(|topic| Arc::from(*topic)).collect();
+        let grant = super::Grant { source: format!("/services/{service}").into(), topics };
+        Self(Arc::new(Running {
+            name: "taking",
+            transport: Box::new(Taking(take)),
+            grants: HashMap::from([(service.to_owned(), grant)]),
+            meters: Vec::new(),
+            published: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            schedules: Default::default(),
+        }))
+    }
+}
+
+impl<F: Fn(&Prepared) -> Result<(), PublishError> + Send + Sync> Transport for Taking<F> {
+    fn publish(&self, prepared: Prepared) -> BoxFuture<'_, Result<(), PublishError>> {
+        Box::pin(async move { (self.0)(&prepared) })
+    }
+
+    fn fire(&self, _: Timestamp, event: Arc<Event>) -> BoxFuture<'_, Result<bool, PublishError>> {
+        Box::pin(async move { (self.0)(&Prepared { event, due: None }).map(|()| true) })
+    }
+
+    fn last_fired<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<Timestamp>, PublishError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn archive(&self) -> Option<&dyn Archive> {
+        None
+    }
+
+    fn connection(&self) -> Connection {
+        Connection::InProcess
+    }
+
+    fn shutdown(&self, _: Instant) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}

@@ -1,0 +1,134 @@
+//! State and the event that tells of it, on a host that is killed again and again: no order without its event, and no event
+//! without its order.
+
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeSet,
+    env,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+use tokio::task::JoinSet;
+use wharf_tests::{Answer, App, Connection, Failed, Host, eventually, request};
+
+/// How often the host is killed; `WHARF_KILLS` says otherwise.
+const KILLS: u32 = 10;
+/// How many orders a customer places at most: as many as one answer lists.
+const ORDERS: u32 = 96;
+const CONNECTIONS: u32 = 4;
+
+/// A number below `limit`, another one at each run.
+fn chance(limit: u32) -> u32 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970");
+    now.subsec_micros() % limit
+}
+
+async fn post(connection: &mut Connection, path: &str, body: &Value) -> Result<Answer, Failed> {
+    let mut request = request("POST", path, body.to_string());
+    request.headers_mut().insert("content-type", "application/json".parse().expect("a value"));
+    connection.send(request).await
+}
+
+/// Places orders and confirms them, one after the other, as long as the host answers.
+async fn customer(mut connection: Connection, user: String, done: Arc<AtomicU32>) -> Vec<String> {
+    let mut confirmed = Vec::new();
+    let order = json!({ "userId": user, "items": [{ "productId": "pen", "quantity": 1 }] });
+    for _ in 0..ORDERS / CONNECTIONS {
+        let Ok(placed) = post(&mut connection, "/api/orders", &order).await else { break };
+        if placed.status != 201 {
+            continue;
+        }
+        let id = placed.json()["id"].as_str().expect("an id").to_owned();
+        done.fetch_add(1, SeqCst);
+        let Ok(answer) = post(&mut connection, &format!("/api/orders/{id}/confirm"), &json!({})).await else { break };
+        if answer.status == 200 {
+            confirmed.push(id);
+        }
+        done.fetch_add(1, SeqCst);
+    }
+    confirmed
+}
+
+async fn list(host: &Host, path: String) -> Vec<Value> {
+    host.get(&path).await.json().as_array().cloned().unwrap_or_default()
+}
+
+/// The orders of a user that are confirmed.
+async fn confirmed(host: &Host, user: &str) -> BTreeSet<String> {
+    let orders = list(host, format!("/api/orders?userId={user}")).await;
+    let confirmed = orders.iter().filter(|order| order["status"] == "CONFIRMED");
+    confirmed.filter_map(|order| order["id"].as_str().map(str::to_owned)).collect()
+}
+
+/// The orders that a user was told of, each as often as that happened.
+async fn told(host: &Host, user: &str) -> Vec<String> {
+    let told = list(host, format!("/api/notifications?userId={user}")).await;
+    let mut orders: Vec<_> = told
+        .iter()
+        .filter(|told| told["kind"] == "order-confirmation")
+        .filter_map(|told| told["message"].as_str()?.split(' ').nth(3).map(str::to_owned))
+        .collect();
+    orders.sort();
+    orders
+}
+
+#[tokio::test]
+async fn no_order_without_its_event_nor_an_event_without_its_order() {
+    let app = App::shop("");
+    let kills = env::var("WHARF_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS);
+    let (mut users, mut acknowledged) = (Vec::new(), BTreeSet::new());
+    for kill in 0..kills {
+        let mut host = app.start().await;
+        if kill == 0 {
+            let pen = json!({ "id": "pen", "name": "Pen", "price": 1.5 });
+            assert_eq!(host.post("/api/products", &pen).await.status, 201);
+        }
+        let user = json!({ "email": format!("ada-{kill}@example.com"), "name": "Ada" });
+        let user = host.post("/api/users", &user).await;
+        assert_eq!(user.status, 201, "{user:?}");
+        let user = user.json()["id"].as_str().expect("an id").to_owned();
+        let (done, after) = (Arc::new(AtomicU32::new(0)), 1 + chance(ORDERS));
+        let mut customers = JoinSet::new();
+        for _ in 0..CONNECTIONS {
+            customers.spawn(customer(host.connect().await, user.clone(), done.clone()));
+        }
+        eventually("orders are placed", async || match done.load(SeqCst) {
+            enough if enough >= after => Ok(()),
+            count => Err((count, after)),
+        })
+        .await;
+        host.signal("KILL");
+        assert!(!host.ended().await.success());
+        for confirmed in customers.join_all().await {
+            acknowledged.extend(confirmed);
+        }
+        users.push(user);
+    }
+
+    let host = app.start().await;
+    for user in &users {
+        let confirmed = confirmed(&host, user).await;
+        let expected: Vec<_> = confirmed.iter().cloned().collect();
+        eventually("everybody is told of each order once", async || {
+            let told = told(&host, user).await;
+            if told == expected { Ok(()) } else { Err((told, expected.clone())) }
+        })
+        .await;
+        acknowledged.retain(|order| !confirmed.contains(order));
+        // Of the registration too, which was acknowledged.
+        let told = list(&host, format!("/api/notifications?userId={user}")).await;
+        assert_eq!(told.iter().filter(|told| told["kind"] == "welcome").count(), 1, "{told:?}");
+    }
+    assert!(acknowledged.is_empty(), "confirmed to the customer, and not confirmed: {acknowledged:?}");
+    eventually("no event waits", async || {
+        let status = host.status(&app).await;
+        let outboxes = status["outboxes"].as_array().cloned().unwrap_or_default();
+        assert!(!outboxes.is_empty(), "{status}");
+        if outboxes.iter().all(|outbox| outbox["waiting"] == 0) { Ok(()) } else { Err(outboxes) }
+    })
+    .await;
+    host.stop().await;
+}
