@@ -195,15 +195,20 @@ impl Shared {
 
     /// Counts what waits in the table, where other hosts write and relay too.
     async fn recount(&self) -> Result<(), Error> {
-        let (committed, committed_bytes) = {
+        let (before, before_bytes, quiet) = {
             let tail = self.tail();
-            (tail.committed, tail.committed_bytes)
+            (tail.committed, tail.committed_bytes, tail.pending == 0)
         };
         let found = rows::count(&self.database).await?;
         let mut tail = self.tail();
-        // NB: what was committed meanwhile may not have been found. Where it was, the next count knows better.
-        tail.events = found.events + tail.pending + (tail.committed - committed);
-        tail.bytes = found.bytes + tail.pending_bytes + (tail.committed_bytes - committed_bytes);
+        if quiet && tail.pending == 0 && tail.committed == before {
+            (tail.events, tail.bytes) = (found.events, found.bytes);
+        } else {
+            // What was committed meanwhile may have been found or not: it is counted, and no more than was known to wait.
+            let events = found.events + tail.pending + (tail.committed - before);
+            let bytes = found.bytes + tail.pending_bytes + (tail.committed_bytes - before_bytes);
+            (tail.events, tail.bytes) = (tail.events.min(events), tail.bytes.min(bytes));
+        }
         tail.oldest = found.oldest;
         self.waiting.send_replace(tail.events);
         Ok(())
@@ -325,29 +330,41 @@ impl Relay {
             self.aside.clear();
         }
         self.delete_all().await?;
-        let mut after = Key { at_least: i64::MIN, id: String::new() };
-        let mut found = false;
-        loop {
-            let page = self.page(&after).await?;
-            let is_last = page.len() < PAGE;
-            if let Some(last) = page.last() {
+        let start = Key { at_least: i64::MIN, id: String::new() };
+        let page = self.page(&start).await?;
+        let found = !page.is_empty();
+        if page.len() < PAGE {
+            self.publish_all(page).await?;
+        } else {
+            // NB: where transactions overlap, a row may come before those that were read already, and one that tells of
+            // what happened after it behind them. At one moment there is not the latter without the former: so only rows
+            // are published that were there at one moment, in their order.
+            let mut left: HashSet<String> = self.ids().await?.into_iter().collect();
+            let mut after = start;
+            while !left.is_empty() {
+                let mut page = self.page(&after).await?;
+                let Some(last) = page.last() else { break };
                 after = last.key.clone();
-                found = true;
+                page.retain(|row| left.remove(&row.key.id));
+                self.publish_all(page).await?;
             }
-            for Row { key, bytes, prepared } in page {
-                match prepared {
-                    _ if self.aside.contains(&key.id) => {}
-                    Some(prepared) => self.publish(key, prepared, bytes).await?,
-                    None => self.set_aside(&key.id, "its row is no event".into()),
-                }
-            }
-            if is_last {
-                break;
-            }
+            // There may be more.
+            self.shared.arrived.notify_one();
         }
         if found || self.shared.tail().events > 0 {
             self.delete().await;
             self.recount().await;
+        }
+        Ok(())
+    }
+
+    async fn publish_all(&mut self, page: Vec<Row>) -> Result<(), Halt> {
+        for Row { key, bytes, prepared } in page {
+            match prepared {
+                _ if self.aside.contains(&key.id) => {}
+                Some(prepared) => self.publish(key, prepared, bytes).await?,
+                None => self.set_aside(&key.id, "its row is no event".into()),
+            }
         }
         Ok(())
     }
@@ -362,9 +379,7 @@ impl Relay {
             let service = &self.shared.service;
             tracing::warn!(%service, ?error, "the database can't say which host is to empty the outbox; it is asked again");
         }
-        if self.is_its_turn() {
-            self.delete().await;
-        }
+        self.delete().await;
         self.recount().await;
     }
 
@@ -428,12 +443,7 @@ impl Relay {
                 self.read.clear();
             }
             self.read.extend(page.iter().map(|row| row.key.id.clone()));
-            for Row { key, bytes, prepared } in page {
-                match prepared {
-                    Some(prepared) => self.publish(key, prepared, bytes).await?,
-                    None => self.set_aside(&key.id, "its row is no event".into()),
-                }
-            }
+            self.publish_all(page).await?;
             match (is_last, told) {
                 (false, _) => {}
                 // From here on it is told; what came between the last page and this is on the next.
@@ -452,13 +462,25 @@ impl Relay {
         for failed in 1.. {
             match rows::read(&self.shared.database, after).await {
                 Ok(page) => return Ok(page),
-                Err(error) => {
-                    self.trouble(format!("the database can't be read: {}", error.words()), failed);
-                    self.pause(failed).await?;
-                }
+                Err(error) => self.unreadable(&error, failed).await?,
             }
         }
         Err(Halt::Closing)
+    }
+
+    async fn ids(&mut self) -> Result<Vec<String>, Halt> {
+        for failed in 1.. {
+            match rows::ids(&self.shared.database).await {
+                Ok(ids) => return Ok(ids),
+                Err(error) => self.unreadable(&error, failed).await?,
+            }
+        }
+        Err(Halt::Closing)
+    }
+
+    async fn unreadable(&mut self, error: &Error, failed: u32) -> Result<(), Halt> {
+        self.trouble(format!("the database can't be read: {}", error.words()), failed);
+        self.pause(failed).await
     }
 
     /// Offers an event to the bus until it takes it.

@@ -59,6 +59,8 @@ const INSERT_SHARED: &str = "INSERT INTO _wharf_outbox \
 const READ: &str = "SELECT position, id, topic, source, subject, time, due, datacontenttype, traceparent, data \
     FROM _wharf_outbox WHERE (position, id) > ($1, $2) ORDER BY position, id LIMIT $3";
 
+const KEYS: &str = "SELECT id FROM _wharf_outbox ORDER BY position, id LIMIT 4096";
+
 const DELETE: &str = "DELETE FROM _wharf_outbox WHERE position >= $1 AND id = $2";
 
 /// By what a row is found.
@@ -176,6 +178,16 @@ pub(super) async fn read(database: &Database, after: &Key) -> Result<Vec<Row>, E
     ];
     let Rows { rows, .. } = database.host_query(statement(READ, params)).await?;
     Ok(rows.into_iter().filter_map(row).collect())
+}
+
+/// The ids of the first rows, as they are at one moment.
+pub(super) async fn ids(database: &Database) -> Result<Vec<String>, Error> {
+    let Rows { rows, .. } = database.host_query(statement(KEYS, [])).await?;
+    let id = |row: Vec<Value>| match row.into_iter().next() {
+        Some(Value::Text(id)) => Some(id),
+        _ => None,
+    };
+    Ok(rows.into_iter().filter_map(id).collect())
 }
 
 /// Deletes rows.

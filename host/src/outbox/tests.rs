@@ -209,7 +209,7 @@ async fn a_full_outbox_refuses_and_says_why(scratch: Scratch) {
 async fn what_waits_at_the_end_goes_first_at_the_next_start(scratch: Scratch) {
     let (database, recorder) = (orders(&scratch).await, Recorder::shut());
     let outbox = open(&database, &recorder, Settings::default()).await;
-    let due = jiff::Timestamp::from_second(4_000_000_000).unwrap();
+    let due = jiff::Timestamp::now() + Duration::from_secs(86_400);
     let whole = NewEvent {
         datacontenttype: Some("text/plain".into()),
         data: vec![0, 255, b'x'].into(),
