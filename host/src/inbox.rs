@@ -20,7 +20,8 @@
 //!
 //! What a handler does outside of its database is not undone and may happen again. Its transaction holds up the other
 //! writers of its service from its first write to its verdict, and has the store's time limit; a handler that writes and
-//! then calls a neighbour which calls back and writes too waits for itself, until that limit.
+//! then calls a neighbour which calls back and writes too waits for itself, until that limit. On a server, where transactions
+//! overlap, it holds up only who writes the same; one that loses against another is a fault, and its event comes again.
 
 use crate::{
     events::{Event, Verdict},

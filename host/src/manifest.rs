@@ -29,6 +29,7 @@ mod policy;
 mod reader;
 mod secret;
 mod services;
+mod store;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,7 @@ pub use path::{InvalidPath, PathPattern, PathTemplate};
 pub use policy::{EVENTS, Edge, GATEWAY, Policies};
 pub use secret::{Secret, SecretError, SecretRef};
 pub use services::{Component, Instances, Limits, Service, Source};
+pub use store::{ServiceDatabase, Store, StoreServer, StoreUrl};
 pub use subscription::Subscription;
 
 use reader::{Document, Table, Value};
@@ -69,10 +71,12 @@ pub struct Manifest {
     pub topics: BTreeMap<String, Topic>,
     /// What carries events.
     pub bus: Bus,
-    /// The Redis that keeps buckets; `None`: a file for each service does.
-    pub key_value: Option<Placed<RedisUrl>>,
     /// How long it keeps those of the past.
     pub retention: Retention,
+    /// Where the databases are.
+    pub store: Store,
+    /// The Redis that keeps buckets; `None`: a file for each service does.
+    pub key_value: Option<Placed<RedisUrl>>,
     /// What guards the calls.
     pub policies: Policies,
 }
@@ -147,11 +151,12 @@ impl Manifest {
         let topics = events::read_topics(root.table("topics"), doc);
         let (bus, retention) = events::read(root.table("events"));
         let key_value = events::read_redis(root.table("key-value"));
+        let store = Store::read(root.table("store"));
         let (policies, edges) = Policies::read(root.table("policy"), doc);
         root.finish();
         let path = path.to_owned();
         let manifest =
-            Self { path, app, gateway, admin, services, external, topics, bus, retention, key_value, policies };
+            Self { path, app, gateway, admin, services, external, topics, bus, retention, store, key_value, policies };
         validate::validate(&manifest, &edges, doc);
         manifest
     }

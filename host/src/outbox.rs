@@ -17,11 +17,13 @@
 //!   come so far, and what an earlier process left.
 //! - **Bounded.** Where as many events wait as may, publishing is refused, and with it the transaction.
 //!
-//! It is made of rows and statements that all backends of the store share. Several hosts with one database would each relay
-//! what they wrote themselves, and look for what a dead one left; that only one does at a time is what
-//! [`Settings::look_every`] is to become part of.
+//! **Several hosts with one database**, as they may be where it is on a server: one of them relays what all of them wrote,
+//! in the order of its rows, and another takes over when it ends or falls silent (`lease`). The relay takes everything from
+//! the table then, as what its own commits tell of may not overtake what others wrote. Where transactions overlap, the
+//! order is that of those that write the same; of others, which had nothing to do with each other, either may be first.
 
 mod binding;
+mod lease;
 mod relay;
 mod rows;
 
@@ -60,8 +62,10 @@ pub struct Settings {
     pub group: usize,
     /// How long a row may stay whose event the bus has taken.
     pub delete_after: Duration,
-    /// How often the relay looks for rows that nobody told it of: those of another host with the same database.
+    /// How often the relay looks for rows that nobody told it of, in a database that no other host has.
     pub look_every: Duration,
+    /// How often the one that relays looks for rows of other hosts with the same database.
+    pub look_every_shared: Duration,
 }
 
 /// The outbox of one service. Clones are the same outbox.
@@ -133,6 +137,7 @@ impl Default for Settings {
             group: 256,
             delete_after: Duration::from_millis(200),
             look_every: Duration::from_secs(30),
+            look_every_shared: Duration::from_millis(250),
         }
     }
 }
@@ -208,7 +213,7 @@ impl Outbox {
         let prepared = shared.bus.prepare(&shared.service, event, trace)?;
         let place = Place::take(shared, prepared.event.data.len())?;
         let key = Key { at_least: shared.position(), id: prepared.event.id.clone() };
-        let (id, insert) = (key.id.clone(), rows::insert(&key, &prepared));
+        let (id, insert) = (key.id.clone(), rows::insert(&shared.database, &key, &prepared));
         let then = Box::new(move || place.keep().committed(Outgoing { key, prepared }));
         Ok(Enclosed { id, insert, then })
     }

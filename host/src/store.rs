@@ -1,8 +1,8 @@
 //! State: a relational database for each service, by `wharf:store`.
 //!
 //! A service can't tell what is behind its database: [`Database`] and [`Transaction`] are a closed set of backends
-//! with the same promises, which one suite of tests holds all of them to. It is a SQLite file of its own
-//! (`sqlite`).
+//! with the same promises, which one suite of tests holds all of them to. By default it is a SQLite file of its
+//! own (`sqlite`); where the manifest names a server, a schema and a role of its own in PostgreSQL (`postgres`).
 //!
 //! Besides what a service says there is what the host says in the service's database: statements with the host's
 //! authority, which keep books that have to be true together with the service's data.
@@ -11,6 +11,7 @@ pub(crate) mod binding;
 mod committed;
 mod error;
 mod migration;
+mod postgres;
 mod sqlite;
 mod unit;
 
@@ -20,9 +21,11 @@ pub use binding::{
 pub(crate) use committed::{Committed, Then};
 pub use error::OpenError;
 pub use migration::{Applied, MigrateError, Migration};
+pub use postgres::{Server, ServerSettings};
 pub use unit::Unit;
 pub(crate) use unit::{Access, Ended, Held};
 
+use postgres::Postgres;
 use sqlite::Sqlite;
 use std::{
     fmt,
@@ -58,8 +61,10 @@ pub struct Settings {
     pub migration_time: Duration,
     /// How long to wait for a lock that another process holds.
     pub lock_wait: Duration,
-    /// Queries that may run at once.
+    /// Queries that may run at once, in a file.
     pub readers: usize,
+    /// The most connections to a server.
+    pub connections: usize,
     /// Jobs that may wait for the writer, and queries that may wait for a reader.
     pub queue: usize,
     /// The most bytes of pages that a connection keeps in memory.
@@ -78,6 +83,7 @@ pub struct Database {
 #[derive(Clone)]
 enum Backend {
     Sqlite(Sqlite),
+    Postgres(Postgres),
 }
 
 /// Statements that take effect together or not at all.
@@ -93,6 +99,7 @@ pub struct Transaction {
 #[derive(Clone, Debug)]
 enum Begun {
     Sqlite(sqlite::Transaction),
+    Postgres(postgres::Transaction),
 }
 
 /// A point within a transaction, to go back to. There is one at a time.
@@ -107,7 +114,7 @@ pub(crate) enum Savepoint {
 }
 
 /// Whose word a statement is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Authority {
     /// A service's: it may do what a service may.
     Service,
@@ -132,6 +139,7 @@ impl Default for Settings {
             migration_time: Duration::from_secs(60),
             lock_wait: Duration::from_secs(1),
             readers: 4,
+            connections: 8,
             queue: 1_024,
             cache_bytes: 4 << 20,
             durable_at_power_loss: false,
@@ -162,6 +170,28 @@ impl Database {
     pub async fn open(file: PathBuf, settings: Settings) -> Result<Self, OpenError> {
         let max_batch = settings.max_batch;
         Ok(Self { backend: Backend::Sqlite(Sqlite::open(file, settings).await?), max_batch })
+    }
+
+    /// Opens the database of a service on a server, and makes what it lacks. With `url`, as the role that this names and
+    /// that is the service's own.
+    ///
+    /// # Errors
+    /// When the server can't be reached, does not let us in, or has no safe place for the service.
+    pub async fn on_server(
+        server: &Server,
+        service: &str,
+        url: Option<&str>,
+        settings: Settings,
+    ) -> Result<Self, OpenError> {
+        let max_batch = settings.max_batch;
+        let postgres = Postgres::open(server, service, url, settings).await?;
+        Ok(Self { backend: Backend::Postgres(postgres), max_batch })
+    }
+
+    /// Whether other hosts may have it open at the same time, and transactions may overlap: so it is on a server. In a
+    /// file there is one writer, and one transaction after the other.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.backend, Backend::Postgres(_))
     }
 
     /// Runs one query and returns its rows. It may also be a statement that changes rows and returns some
@@ -220,6 +250,7 @@ impl Database {
         self.check_batch(statements.len() + host.len())?;
         match &self.backend {
             Backend::Sqlite(sqlite) => sqlite.batch_then(statements, host, then).await,
+            Backend::Postgres(postgres) => postgres.batch_then(statements, host, then).await,
         }
     }
 
@@ -238,6 +269,7 @@ impl Database {
     pub async fn begin(&self) -> Result<Transaction, Error> {
         let begun = match &self.backend {
             Backend::Sqlite(sqlite) => Begun::Sqlite(sqlite.begin().await?),
+            Backend::Postgres(postgres) => Begun::Postgres(postgres.begin().await?),
         };
         Ok(Transaction { begun, then: Committed::default() })
     }
@@ -250,6 +282,7 @@ impl Database {
     pub async fn migrate(&self, migrations: &[Migration]) -> Result<Applied, MigrateError> {
         match &self.backend {
             Backend::Sqlite(sqlite) => sqlite.migrate(migrations).await,
+            Backend::Postgres(postgres) => postgres.migrate(migrations).await,
         }
     }
 
@@ -257,18 +290,21 @@ impl Database {
     pub async fn close(&self) {
         match &self.backend {
             Backend::Sqlite(sqlite) => sqlite.close().await,
+            Backend::Postgres(postgres) => postgres.close().await,
         }
     }
 
     async fn query_by(&self, statement: Statement, authority: Authority) -> Result<Rows, Error> {
         match &self.backend {
             Backend::Sqlite(sqlite) => sqlite.query(statement, authority).await,
+            Backend::Postgres(postgres) => postgres.query(statement, authority).await,
         }
     }
 
     async fn execute_by(&self, statement: Statement, authority: Authority) -> Result<u64, Error> {
         match &self.backend {
             Backend::Sqlite(sqlite) => sqlite.execute(statement, authority).await,
+            Backend::Postgres(postgres) => postgres.execute(statement, authority).await,
         }
     }
 
@@ -276,6 +312,7 @@ impl Database {
         self.check_batch(statements.len())?;
         match &self.backend {
             Backend::Sqlite(sqlite) => sqlite.batch(statements, authority).await,
+            Backend::Postgres(postgres) => postgres.batch(statements, authority).await,
         }
     }
 
@@ -292,6 +329,7 @@ impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.backend {
             Backend::Sqlite(sqlite) => f.debug_tuple("Database").field(&sqlite.file()).finish(),
+            Backend::Postgres(postgres) => f.debug_tuple("Database").field(postgres).finish(),
         }
     }
 }
@@ -341,6 +379,7 @@ impl Transaction {
     pub(crate) async fn batch(&self, statements: Vec<Statement>, host: Vec<Statement>) -> Result<Vec<u64>, Error> {
         match &self.begun {
             Begun::Sqlite(transaction) => transaction.batch(statements, host).await,
+            Begun::Postgres(transaction) => transaction.batch(statements, host).await,
         }
     }
 
@@ -351,6 +390,7 @@ impl Transaction {
     pub(crate) async fn savepoint(&self, savepoint: Savepoint) -> Result<(), Error> {
         match &self.begun {
             Begun::Sqlite(transaction) => transaction.savepoint(savepoint).await,
+            Begun::Postgres(transaction) => transaction.savepoint(savepoint).await,
         }
     }
 
@@ -367,6 +407,7 @@ impl Transaction {
     pub async fn commit(&self) -> Result<(), Error> {
         match &self.begun {
             Begun::Sqlite(transaction) => transaction.commit(self.then.clone()).await,
+            Begun::Postgres(transaction) => transaction.commit(self.then.clone()).await,
         }
     }
 
@@ -377,6 +418,7 @@ impl Transaction {
     pub async fn rollback(&self) -> Result<(), Error> {
         match &self.begun {
             Begun::Sqlite(transaction) => transaction.rollback().await?,
+            Begun::Postgres(transaction) => transaction.rollback().await?,
         }
         self.then.truncate(0);
         Ok(())
@@ -385,15 +427,17 @@ impl Transaction {
     async fn query_by(&self, statement: Statement, authority: Authority) -> Result<Rows, Error> {
         match &self.begun {
             Begun::Sqlite(transaction) => transaction.query(statement, authority).await,
+            Begun::Postgres(transaction) => transaction.query(statement, authority).await,
         }
     }
 
     async fn execute_by(&self, statement: Statement, authority: Authority) -> Result<u64, Error> {
         match &self.begun {
             Begun::Sqlite(transaction) => transaction.execute(statement, authority).await,
+            Begun::Postgres(transaction) => transaction.execute(statement, authority).await,
         }
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

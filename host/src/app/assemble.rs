@@ -23,7 +23,7 @@ use crate::{
         Body, CallContext, Concern, Edge, Endpoint, FixedResults, Grants, InstanceSettings, Misfit, Scope, Service,
         misfits,
     },
-    store::{Database, OpenError, Settings, Unit},
+    store::{Database, OpenError, Server, ServerSettings, Settings, Unit},
     telemetry::{AccessLog, TraceContext},
 };
 use arc_swap::ArcSwap;
@@ -95,6 +95,12 @@ pub fn admin_address(manifest: &Manifest) -> Result<AdminAddress, ManifestErrors
 ///
 /// When a component can't be read or compiled, and everything that does not fit, at its lines in the manifest.
 pub async fn check(manifest: &Manifest, components: &Components) -> Result<(), StartError> {
+    // Secrets need not be at hand where a manifest is checked; what is written in it can be looked at.
+    if let manifest::Store::Server(store) = &manifest.store
+        && matches!(store.url.value, manifest::StoreUrl::Written(_))
+    {
+        server(manifest, store)?;
+    }
     let engine = engine(manifest)?;
     let loaded = load(&engine, manifest, components).await?;
     all_external_settings(manifest)?;
@@ -267,14 +273,57 @@ pub(super) fn external_settings(
     Ok(ExternalSettings { name, addresses, balance: external.balance, probe, authorities })
 }
 
+/// The server that the databases are on.
+fn server(manifest: &Manifest, store: &manifest::StoreServer) -> Result<Server, ManifestErrors> {
+    let url = store.url.resolve().map_err(|error| manifest.error_at(&store.url, error))?;
+    let settings = ServerSettings {
+        app: manifest.app.name.clone(),
+        url: url.expose().to_owned(),
+        certificates: store.certificates.as_ref().map(|file| file.value.clone()),
+        connections: store.connections,
+    };
+    Server::new(settings).map_err(|error| match (&error, &store.certificates) {
+        (OpenError::Certificates { .. }, Some(file)) => manifest.error_at(file, error),
+        _ => manifest.error_at(&store.url, error),
+    })
+}
+
 /// The database of each service that has one, opened side by side.
-async fn databases(manifest: &Manifest) -> Result<BTreeMap<String, Database>, OpenError> {
-    let with = manifest.services.iter().filter(|(_, service)| service.database);
-    let opening = with.map(|(name, _)| async move {
-        let database = Database::of_service(&manifest.app.data.value, name, Settings::default()).await?;
-        Ok::<_, OpenError>((name.clone(), database))
+async fn databases(manifest: &Manifest) -> Result<BTreeMap<String, Database>, StartError> {
+    let server = match &manifest.store {
+        manifest::Store::Files => None,
+        manifest::Store::Server(store) => Some((store, server(manifest, store)?)),
+    };
+    let with = manifest.services.iter().filter_map(|(name, service)| Some((name, service.database.as_ref()?)));
+    let opening = with.map(|(name, database)| {
+        let server = server.as_ref();
+        async move {
+            let opened = match server {
+                None => Database::of_service(&manifest.app.data.value, name, Settings::default()).await?,
+                Some((store, server)) => on_server(manifest, store, server, name, database).await?,
+            };
+            Ok::<_, StartError>((name.clone(), opened))
+        }
     });
     Ok(try_join_all(opening).await?.into_iter().collect())
+}
+
+async fn on_server(
+    manifest: &Manifest,
+    store: &manifest::StoreServer,
+    server: &Server,
+    service: &str,
+    database: &manifest::ServiceDatabase,
+) -> Result<Database, ManifestErrors> {
+    let place = database.url.as_ref().unwrap_or(&store.url);
+    let own = database.url.as_ref().map(|url| url.resolve()).transpose();
+    let own = own.map_err(|error| manifest.error_at(place, error))?;
+    let mut settings = Settings::default();
+    if let Some(connections) = &database.connections {
+        settings.connections = connections.value;
+    }
+    let opened = Database::on_server(server, service, own.as_ref().map(|url| url.expose()), settings).await;
+    opened.map_err(|error| manifest.error_at(place, error))
 }
 
 /// The buckets of each service that has some.
@@ -354,7 +403,7 @@ fn grants(manifest: &Manifest) -> BTreeMap<String, Grants> {
         let grants = Grants {
             calls: service.calls.iter().map(|callee| callee.value.clone()).collect(),
             external: external.map(|callee| callee.value.clone()).collect(),
-            database: service.database,
+            database: service.database.is_some(),
             buckets: !service.buckets.is_empty(),
             subscribes: !service.subscribes.is_empty(),
             routed: edges.iter().any(|edge| edge.caller == GATEWAY && edge.callee == *name),

@@ -135,6 +135,7 @@ fn needing_restart(old: &Manifest, new: &Manifest) -> Vec<String> {
         ("admin", old.admin != new.admin),
         ("services", old.services != new.services),
         ("topics", old.topics != new.topics),
+        ("store", old.store != new.store),
         ("events", old.bus != new.bus || old.retention != new.retention),
         ("key-value", old.key_value != new.key_value),
     ];

@@ -5,44 +5,25 @@ mod crash;
 use super::*;
 use crate::{
     events::{Bus, NewEvent},
-    store::{Access, Settings},
+    store::{
+        Access, Settings,
+        tests::{Scratch, on_each_backend},
+    },
 };
-use std::{
-    path::PathBuf,
-    sync::atomic::{AtomicU32, Ordering::SeqCst},
-};
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 const KEEP: Duration = Duration::from_secs(3600);
 
-/// A folder that is gone after the test.
-struct Scratch(PathBuf);
-
-// === impl Scratch ===
-
-impl Scratch {
-    fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("wharf-inbox-{}", uuid::Uuid::new_v4()));
-        std::fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-
-    /// The database of the service `mail`, with a table `sent (event TEXT)`, in which an event may be as often as it likes.
-    async fn database(&self) -> Database {
-        let database = Database::of_service(&self.0, "mail", Settings::default()).await.unwrap();
-        database.execute(statement("CREATE TABLE IF NOT EXISTS sent (event TEXT NOT NULL)", [])).await.unwrap();
-        database
-    }
-
-    async fn inbox(&self) -> (Database, Inbox) {
-        let database = self.database().await;
-        (database.clone(), Inbox::open("mail", database, KEEP).await.unwrap())
-    }
+/// The database of the service `mail`, with a table `sent (event TEXT)`, in which an event may be as often as it likes.
+async fn mail(scratch: &Scratch) -> Database {
+    let database = scratch.of("mail", Settings::default()).await;
+    database.execute(statement("CREATE TABLE IF NOT EXISTS sent (event TEXT NOT NULL)", [])).await.unwrap();
+    database
 }
 
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+async fn open(scratch: &Scratch) -> (Database, Inbox) {
+    let database = mail(scratch).await;
+    (database.clone(), Inbox::open("mail", database, KEEP).await.unwrap())
 }
 
 /// An event, always the same for one number.
@@ -75,10 +56,17 @@ async fn handle(inbox: &Inbox, event: &Event, answer: Result<Verdict, Fault>) ->
     inbox.once(event, write).await
 }
 
-#[tokio::test]
-async fn an_event_that_comes_many_times_has_its_effect_once() {
-    let scratch = Scratch::new();
-    let (database, inbox) = scratch.inbox().await;
+on_each_backend! {
+    an_event_that_comes_many_times_has_its_effect_once,
+    whatever_is_no_acknowledgement_writes_nothing,
+    a_handler_that_writes_nothing_is_asked_once_too,
+    of_deliveries_at_the_same_time_one_has_its_effect,
+    a_commit_that_fails_is_a_fault_and_the_event_may_come_again,
+    a_delivery_that_is_given_up_writes_nothing_and_holds_nobody_up,
+}
+
+async fn an_event_that_comes_many_times_has_its_effect_once(scratch: Scratch) {
+    let (database, inbox) = open(&scratch).await;
     let (first, second) = (event(1), event(2));
     for _ in 0..20 {
         assert_eq!(handle(&inbox, &first, Ok(Verdict::Ack)).await, Ok(Verdict::Ack));
@@ -90,10 +78,8 @@ async fn an_event_that_comes_many_times_has_its_effect_once() {
     assert_eq!((sent(&database).await, number(&database, "SELECT COUNT(*) FROM _wharf_inbox").await), (3, 3));
 }
 
-#[tokio::test]
-async fn whatever_is_no_acknowledgement_writes_nothing() {
-    let scratch = Scratch::new();
-    let (database, inbox) = scratch.inbox().await;
+async fn whatever_is_no_acknowledgement_writes_nothing(scratch: Scratch) {
+    let (database, inbox) = open(&scratch).await;
     let event = event(1);
     for answer in [
         Ok(Verdict::Retry(None)),
@@ -108,10 +94,8 @@ async fn whatever_is_no_acknowledgement_writes_nothing() {
     assert_eq!(sent(&database).await, 1);
 }
 
-#[tokio::test]
-async fn a_handler_that_writes_nothing_is_asked_once_too() {
-    let scratch = Scratch::new();
-    let (_database, inbox) = scratch.inbox().await;
+async fn a_handler_that_writes_nothing_is_asked_once_too(scratch: Scratch) {
+    let (_database, inbox) = open(&scratch).await;
     let (event, asked) = (event(1), AtomicU32::new(0));
     for _ in 0..3 {
         let answer = async |_| {
@@ -123,10 +107,8 @@ async fn a_handler_that_writes_nothing_is_asked_once_too() {
     assert_eq!(asked.load(SeqCst), 1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_deliveries_at_the_same_time_one_has_its_effect() {
-    let scratch = Scratch::new();
-    let (database, inbox) = scratch.inbox().await;
+async fn of_deliveries_at_the_same_time_one_has_its_effect(scratch: Scratch) {
+    let (database, inbox) = open(&scratch).await;
     for number in 0..20 {
         let event = event(number);
         // All have looked for the mark before any of them writes.
@@ -151,10 +133,8 @@ async fn of_deliveries_at_the_same_time_one_has_its_effect() {
     assert_eq!(sent(&database).await, 20);
 }
 
-#[tokio::test]
-async fn a_commit_that_fails_is_a_fault_and_the_event_may_come_again() {
-    let scratch = Scratch::new();
-    let (database, inbox) = scratch.inbox().await;
+async fn a_commit_that_fails_is_a_fault_and_the_event_may_come_again(scratch: Scratch) {
+    let (database, inbox) = open(&scratch).await;
     for sql in [
         "CREATE TABLE parent (id INTEGER PRIMARY KEY)",
         "CREATE TABLE child (id INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)",
@@ -174,10 +154,8 @@ async fn a_commit_that_fails_is_a_fault_and_the_event_may_come_again() {
     assert_eq!(sent(&database).await, 1);
 }
 
-#[tokio::test]
-async fn a_delivery_that_is_given_up_writes_nothing_and_holds_nobody_up() {
-    let scratch = Scratch::new();
-    let (database, inbox) = scratch.inbox().await;
+async fn a_delivery_that_is_given_up_writes_nothing_and_holds_nobody_up(scratch: Scratch) {
+    let (database, inbox) = open(&scratch).await;
     let event = event(1);
     let (written, is_written) = tokio::sync::oneshot::channel();
     let delivery = {
@@ -200,8 +178,8 @@ async fn a_delivery_that_is_given_up_writes_nothing_and_holds_nobody_up() {
 
 #[tokio::test]
 async fn marks_that_are_old_enough_go() {
-    let scratch = Scratch::new();
-    let (database, inbox) = scratch.inbox().await;
+    let scratch = Scratch::sqlite();
+    let (database, inbox) = open(&scratch).await;
     handle(&inbox, &event(1), Ok(Verdict::Ack)).await.unwrap();
     let old = "INSERT INTO _wharf_inbox (source, id, topic, at) \
         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500) SELECT 's', i, 't', 0 FROM n";

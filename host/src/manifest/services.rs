@@ -9,6 +9,7 @@ use super::{
     policy::{EVENTS, GATEWAY},
     reader::{Document, Table, Value, quoted},
     secret::SecretRef,
+    store::ServiceDatabase,
     subscription::Subscription,
     values::SHORTEST,
 };
@@ -20,8 +21,8 @@ pub struct Service {
     pub name: Placed<String>,
     /// Where its component comes from.
     pub component: Component,
-    /// Whether it has a database of its own.
-    pub database: bool,
+    /// The database of its own, if it has one.
+    pub database: Option<ServiceDatabase>,
     /// The buckets that it may open by `wasi:keyvalue`.
     pub buckets: Vec<Placed<String>>,
     /// The topics that it may publish to; all are declared.
@@ -136,7 +137,7 @@ impl Service {
         external::refuse_in_component(&mut table);
         let service = Self {
             component: Component::read(&mut table),
-            database: table.or("database", false, Value::boolean),
+            database: table.or("database", None, ServiceDatabase::read),
             buckets: table.or("buckets", Vec::new(), |v| v.strings("bucket")),
             publishes: table.or("publishes", Vec::new(), |v| v.strings("topic")),
             subscribes: table.or("subscribes", Vec::new(), Subscription::read_all),
@@ -165,7 +166,7 @@ impl Service {
                 doc.report_at(bucket, format!("{rule}, found {}", quoted(bucket)));
             }
         }
-        for subscription in service.subscribes.iter().filter(|it| it.policy.deduplicate && !service.database) {
+        for subscription in service.subscribes.iter().filter(|it| it.policy.deduplicate && service.database.is_none()) {
             let message =
                 "`deduplicate` keeps what took effect in the service's own database: set `database = true` in";
             doc.report_at(&subscription.topic, format!("{message} [services.{}]", service.name.value));

@@ -100,7 +100,7 @@ fn what_is_not_written_has_its_default() {
     let user = &manifest.services["user"];
     assert_eq!(user.instances, Instances { max: 16, concurrency: 16, reuse: 100_000, queue: 1024 });
     assert_eq!(user.limits, Limits { memory: 64 << 20, tables: 20_000, cpu: Duration::from_millis(500) });
-    assert!(!user.database && user.calls.is_empty() && user.outbound.is_empty());
+    assert!(user.database.is_none() && user.calls.is_empty() && user.outbound.is_empty());
     assert_eq!(*manifest.edge_policy("gateway", "user"), Policy::default());
 }
 
@@ -507,4 +507,21 @@ proptest! {
     ) {
         let _ = parse(&lines[..kept.min(lines.len())].join("\n"));
     }
+}
+
+#[test]
+fn databases_are_in_files_or_on_a_server() {
+    let manifest = valid("[services.a]\ncomponent = \"a.wasm\"\ndatabase = true");
+    assert_eq!((&manifest.store, &manifest.services["a"].database), (&Store::Files, &Some(ServiceDatabase::default())));
+    let manifest = valid(
+        "[store]\nurl = \"postgres://ada:hunter2@localhost/shop\"\n[services.a]\ncomponent = \"a.wasm\"\n\
+         database = { url = \"env:A_URL\", connections = 3 }",
+    );
+    let Store::Server(store) = &manifest.store else { panic!("{:?}", manifest.store) };
+    assert_eq!((store.connections, &store.certificates), (32, &None));
+    assert_eq!(store.url.resolve().expect("it is written out").expose(), "postgres://ada:hunter2@localhost/shop");
+    assert!(!format!("{manifest:?}").contains("hunter2"));
+    let database = manifest.services["a"].database.as_ref().expect("it has one");
+    assert_eq!(database.connections.as_ref().map(|it| it.value), Some(3));
+    assert!(matches!(database.url.as_ref().map(|it| &it.value), Some(StoreUrl::Kept(_))));
 }

@@ -11,6 +11,7 @@ use super::{
     policy::{EVENTS, Edge, GATEWAY},
     reader::{Document, did_you_mean, quoted},
     services::Service,
+    store::{Store, StoreUrl},
 };
 
 /// Reports every reference that leads nowhere and every two things that exclude each other.
@@ -21,6 +22,7 @@ pub(super) fn validate(manifest: &Manifest, edges: &[Placed<Edge>], doc: &Docume
             check_topic(manifest, topic, doc);
         }
     }
+    check_databases(manifest, doc);
     for route in &manifest.gateway.routes {
         check_service(manifest, &route.service, doc);
     }
@@ -58,6 +60,25 @@ fn check_calls(manifest: &Manifest, service: &Service, doc: &Document<'_>) {
             doc.report_at(callee, "a service cannot call itself; a call within it is a function call");
         } else {
             check_service(manifest, callee, doc);
+        }
+    }
+}
+
+/// What only a server has goes with a server, and no two services are the same role there.
+fn check_databases(manifest: &Manifest, doc: &Document<'_>) {
+    let mut urls: BTreeMap<&str, &Placed<StoreUrl>> = BTreeMap::new();
+    for database in manifest.services.values().filter_map(|service| service.database.as_ref()) {
+        if manifest.store == Store::Files && !doc.has_errors_under("store") {
+            let example = "add it as in [store] url = \"env:DATABASE_URL\"";
+            let message = format!("this goes with a server, and the manifest names none: {example}");
+            database.url.iter().for_each(|url| doc.report_at(url, message.as_str()));
+            database.connections.iter().for_each(|connections| doc.report_at(connections, message.as_str()));
+        }
+        let Some(url) = &database.url else { continue };
+        let StoreUrl::Written(text) = &url.value else { continue };
+        if let Some(other) = urls.insert(text.expose(), url) {
+            let message = format!("this URL is on line {} already; each service needs a role of its own", line(other));
+            doc.report_at(url, message);
         }
     }
 }

@@ -3,15 +3,19 @@
 //! It is told of each event by the commit itself and holds those events, as many as fit. When there are more, it is told no
 //! more of them ([`Tail::behind`]) and reads their rows once it has come so far; when it finds no further ones, it is told
 //! again. What is committed in between it may have both ways, and knows by its id.
+//!
+//! Where other hosts have the same database, it is told only that there is something, and reads all of it, while it is this
+//! host's turn.
 
 use super::{
     OutboxSnapshot, Settings,
+    lease::Lease,
     rows::{self, Found, Key, PAGE, Row},
 };
 use crate::{
     events::{Bus, Prepared, PublishError},
     policy::Backoff,
-    store::Database,
+    store::{Database, Error},
 };
 use jiff::Timestamp;
 use std::{
@@ -23,7 +27,7 @@ use std::{
 };
 use tokio::{
     sync::{Notify, watch},
-    time::{Duration, Instant, sleep, sleep_until},
+    time::{Duration, Instant, sleep_until},
 };
 
 /// How long to wait before an event is offered to the bus again, or the database is asked again.
@@ -39,7 +43,7 @@ pub(super) struct Outgoing {
 pub(super) struct Shared {
     pub service: Arc<str>,
     pub bus: Bus,
-    database: Database,
+    pub database: Database,
     settings: Settings,
     tail: Mutex<Tail>,
     arrived: Notify,
@@ -61,6 +65,12 @@ struct Tail {
     /// All that wait, and what is about to be committed.
     events: usize,
     bytes: usize,
+    /// Of these, what is about to be committed.
+    pending: usize,
+    pending_bytes: usize,
+    /// All that was ever committed here.
+    committed: usize,
+    committed_bytes: usize,
     /// When the one was published that is to go next.
     oldest: Option<Timestamp>,
     error: Option<String>,
@@ -77,10 +87,19 @@ pub(super) struct Relay {
     /// When the first of them is to be deleted at the latest.
     delete_at: Option<Instant>,
     look_at: Instant,
+    /// Where other hosts have the same database: whose turn it is.
+    lease: Option<Lease>,
+    /// Events that could not be published, not to be tried again before `look_at`.
+    aside: HashSet<String>,
 }
 
-/// The outbox is closing.
-struct Closing;
+/// Why the relay stops in what it does.
+enum Halt {
+    /// The outbox is closing.
+    Closing,
+    /// It is another host's turn.
+    Lost,
+}
 
 // === impl Shared ===
 
@@ -92,6 +111,10 @@ impl Shared {
             behind: found.events > 0,
             events: found.events,
             bytes: found.bytes,
+            pending: 0,
+            pending_bytes: 0,
+            committed: 0,
+            committed_bytes: 0,
             oldest: found.oldest,
             error: None,
         };
@@ -122,6 +145,8 @@ impl Shared {
         if fits {
             tail.events += 1;
             tail.bytes += bytes;
+            tail.pending += 1;
+            tail.pending_bytes += bytes;
             self.waiting.send_replace(tail.events);
         }
         fits
@@ -131,6 +156,7 @@ impl Shared {
     pub fn leave(&self, bytes: usize) {
         let mut tail = self.tail();
         tail.leave(bytes);
+        tail.settle(bytes);
         self.waiting.send_replace(tail.events);
     }
 
@@ -138,6 +164,13 @@ impl Shared {
     pub fn committed(&self, outgoing: Outgoing) {
         let mut tail = self.tail();
         let bytes = outgoing.prepared.event.data.len();
+        tail.settle(bytes);
+        tail.committed += 1;
+        tail.committed_bytes += bytes;
+        if self.database.is_shared() {
+            drop(tail);
+            return self.arrived.notify_one();
+        }
         let fits = tail.held.len() < self.settings.held_events && tail.held_bytes + bytes <= self.settings.held_bytes;
         // NB: one that does not fit, and all after it, or they would overtake it.
         tail.behind |= !fits;
@@ -152,9 +185,33 @@ impl Shared {
     /// The bus has taken the event that was to go next.
     fn published(&self, bytes: usize) {
         let mut tail = self.tail();
-        tail.leave(bytes);
+        if !self.database.is_shared() {
+            // Else it may be another's, and is counted in the table.
+            tail.leave(bytes);
+        }
         (tail.error, tail.oldest) = (None, None);
         self.waiting.send_replace(tail.events);
+    }
+
+    /// Counts what waits in the table, where other hosts write and relay too.
+    async fn recount(&self) -> Result<(), Error> {
+        let (before, before_bytes, quiet) = {
+            let tail = self.tail();
+            (tail.committed, tail.committed_bytes, tail.pending == 0)
+        };
+        let found = rows::count(&self.database).await?;
+        let mut tail = self.tail();
+        if quiet && tail.pending == 0 && tail.committed == before {
+            (tail.events, tail.bytes) = (found.events, found.bytes);
+        } else {
+            // What was committed meanwhile may have been found or not: it is counted, and no more than was known to wait.
+            let events = found.events + tail.pending + (tail.committed - before);
+            let bytes = found.bytes + tail.pending_bytes + (tail.committed_bytes - before_bytes);
+            (tail.events, tail.bytes) = (tail.events.min(events), tail.bytes.min(bytes));
+        }
+        tail.oldest = found.oldest;
+        self.waiting.send_replace(tail.events);
+        Ok(())
     }
 
     /// How many wait for the bus.
@@ -198,6 +255,12 @@ impl Tail {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
+    /// What was about to be committed is, or is not.
+    fn settle(&mut self, bytes: usize) {
+        self.pending = self.pending.saturating_sub(1);
+        self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
+    }
+
     fn pop(&mut self) -> Option<Outgoing> {
         let outgoing = self.held.pop_front()?;
         self.held_bytes -= outgoing.prepared.event.data.len();
@@ -210,21 +273,127 @@ impl Tail {
 impl Relay {
     pub fn new(shared: Arc<Shared>) -> Self {
         let (closing, look_at) = (shared.closing.subscribe(), Instant::now() + shared.settings.look_every);
-        Self { shared, closing, taken: Vec::new(), read: HashSet::new(), delete_at: None, look_at }
+        let lease = shared.database.is_shared().then(|| Lease::new(shared.database.clone()));
+        let (taken, read, aside) = (Vec::new(), HashSet::new(), HashSet::new());
+        Self { shared, closing, taken, read, delete_at: None, look_at, lease, aside }
     }
 
     /// Runs until the outbox is closed.
     pub async fn run(mut self) {
-        let Err(Closing) = self.relay().await;
+        if self.lease.is_some() {
+            while let Err(Halt::Lost) = self.relay_in_turn().await {}
+        } else {
+            // Its turn never ends.
+            let _ = self.relay().await;
+        }
         // What the bus has taken need not be there at the next start; where this fails it is published once more then.
         if !self.taken.is_empty()
             && let Err(error) = rows::delete(&self.shared.database, &self.taken).await
         {
             tracing::warn!(service = %self.shared.service, ?error, "published events could not be deleted from the outbox");
         }
+        if let Some(lease) = &mut self.lease
+            && let Err(error) = lease.release().await
+        {
+            let service = &self.shared.service;
+            tracing::warn!(%service, ?error, "the outbox could not be handed over; another host takes it in a few seconds");
+        }
     }
 
-    async fn relay(&mut self) -> Result<std::convert::Infallible, Closing> {
+    /// Relays what all hosts wrote, while it is this one's turn.
+    async fn relay_in_turn(&mut self) -> Result<std::convert::Infallible, Halt> {
+        loop {
+            self.look_after_turn().await;
+            if self.is_its_turn() {
+                self.sweep().await?;
+            }
+            let look_at = match &self.lease {
+                Some(lease) if lease.is_held() => {
+                    lease.next().min(Instant::now() + self.shared.settings.look_every_shared)
+                }
+                Some(lease) => lease.next(),
+                None => self.look_at,
+            };
+            tokio::select! {
+                biased;
+                _ = self.closing.wait_for(|closing| *closing) => return Err(Halt::Closing),
+                () = self.shared.arrived.notified(), if self.is_its_turn() => {}
+                () = sleep_until(look_at) => {}
+            }
+        }
+    }
+
+    /// Publishes all that is in the table.
+    async fn sweep(&mut self) -> Result<(), Halt> {
+        if self.look_at <= Instant::now() {
+            self.look_at = Instant::now() + self.shared.settings.look_every;
+            self.aside.clear();
+        }
+        self.delete_all().await?;
+        let start = Key { at_least: i64::MIN, id: String::new() };
+        let page = self.page(&start).await?;
+        let found = !page.is_empty();
+        if page.len() < PAGE {
+            self.publish_all(page).await?;
+        } else {
+            // NB: where transactions overlap, a row may come before those that were read already, and one that tells of
+            // what happened after it behind them. At one moment there is not the latter without the former: so only rows
+            // are published that were there at one moment, in their order.
+            let mut left: HashSet<String> = self.ids().await?.into_iter().collect();
+            let mut after = start;
+            while !left.is_empty() {
+                let mut page = self.page(&after).await?;
+                let Some(last) = page.last() else { break };
+                after = last.key.clone();
+                page.retain(|row| left.remove(&row.key.id));
+                self.publish_all(page).await?;
+            }
+            // There may be more.
+            self.shared.arrived.notify_one();
+        }
+        if found || self.shared.tail().events > 0 {
+            self.delete().await;
+            self.recount().await;
+        }
+        Ok(())
+    }
+
+    async fn publish_all(&mut self, page: Vec<Row>) -> Result<(), Halt> {
+        for Row { key, bytes, prepared } in page {
+            match prepared {
+                _ if self.aside.contains(&key.id) => {}
+                Some(prepared) => self.publish(key, prepared, bytes).await?,
+                None => self.set_aside(&key.id, "its row is no event".into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what there is to do for its turn, where that is due, and counts.
+    async fn look_after_turn(&mut self) {
+        let Some(lease) = &mut self.lease else { return };
+        if Instant::now() < lease.next() {
+            return;
+        }
+        if let Err(error) = lease.beat().await {
+            let service = &self.shared.service;
+            tracing::warn!(%service, ?error, "the database can't say which host is to empty the outbox; it is asked again");
+        }
+        self.delete().await;
+        self.recount().await;
+    }
+
+    fn is_its_turn(&self) -> bool {
+        self.lease.as_ref().is_none_or(Lease::is_held)
+    }
+
+    async fn recount(&self) {
+        if let Err(error) = self.shared.recount().await {
+            self.shared.tail().error = Some(format!("the database can't be read: {}", error.words()));
+        }
+    }
+
+    async fn relay(&mut self) -> Result<std::convert::Infallible, Halt> {
         loop {
             let next = self.shared.tail().pop();
             if let Some(Outgoing { key, prepared }) = next {
@@ -242,11 +411,11 @@ impl Relay {
     }
 
     /// Waits for something to do, and does what there is time for now.
-    async fn wait(&mut self) -> Result<(), Closing> {
+    async fn wait(&mut self) -> Result<(), Halt> {
         let until = self.delete_at.map_or(self.look_at, |delete_at| delete_at.min(self.look_at));
         tokio::select! {
             biased;
-            _ = self.closing.wait_for(|closing| *closing) => return Err(Closing),
+            _ = self.closing.wait_for(|closing| *closing) => return Err(Halt::Closing),
             () = self.shared.arrived.notified() => return Ok(()),
             () = sleep_until(until) => {}
         }
@@ -259,15 +428,9 @@ impl Relay {
     }
 
     /// Publishes what lies in the table, until it is told again of what is committed and has read all from before.
-    async fn catch_up(&mut self) -> Result<(), Closing> {
+    async fn catch_up(&mut self) -> Result<(), Halt> {
         self.look_at = Instant::now() + self.shared.settings.look_every;
-        // What is published already must not be read again.
-        while !self.taken.is_empty() {
-            self.delete().await;
-            if !self.taken.is_empty() {
-                self.pause(1).await?;
-            }
-        }
+        self.delete_all().await?;
         let mut after = Key { at_least: i64::MIN, id: String::new() };
         let mut told = false;
         loop {
@@ -280,12 +443,7 @@ impl Relay {
                 self.read.clear();
             }
             self.read.extend(page.iter().map(|row| row.key.id.clone()));
-            for Row { key, bytes, prepared } in page {
-                match prepared {
-                    Some(prepared) => self.publish(key, prepared, bytes).await?,
-                    None => self.set_aside(&key.id, "its row is no event".into()),
-                }
-            }
+            self.publish_all(page).await?;
             match (is_last, told) {
                 (false, _) => {}
                 // From here on it is told; what came between the last page and this is on the next.
@@ -300,23 +458,39 @@ impl Relay {
         Ok(())
     }
 
-    async fn page(&mut self, after: &Key) -> Result<Vec<Row>, Closing> {
+    async fn page(&mut self, after: &Key) -> Result<Vec<Row>, Halt> {
         for failed in 1.. {
             match rows::read(&self.shared.database, after).await {
                 Ok(page) => return Ok(page),
-                Err(error) => {
-                    self.trouble(format!("the database can't be read: {}", error.words()), failed);
-                    self.pause(failed).await?;
-                }
+                Err(error) => self.unreadable(&error, failed).await?,
             }
         }
-        Err(Closing)
+        Err(Halt::Closing)
+    }
+
+    async fn ids(&mut self) -> Result<Vec<String>, Halt> {
+        for failed in 1.. {
+            match rows::ids(&self.shared.database).await {
+                Ok(ids) => return Ok(ids),
+                Err(error) => self.unreadable(&error, failed).await?,
+            }
+        }
+        Err(Halt::Closing)
+    }
+
+    async fn unreadable(&mut self, error: &Error, failed: u32) -> Result<(), Halt> {
+        self.trouble(format!("the database can't be read: {}", error.words()), failed);
+        self.pause(failed).await
     }
 
     /// Offers an event to the bus until it takes it.
-    async fn publish(&mut self, key: Key, prepared: Prepared, bytes: usize) -> Result<(), Closing> {
+    async fn publish(&mut self, key: Key, prepared: Prepared, bytes: usize) -> Result<(), Halt> {
         self.shared.tail().oldest = Some(prepared.event.time);
         for failed in 1.. {
+            self.look_after_turn().await;
+            if !self.is_its_turn() {
+                return Err(Halt::Lost);
+            }
             let after = match self.shared.bus.publish_prepared(prepared.clone()).await {
                 Ok(()) => break,
                 Err(PublishError::Fault(fault)) => {
@@ -344,9 +518,23 @@ impl Relay {
 
     /// An event that this bus can't carry, or a row that is none: it stays where it is, and holds up nobody. Whoever looks
     /// for it finds it in the table; it is tried once more whenever the table is read.
-    fn set_aside(&self, id: &str, reason: String) {
+    fn set_aside(&mut self, id: &str, reason: String) {
         tracing::error!(service = %self.shared.service, id, reason, "an event stays in the outbox: it can't be published");
         self.shared.tail().error = Some(format!("{id} can't be published: {reason}"));
+        if self.lease.is_some() {
+            self.aside.insert(id.to_owned());
+        }
+    }
+
+    /// What is published already must not be read again.
+    async fn delete_all(&mut self) -> Result<(), Halt> {
+        while !self.taken.is_empty() {
+            self.delete().await;
+            if !self.taken.is_empty() {
+                self.pause(1).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Deletes the rows whose events the bus has taken. Where that fails they stay on the list.
@@ -373,15 +561,23 @@ impl Relay {
         self.shared.tail().error = Some(reason);
     }
 
-    async fn pause(&mut self, failed: u32) -> Result<(), Closing> {
+    async fn pause(&mut self, failed: u32) -> Result<(), Halt> {
         self.pause_at_least(failed, Duration::ZERO).await
     }
 
-    async fn pause_at_least(&mut self, failed: u32, least: Duration) -> Result<(), Closing> {
-        tokio::select! {
-            biased;
-            _ = self.closing.wait_for(|closing| *closing) => Err(Closing),
-            () = sleep(BACKOFF.after(failed).max(least.min(BACKOFF.max))) => Ok(()),
+    async fn pause_at_least(&mut self, failed: u32, least: Duration) -> Result<(), Halt> {
+        let until = Instant::now() + BACKOFF.after(failed).max(least.min(BACKOFF.max));
+        loop {
+            let wake_at = self.lease.as_ref().map_or(until, |lease| until.min(lease.next()));
+            tokio::select! {
+                biased;
+                _ = self.closing.wait_for(|closing| *closing) => return Err(Halt::Closing),
+                () = sleep_until(wake_at) => {}
+            }
+            if Instant::now() >= until {
+                return Ok(());
+            }
+            self.look_after_turn().await;
         }
     }
 }

@@ -5,18 +5,17 @@ mod crash;
 use super::*;
 use crate::{
     events::Prepared,
-    store::{self, Unit, Value},
+    store::{
+        self, Unit, Value,
+        tests::{Scratch, on_each_backend},
+    },
 };
 use futures::future::join_all;
 use proptest::prelude::*;
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering::SeqCst},
 };
-
-/// A folder that is gone after the test.
-struct Scratch(PathBuf);
 
 /// A bus that notes what it takes, and takes nothing while it is shut.
 #[derive(Clone, Default)]
@@ -25,27 +24,11 @@ struct Recorder {
     shut: Arc<AtomicBool>,
 }
 
-// === impl Scratch ===
-
-impl Scratch {
-    fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("wharf-outbox-{}", uuid::Uuid::new_v4()));
-        std::fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-
-    /// The database of the service `order`, with a table `orders (id TEXT PRIMARY KEY)`.
-    async fn database(&self) -> Database {
-        let database = Database::of_service(&self.0, "order", store::Settings::default()).await.unwrap();
-        database.execute(sql("CREATE TABLE IF NOT EXISTS orders (id TEXT PRIMARY KEY)")).await.unwrap();
-        database
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// The database of the service `order`, with a table `orders (id TEXT PRIMARY KEY)`.
+async fn orders(scratch: &Scratch) -> Database {
+    let database = scratch.of("order", store::Settings::default()).await;
+    database.execute(sql("CREATE TABLE IF NOT EXISTS orders (id TEXT PRIMARY KEY)")).await.unwrap();
+    database
 }
 
 // === impl Recorder ===
@@ -110,10 +93,20 @@ async fn rows(database: &Database) -> i64 {
     count
 }
 
-#[tokio::test]
-async fn an_event_leaves_with_what_was_written_and_its_row_goes() {
-    let scratch = Scratch::new();
-    let (database, recorder) = (scratch.database().await, Recorder::default());
+on_each_backend! {
+    an_event_leaves_with_what_was_written_and_its_row_goes,
+    nothing_leaves_of_what_was_not_committed,
+    a_service_publishes_only_what_it_may_and_what_is_an_event,
+    what_the_bus_does_not_take_waits_and_goes_in_order,
+    a_full_outbox_refuses_and_says_why,
+    what_waits_at_the_end_goes_first_at_the_next_start,
+    what_a_bus_can_not_carry_stays_and_holds_nobody_up,
+    of_a_unit_of_work_what_is_undone_does_not_leave,
+    every_event_of_many_writers_leaves_and_each_one_s_in_order,
+}
+
+async fn an_event_leaves_with_what_was_written_and_its_row_goes(scratch: Scratch) {
+    let (database, recorder) = (orders(&scratch).await, Recorder::default());
     let outbox = open(&database, &recorder, Settings::default()).await;
     let trace = TraceContext::root();
     let (changed, ids) = outbox
@@ -129,10 +122,8 @@ async fn an_event_leaves_with_what_was_written_and_its_row_goes() {
     assert_eq!(rows(&database).await, 0);
 }
 
-#[tokio::test]
-async fn nothing_leaves_of_what_was_not_committed() {
-    let scratch = Scratch::new();
-    let (database, recorder) = (scratch.database().await, Recorder::default());
+async fn nothing_leaves_of_what_was_not_committed(scratch: Scratch) {
+    let (database, recorder) = (orders(&scratch).await, Recorder::default());
     let outbox = open(&database, &recorder, Settings::default()).await;
     place(&outbox, &database, "a").await.unwrap();
     let again = place(&outbox, &database, "a").await;
@@ -153,10 +144,8 @@ async fn nothing_leaves_of_what_was_not_committed() {
     assert_eq!(rows(&database).await, 0);
 }
 
-#[tokio::test]
-async fn a_service_publishes_only_what_it_may_and_what_is_an_event() {
-    let scratch = Scratch::new();
-    let (database, recorder) = (scratch.database().await, Recorder::default());
+async fn a_service_publishes_only_what_it_may_and_what_is_an_event(scratch: Scratch) {
+    let (database, recorder) = (orders(&scratch).await, Recorder::default());
     let outbox = open(&database, &recorder, Settings::default()).await;
     let other = NewEvent { topic: "user.created".into(), ..created("a") };
     let refused = outbox.batch(&database, vec![insert("a")], vec![other], None).await;
@@ -174,10 +163,8 @@ async fn a_service_publishes_only_what_it_may_and_what_is_an_event() {
     outbox.close().await;
 }
 
-#[tokio::test]
-async fn what_the_bus_does_not_take_waits_and_goes_in_order() {
-    let scratch = Scratch::new();
-    let (database, recorder) = (scratch.database().await, Recorder::shut());
+async fn what_the_bus_does_not_take_waits_and_goes_in_order(scratch: Scratch) {
+    let (database, recorder) = (orders(&scratch).await, Recorder::shut());
     // More than the relay holds, and more than a page.
     let settings = Settings { held_events: 3, group: 4, ..Settings::default() };
     let outbox = open(&database, &recorder, settings).await;
@@ -200,10 +187,8 @@ async fn what_the_bus_does_not_take_waits_and_goes_in_order() {
     assert_eq!(rows(&database).await, 0);
 }
 
-#[tokio::test]
-async fn a_full_outbox_refuses_and_says_why() {
-    let scratch = Scratch::new();
-    let (database, recorder) = (scratch.database().await, Recorder::shut());
+async fn a_full_outbox_refuses_and_says_why(scratch: Scratch) {
+    let (database, recorder) = (orders(&scratch).await, Recorder::shut());
     let outbox = open(&database, &recorder, Settings { max_events: 2, ..Settings::default() }).await;
     place(&outbox, &database, "a").await.unwrap();
     place(&outbox, &database, "b").await.unwrap();
@@ -221,12 +206,10 @@ async fn a_full_outbox_refuses_and_says_why() {
     outbox.close().await;
 }
 
-#[tokio::test]
-async fn what_waits_at_the_end_goes_first_at_the_next_start() {
-    let scratch = Scratch::new();
-    let (database, recorder) = (scratch.database().await, Recorder::shut());
+async fn what_waits_at_the_end_goes_first_at_the_next_start(scratch: Scratch) {
+    let (database, recorder) = (orders(&scratch).await, Recorder::shut());
     let outbox = open(&database, &recorder, Settings::default()).await;
-    let due = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
+    let due = jiff::Timestamp::now() + Duration::from_secs(86_400);
     let whole = NewEvent {
         datacontenttype: Some("text/plain".into()),
         data: vec![0, 255, b'x'].into(),
@@ -240,7 +223,7 @@ async fn what_waits_at_the_end_goes_first_at_the_next_start() {
     outbox.close().await;
     database.close().await;
 
-    let database = scratch.database().await;
+    let database = orders(&scratch).await;
     let before = rows(&database).await;
     assert_eq!(before, 2);
     recorder.open();
@@ -258,15 +241,15 @@ async fn what_waits_at_the_end_goes_first_at_the_next_start() {
 
 #[tokio::test]
 async fn rows_that_nobody_told_of_are_found() {
-    let scratch = Scratch::new();
-    let (database, recorder) = (scratch.database().await, Recorder::default());
+    let scratch = Scratch::sqlite();
+    let (database, recorder) = (orders(&scratch).await, Recorder::default());
     let settings = Settings { look_every: Duration::from_millis(20), ..Settings::default() };
     let outbox = open(&database, &recorder, settings).await;
     // As another host does it.
     let prepared = recorder.bus().prepare("order", created("theirs"), None).unwrap();
     let key = Key { at_least: 1, id: prepared.event.id.clone() };
     let mut taken = outbox.0.shared.bus.clone().snapshot().published;
-    database.host_execute(super::rows::insert(&key, &prepared)).await.unwrap();
+    database.host_execute(super::rows::insert(&database, &key, &prepared)).await.unwrap();
     while taken == 0 {
         tokio::task::yield_now().await;
         taken = outbox.0.shared.bus.snapshot().published;
@@ -276,10 +259,8 @@ async fn rows_that_nobody_told_of_are_found() {
     assert_eq!(rows(&database).await, 0);
 }
 
-#[tokio::test]
-async fn what_a_bus_can_not_carry_stays_and_holds_nobody_up() {
-    let scratch = Scratch::new();
-    let database = scratch.database().await;
+async fn what_a_bus_can_not_carry_stays_and_holds_nobody_up(scratch: Scratch) {
+    let database = orders(&scratch).await;
     let outbox = open(&database, &Recorder::shut(), Settings::default()).await;
     place(&outbox, &database, "poison").await.unwrap();
     place(&outbox, &database, "b").await.unwrap();
@@ -306,13 +287,12 @@ async fn what_a_bus_can_not_carry_stays_and_holds_nobody_up() {
     outbox.close().await;
 }
 
-#[tokio::test]
-async fn of_a_unit_of_work_what_is_undone_does_not_leave() {
-    let scratch = Scratch::new();
-    let (database, recorder) = (scratch.database().await, Recorder::default());
+async fn of_a_unit_of_work_what_is_undone_does_not_leave(scratch: Scratch) {
+    let (database, recorder) = (orders(&scratch).await, Recorder::default());
     let outbox = open(&database, &recorder, Settings::default()).await;
+    database.host_execute(sql("CREATE TABLE _wharf_claims (id TEXT PRIMARY KEY)")).await.unwrap();
     for commit in [false, true] {
-        let unit = Unit::new(database.clone(), insert("claim"));
+        let unit = Unit::new(database.clone(), sql("INSERT INTO _wharf_claims VALUES ('claim')"));
         let access = Access::Unit(unit.clone());
         let batch = outbox.batch_by(&access, vec![insert("a")], vec![created("a")], None).await;
         batch.unwrap();
@@ -342,10 +322,8 @@ async fn of_a_unit_of_work_what_is_undone_does_not_leave() {
     assert_eq!(rows(&database).await, 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_event_of_many_writers_leaves_and_each_one_s_in_order() {
-    let scratch = Scratch::new();
-    let (database, recorder) = (scratch.database().await, Recorder::default());
+async fn every_event_of_many_writers_leaves_and_each_one_s_in_order(scratch: Scratch) {
+    let (database, recorder) = (orders(&scratch).await, Recorder::default());
     // So small that the relay is told, falls behind and is told again all the time.
     let settings = Settings { held_events: 2, group: 7, ..Settings::default() };
     let outbox = open(&database, &recorder, settings).await;
@@ -383,8 +361,8 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let scratch = Scratch::new();
-            let (database, recorder) = (scratch.database().await, Recorder::default());
+            let scratch = Scratch::sqlite();
+            let (database, recorder) = (orders(&scratch).await, Recorder::default());
             let settings = Settings { held_events, group: 3, ..Settings::default() };
             let mut outbox = open(&database, &recorder, settings.clone()).await;
             let mut committed = Vec::new();
@@ -423,4 +401,75 @@ proptest! {
             database.close().await;
         });
     }
+}
+
+#[tokio::test]
+async fn of_hosts_with_one_database_one_relays_what_all_write_in_order() {
+    let scratch = Scratch::postgres();
+    let recorder = Recorder::default();
+    let first = (orders(&scratch).await, orders(&scratch).await);
+    let settings = Settings { look_every_shared: Duration::from_millis(20), ..Settings::default() };
+    let hosts = [
+        (open(&first.0, &recorder, settings.clone()).await, first.0),
+        (open(&first.1, &recorder, settings.clone()).await, first.1),
+    ];
+    // One row that all of them change tells what came before what.
+    hosts[0].1.execute(sql("CREATE TABLE last (number INTEGER)")).await.unwrap();
+    hosts[0].1.execute(sql("INSERT INTO last VALUES (0)")).await.unwrap();
+    let writing = hosts.iter().map(|(outbox, database)| async move {
+        let mut written = 0;
+        while written < 50 {
+            let held = Held::Own(database.begin().await.unwrap());
+            let next = async {
+                let rows = held.query(sql("UPDATE last SET number = number + 1 RETURNING number")).await?.rows;
+                let Value::Integer(number) = rows[0][0] else { panic!("no number") };
+                match outbox.publish(&held, created(&format!("{number:03}")), None).await {
+                    Ok(_) => held.commit().await,
+                    Err(Refused::Store(error)) => Err(error),
+                    Err(refused) => panic!("{refused:?}"),
+                }
+            };
+            match next.await {
+                Ok(()) => written += 1,
+                // It lost against the other host.
+                Err(Error::Busy(_) | Error::Closed(_)) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    });
+    join_all(writing).await;
+    for (outbox, _) in &hosts {
+        drain(outbox).await;
+    }
+    let all: Vec<String> = (1..=100).map(|number| format!("{number:03}")).collect();
+    assert_eq!(recorder.subjects(), all);
+    // Whichever of them had its turn: the other goes on when that one has ended.
+    let [(one, database), (other, _)] = &hosts;
+    one.close().await;
+    place(other, database, "a").await.unwrap();
+    drain(other).await;
+    other.close().await;
+    let last = open(database, &recorder, settings).await;
+    place(&last, database, "b").await.unwrap();
+    drain(&last).await;
+    assert_eq!(recorder.subjects()[100..], ["a", "b"]);
+    last.close().await;
+    assert_eq!(rows(database).await, 0);
+}
+
+#[tokio::test]
+async fn the_turn_of_a_host_that_fell_silent_is_taken_by_another() {
+    let scratch = Scratch::postgres();
+    let (database, recorder) = (orders(&scratch).await, Recorder::default());
+    let outbox = open(&database, &Recorder::shut(), Settings::default()).await;
+    place(&outbox, &database, "a").await.unwrap();
+    outbox.close().await;
+    // A host that was killed.
+    let turn = super::rows::turn(&database).await.unwrap();
+    assert!(super::rows::take_turn(&database, "killed", &turn).await.unwrap());
+    let outbox = open(&database, &recorder, Settings::default()).await;
+    drain(&outbox).await;
+    assert_eq!(recorder.subjects(), ["a"]);
+    outbox.close().await;
+    assert_eq!(super::rows::turn(&database).await.unwrap().holder, "");
 }

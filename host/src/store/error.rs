@@ -45,4 +45,41 @@ pub enum OpenError {
     /// The name can't be a file's.
     #[error("`{0}` cannot name a database: expected lower-case letters, digits and `-`, beginning with a letter")]
     Name(String),
+    /// The URL of a server can't be used.
+    #[error("the URL of the database is wrong: {0}; expected one such as postgres://user:password@host:5432/database")]
+    Url(String),
+    /// The certificates to trust can't be used.
+    #[error("the certificates in {file} can't be used: {reason}")]
+    Certificates {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A server can't be reached, or does not let us in.
+    #[error("the database can't be opened as the role `{role}`: {reason}")]
+    Connect {
+        /// The role that should log in.
+        role: String,
+        /// What happened.
+        reason: String,
+    },
+    /// A service's schema could not be made, or is not safe from others.
+    #[error("the database `{schema}` on PostgreSQL at {server} can't be used: {reason}")]
+    Prepare {
+        /// The schema.
+        schema: String,
+        /// The server.
+        server: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Two services have the same role.
+    #[error(
+        "two services have the role `{role}`, so each could open the other's database; give each a role of its own"
+    )]
+    Shared {
+        /// The role.
+        role: String,
+    },
 }

@@ -103,7 +103,7 @@ pub enum MigrateError {
         applied_at: String,
     },
     /// A statement failed; the whole migration was undone.
-    #[error("migration {version} (`{name}`) failed at its statement {statement}: {}", words(.source_error))]
+    #[error("migration {version} (`{name}`) failed at its statement {statement}: {}", .source_error.words())]
     Failed {
         /// Its version.
         version: u32,
@@ -127,10 +127,10 @@ pub enum MigrateError {
         parent: String,
     },
     /// The record of migrations could not be read or written.
-    #[error("the record of migrations could not be read or written: {}", words(.0))]
+    #[error("the record of migrations could not be read or written: {}", .0.words())]
     Record(Error),
     /// The database is closed, or has too much to do.
-    #[error("the database takes no migrations now: {}", words(.0))]
+    #[error("the database takes no migrations now: {}", .0.words())]
     Refused(Error),
 }
 
@@ -187,8 +187,4 @@ pub(super) fn digest(sql: &str) -> String {
 
 pub(super) fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
-}
-
-fn words(error: &Error) -> &str {
-    error.words()
 }

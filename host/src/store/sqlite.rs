@@ -189,3 +189,6 @@ fn begins_as_query(sql: &str) -> bool {
     let word = word.split(|character: char| !character.is_ascii_alphabetic()).next().unwrap_or_default();
     !["INSERT", "UPDATE", "DELETE", "REPLACE"].iter().any(|other| word.eq_ignore_ascii_case(other))
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,14 +47,14 @@ async fn child() {
 
 #[tokio::test]
 async fn an_effect_is_there_once_whatever_is_killed() {
-    let scratch = Scratch::new();
-    scratch.database().await.close().await;
+    let scratch = Scratch::sqlite();
+    mail(&scratch).await.close().await;
     let kills = std::env::var("WHARF_CRASHES").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS);
     let mut acknowledged = BTreeMap::<String, u32>::new();
     for _ in 0..kills {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["inbox::tests::crash::child", "--exact", "--ignored", "--nocapture"])
-            .env(FOLDER, &scratch.0)
+            .env(FOLDER, &scratch.folder())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -71,7 +71,7 @@ async fn an_effect_is_there_once_whatever_is_killed() {
         }
         assert!(!child.wait().unwrap().success() && lines >= after);
     }
-    let (database, inbox) = scratch.inbox().await;
+    let (database, inbox) = open(&scratch).await;
     let rows = database.query(statement("SELECT event, COUNT(*) FROM sent GROUP BY event", [])).await.unwrap().rows;
     // Each effect is two rows: whole, and once.
     assert!(rows.iter().all(|row| row[1] == Value::Integer(2)), "{rows:?}");

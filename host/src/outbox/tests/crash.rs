@@ -62,14 +62,14 @@ async fn child() {
 
 #[tokio::test]
 async fn no_order_without_its_event_nor_an_event_without_its_order() {
-    let scratch = Scratch::new();
-    scratch.database().await.close().await;
+    let scratch = Scratch::sqlite();
+    orders(&scratch).await.close().await;
     let kills = std::env::var("WHARF_CRASHES").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS);
     let mut placed = BTreeSet::new();
     for _ in 0..kills {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["outbox::tests::crash::child", "--exact", "--ignored", "--nocapture"])
-            .env(FOLDER, &scratch.0)
+            .env(FOLDER, &scratch.folder())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -87,13 +87,13 @@ async fn no_order_without_its_event_nor_an_event_without_its_order() {
         assert!(!child.wait().unwrap().success() && lines >= after);
     }
     // What was left goes now, with nobody else there.
-    let database = scratch.database().await;
-    let outbox = Outbox::open("order", database.clone(), bus(&scratch.0), Settings::default()).await.unwrap();
+    let database = orders(&scratch).await;
+    let outbox = Outbox::open("order", database.clone(), bus(&scratch.folder()), Settings::default()).await.unwrap();
     drain(&outbox).await;
     outbox.close().await;
     assert_eq!(rows(&database).await, 0);
 
-    let text = std::fs::read_to_string(scratch.0.join("bus")).unwrap();
+    let text = std::fs::read_to_string(scratch.folder().join("bus")).unwrap();
     let mut events = BTreeMap::<String, BTreeSet<String>>::new();
     for (id, order) in text.lines().filter_map(|line| line.split_once(' ')) {
         events.entry(order.to_owned()).or_default().insert(id.to_owned());

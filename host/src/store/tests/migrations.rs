@@ -1,10 +1,10 @@
 use super::*;
 
-fn migration(version: u32, sql: &str) -> Migration {
+pub(in crate::store) fn migration(version: u32, sql: &str) -> Migration {
     Migration { version, name: format!("step {version}"), sql: sql.into() }
 }
 
-fn steps() -> Vec<Migration> {
+pub(in crate::store) fn steps() -> Vec<Migration> {
     vec![
         migration(1, "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); -- and\n CREATE INDEX v ON t (v);"),
         migration(2, "INSERT INTO t VALUES (1, 'one'); INSERT INTO t VALUES (2, 'two')"),
@@ -12,9 +12,16 @@ fn steps() -> Vec<Migration> {
     ]
 }
 
-#[tokio::test]
-async fn each_migration_is_applied_once() {
-    let scratch = Scratch::new();
+on_each_backend! {
+    each_migration_is_applied_once,
+    versions_count_up_from_one,
+    an_applied_migration_must_not_change,
+    the_migrations_of_another_service_are_told_as_such,
+    a_newer_database_is_not_touched,
+    a_migration_that_fails_leaves_those_before_it,
+}
+
+async fn each_migration_is_applied_once(scratch: Scratch) {
     let database = scratch.database().await;
     assert_eq!(database.migrate(&steps()[..2]).await, Ok(Applied { from: 0, to: 2 }));
     assert_eq!(database.migrate(&steps()[..2]).await, Ok(Applied { from: 2, to: 2 }));
@@ -26,9 +33,7 @@ async fn each_migration_is_applied_once() {
     assert_eq!(record.rows.last().unwrap(), &[Value::Integer(3), text("step 3")]);
 }
 
-#[tokio::test]
-async fn versions_count_up_from_one() {
-    let scratch = Scratch::new();
+async fn versions_count_up_from_one(scratch: Scratch) {
     let database = scratch.database().await;
     for (versions, expected, found) in
         [(vec![0], 1, 0), (vec![2], 1, 2), (vec![1, 3], 2, 3), (vec![1, 1], 2, 1), (vec![1, 2, 1], 3, 1)]
@@ -44,9 +49,7 @@ async fn versions_count_up_from_one() {
     assert_eq!(one(&database, "SELECT count(*) FROM _wharf_migrations").await, Value::Integer(0));
 }
 
-#[tokio::test]
-async fn an_applied_migration_must_not_change() {
-    let scratch = Scratch::new();
+async fn an_applied_migration_must_not_change(scratch: Scratch) {
     let database = scratch.database().await;
     database.migrate(&steps()[..2]).await.unwrap();
     let mut edited = steps();
@@ -59,9 +62,7 @@ async fn an_applied_migration_must_not_change() {
     );
 }
 
-#[tokio::test]
-async fn the_migrations_of_another_service_are_told_as_such() {
-    let scratch = Scratch::new();
+async fn the_migrations_of_another_service_are_told_as_such(scratch: Scratch) {
     let database = scratch.database().await;
     database.migrate(&steps()).await.unwrap();
     // Also where there are fewer of them: that the component is an older one would be the wrong thing to say.
@@ -78,26 +79,20 @@ async fn the_migrations_of_another_service_are_told_as_such() {
     assert_eq!(one(&database, "SELECT count(*) FROM _wharf_migrations").await, Value::Integer(3));
 }
 
-#[tokio::test]
-async fn a_newer_database_is_not_touched() {
-    let scratch = Scratch::new();
+async fn a_newer_database_is_not_touched(scratch: Scratch) {
     let database = scratch.database().await;
     database.migrate(&steps()).await.unwrap();
     let error = database.migrate(&steps()[..2]).await;
     assert_eq!(error, Err(MigrateError::Newer { database: 3, component: 2 }));
 }
 
-#[tokio::test]
-async fn a_migration_that_fails_leaves_those_before_it() {
-    let scratch = Scratch::new();
+async fn a_migration_that_fails_leaves_those_before_it(scratch: Scratch) {
     let database = scratch.database().await;
     for bad in [
-        "CREATE TABLE x (v); INSERT INTO t VALUES (1, 'again')",
-        "CREATE TABLE x (v); INSERT OR ROLLBACK INTO t VALUES (1, 'again')",
-        "CREATE TABLE x (v); COMMIT",
-        "CREATE TABLE x (v); DROP TABLE _wharf_migrations",
-        "CREATE TABLE x (v); ATTACH 'other.sqlite' AS other",
-        "CREATE TABLE x (v); nonsense",
+        "CREATE TABLE x (v TEXT); INSERT INTO t VALUES (1, 'again')",
+        "CREATE TABLE x (v TEXT); COMMIT",
+        "CREATE TABLE x (v TEXT); DROP TABLE _wharf_migrations",
+        "CREATE TABLE x (v TEXT); nonsense",
     ] {
         let mut migrations = steps()[..2].to_vec();
         migrations.push(migration(3, bad));
@@ -105,31 +100,7 @@ async fn a_migration_that_fails_leaves_those_before_it() {
         assert!(matches!(error, MigrateError::Failed { version: 3, statement: 2, .. }), "{bad}: {error}");
         assert!(error.to_string().starts_with("migration 3 (`step 3`) failed at its statement 2: "), "{error}");
         assert_eq!(one(&database, "SELECT count(*) FROM _wharf_migrations").await, Value::Integer(2));
-        assert_eq!(one(&database, "SELECT count(*) FROM sqlite_master WHERE name = 'x'").await, Value::Integer(0));
+        assert!(database.query(sql("SELECT * FROM x")).await.is_err());
     }
     assert_eq!(database.migrate(&steps()).await, Ok(Applied { from: 2, to: 3 }));
-}
-
-#[tokio::test]
-async fn a_table_that_others_refer_to_can_be_built_anew() {
-    let scratch = Scratch::new();
-    let database = scratch.database().await;
-    let migrations = [
-        migration(
-            1,
-            "CREATE TABLE t (id INTEGER PRIMARY KEY); CREATE TABLE c (t INTEGER REFERENCES t (id)); INSERT INTO t VALUES (1); INSERT INTO c VALUES (1)",
-        ),
-        migration(
-            2,
-            "CREATE TABLE new (id INTEGER PRIMARY KEY, v TEXT NOT NULL DEFAULT ''); INSERT INTO new (id) SELECT id FROM t; DROP TABLE t; ALTER TABLE new RENAME TO t",
-        ),
-    ];
-    assert_eq!(database.migrate(&migrations).await, Ok(Applied { from: 0, to: 2 }));
-    assert!(database.execute(sql("INSERT INTO c VALUES (2)")).await.is_err());
-    assert_eq!(count(&database).await, 1);
-    let orphans = migration(3, "DELETE FROM t");
-    let error = database.migrate(&[migrations.as_slice(), &[orphans]].concat()).await.unwrap_err();
-    assert_eq!(error.to_string(), "migration 3 (`step 3`) leaves rows in `c` whose rows in `t` do not exist");
-    assert!(database.execute(sql("DELETE FROM t")).await.is_err());
-    assert_eq!(count(&database).await, 1);
 }

@@ -1,8 +1,16 @@
 use super::*;
 
-#[tokio::test]
-async fn a_transaction_sees_its_own_and_others_see_it_at_its_commit() {
-    let scratch = Scratch::new();
+on_each_backend! {
+    a_transaction_sees_its_own_and_others_see_it_at_its_commit,
+    a_transaction_dropped_or_rolled_back_did_nothing,
+    a_begin_that_nobody_waits_for_holds_nobody_up,
+    a_commit_that_breaks_a_promise_undoes_all,
+    a_transaction_ends_at_its_time_limit_and_others_go_on,
+    a_statement_can_not_outlast_its_transaction,
+    a_failed_statement_changes_nothing_and_the_transaction_goes_on,
+}
+
+async fn a_transaction_sees_its_own_and_others_see_it_at_its_commit(scratch: Scratch) {
     let database = scratch.table(1, Settings::default()).await;
     let transaction = database.begin().await.unwrap();
     assert_eq!(transaction.execute(insert(2)).await, Ok(1));
@@ -15,9 +23,7 @@ async fn a_transaction_sees_its_own_and_others_see_it_at_its_commit() {
     assert_eq!(late, Err(Error::Closed("the transaction has ended: it was committed".into())));
 }
 
-#[tokio::test]
-async fn a_transaction_dropped_or_rolled_back_did_nothing() {
-    let scratch = Scratch::new();
+async fn a_transaction_dropped_or_rolled_back_did_nothing(scratch: Scratch) {
     let database = scratch.table(1, Settings::default()).await;
     let transaction = database.begin().await.unwrap();
     transaction.execute(insert(2)).await.unwrap();
@@ -32,9 +38,7 @@ async fn a_transaction_dropped_or_rolled_back_did_nothing() {
     assert_eq!(count(&database).await, 2);
 }
 
-#[tokio::test]
-async fn a_begin_that_nobody_waits_for_holds_nobody_up() {
-    let scratch = Scratch::new();
+async fn a_begin_that_nobody_waits_for_holds_nobody_up(scratch: Scratch) {
     let database = scratch.table(0, Settings::default()).await;
     let first = database.begin().await.unwrap();
     assert!(database.begin().now_or_never().is_none());
@@ -42,36 +46,7 @@ async fn a_begin_that_nobody_waits_for_holds_nobody_up() {
     assert_eq!(database.execute(insert(1)).await, Ok(1));
 }
 
-#[tokio::test]
-async fn a_failed_statement_changes_nothing_and_the_transaction_goes_on() {
-    let scratch = Scratch::new();
-    let database = scratch.table(3, Settings::default()).await;
-    let transaction = database.begin().await.unwrap();
-    transaction.execute(insert(4)).await.unwrap();
-    // OR FAIL would keep the rows before the one that failed.
-    let fails = "INSERT OR FAIL INTO t VALUES (5, 'v5'), (1, 'again')";
-    assert!(matches!(transaction.execute(sql(fails)).await, Err(Error::Constraint((Constraint::Unique, _)))));
-    transaction.commit().await.unwrap();
-    assert_eq!(count(&database).await, 4);
-}
-
-#[tokio::test]
-async fn a_statement_that_gives_up_the_transaction_closes_it() {
-    let scratch = Scratch::new();
-    let database = scratch.table(3, Settings::default()).await;
-    let transaction = database.begin().await.unwrap();
-    transaction.execute(insert(4)).await.unwrap();
-    let fails = transaction.execute(sql("INSERT OR ROLLBACK INTO t VALUES (1, 'again')")).await;
-    assert!(matches!(fails, Err(Error::Constraint(_))), "{fails:?}");
-    let after = transaction.commit().await;
-    let expected = "the transaction has ended: it was rolled back by a statement that failed";
-    assert_eq!(after, Err(Error::Closed(expected.into())));
-    assert_eq!(count(&database).await, 3);
-}
-
-#[tokio::test]
-async fn a_commit_that_breaks_a_promise_undoes_all() {
-    let scratch = Scratch::new();
+async fn a_commit_that_breaks_a_promise_undoes_all(scratch: Scratch) {
     let database = scratch.table(1, Settings::default()).await;
     let child = "CREATE TABLE child (t INTEGER REFERENCES t (id) DEFERRABLE INITIALLY DEFERRED)";
     database.execute(sql(child)).await.unwrap();
@@ -84,28 +59,37 @@ async fn a_commit_that_breaks_a_promise_undoes_all() {
     assert_eq!(count(&database).await, 1);
 }
 
-#[tokio::test]
-async fn a_transaction_ends_at_its_time_limit_and_others_go_on() {
-    let scratch = Scratch::new();
-    let settings = Settings { transaction_time: Duration::from_millis(30), ..Settings::default() };
+async fn a_transaction_ends_at_its_time_limit_and_others_go_on(scratch: Scratch) {
+    let settings = Settings { transaction_time: Duration::from_millis(300), ..Settings::default() };
     let database = scratch.table(1, settings).await;
     let transaction = database.begin().await.unwrap();
     transaction.execute(insert(2)).await.unwrap();
     // Answered once the writer is free again, which is at the limit.
     assert_eq!(database.execute(insert(2)).await, Ok(1));
     let late = transaction.commit().await;
-    let expected = "the transaction has ended: it was rolled back at its time limit of 30ms";
+    let expected = "the transaction has ended: it was rolled back at its time limit of 300ms";
     assert_eq!(late, Err(Error::Closed(expected.into())));
 }
 
-#[tokio::test]
-async fn a_statement_can_not_outlast_its_transaction() {
-    let scratch = Scratch::new();
-    let settings = Settings { transaction_time: Duration::from_millis(30), ..Settings::default() };
+async fn a_statement_can_not_outlast_its_transaction(scratch: Scratch) {
+    let settings = Settings { transaction_time: Duration::from_millis(300), ..Settings::default() };
     let database = scratch.table(1, settings).await;
     let transaction = database.begin().await.unwrap();
     let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
     let stopped = transaction.query(sql(endless)).await;
     assert!(matches!(stopped, Err(Error::Closed(_))), "{stopped:?}");
     assert_eq!(database.execute(insert(2)).await, Ok(1));
+}
+
+async fn a_failed_statement_changes_nothing_and_the_transaction_goes_on(scratch: Scratch) {
+    let database = scratch.table(3, Settings::default()).await;
+    let transaction = database.begin().await.unwrap();
+    transaction.execute(insert(4)).await.unwrap();
+    let fails = transaction.execute(sql("INSERT INTO t VALUES (5, 'v5'), (1, 'again')")).await;
+    assert!(matches!(fails, Err(Error::Constraint((Constraint::Unique, _)))), "{fails:?}");
+    let fails = transaction.query(sql("SELECT * FROM nowhere")).await;
+    assert!(matches!(fails, Err(Error::Invalid(_))), "{fails:?}");
+    transaction.execute(insert(5)).await.unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(count(&database).await, 5);
 }

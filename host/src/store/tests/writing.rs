@@ -1,13 +1,21 @@
 use super::*;
 
-#[tokio::test]
-async fn statements_tell_how_many_rows_they_changed() {
-    let scratch = Scratch::new();
+on_each_backend! {
+    statements_tell_how_many_rows_they_changed,
+    a_batch_is_all_or_nothing,
+    many_writers_lose_nothing,
+    broken_promises_have_their_kind,
+    a_single_statement_that_fails_half_way_did_nothing,
+    one_row_counted_up_by_many_loses_no_count,
+    a_closed_database_takes_nothing,
+}
+
+async fn statements_tell_how_many_rows_they_changed(scratch: Scratch) {
     let database = scratch.table(5, Settings::default()).await;
     for (statement, changed) in [
         ("UPDATE t SET v = v || '!' WHERE id <= 3", 3),
         ("UPDATE t SET v = '' WHERE id > 99", 0),
-        ("CREATE TABLE other (v)", 0),
+        ("CREATE TABLE other (v TEXT)", 0),
         ("SELECT * FROM t", 0),
         ("DELETE FROM t WHERE id = 5", 1),
         ("CREATE INDEX i ON other (v)", 0),
@@ -18,38 +26,7 @@ async fn statements_tell_how_many_rows_they_changed() {
     }
 }
 
-#[tokio::test]
-async fn broken_promises_have_their_kind() {
-    let scratch = Scratch::new();
-    let database = scratch.table(1, Settings::default()).await;
-    let child =
-        "CREATE TABLE child (id INTEGER PRIMARY KEY, t INTEGER NOT NULL REFERENCES t (id), n INTEGER CHECK (n > 0))";
-    database.execute(sql(child)).await.unwrap();
-    let raise = "CREATE TRIGGER no_nine BEFORE INSERT ON t WHEN NEW.id = 9 BEGIN SELECT RAISE(ABORT, 'not nine'); END";
-    database.execute(sql(raise)).await.unwrap();
-    for (statement, kind, names) in [
-        ("INSERT INTO t VALUES (1, 'x')", Constraint::Unique, "t.id"),
-        ("INSERT INTO t VALUES (2, 'v1')", Constraint::Unique, "t.v"),
-        ("INSERT INTO child VALUES (1, 77, 1)", Constraint::ForeignKey, "FOREIGN KEY"),
-        ("INSERT INTO child VALUES (1, NULL, 1)", Constraint::NotNull, "child.t"),
-        ("INSERT INTO child VALUES (1, 1, 0)", Constraint::Check, "n > 0"),
-        ("INSERT INTO t VALUES (9, 'nine')", Constraint::Other, "not nine"),
-    ] {
-        let Err(Error::Constraint((found, text))) = database.execute(sql(statement)).await else {
-            panic!("{statement}")
-        };
-        assert_eq!(found, kind, "{statement}");
-        assert!(text.contains(names), "{statement}: {text}");
-    }
-    for statement in ["SELEC 1", "SELECT * FROM nowhere", "INSERT INTO t VALUES (1)", "SELECT \"text\""] {
-        let result = database.execute(sql(statement)).await;
-        assert!(matches!(result, Err(Error::Invalid(_))), "{statement}: {result:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_batch_is_all_or_nothing() {
-    let scratch = Scratch::new();
+async fn a_batch_is_all_or_nothing(scratch: Scratch) {
     let database = scratch.table(1, Settings::default()).await;
     assert_eq!(database.batch(vec![]).await, Ok(vec![]));
     assert_eq!(database.batch(vec![insert(2), sql("UPDATE t SET v = v || '!'"), insert(3)]).await, Ok(vec![1, 2, 1]));
@@ -58,56 +35,7 @@ async fn a_batch_is_all_or_nothing() {
     assert_eq!(count(&database).await, 3);
 }
 
-#[tokio::test]
-async fn a_single_statement_that_fails_half_way_did_nothing() {
-    let scratch = Scratch::new();
-    let database = scratch.table(1, Settings::default()).await;
-    let failed = database.execute(sql("INSERT OR FAIL INTO t VALUES (2, 'v2'), (1, 'again')")).await;
-    assert!(matches!(failed, Err(Error::Constraint(_))), "{failed:?}");
-    assert_eq!(count(&database).await, 1);
-}
-
-/// Jobs that wait behind a transaction are committed as one group. `bad` is among them and fails; the others don't.
-async fn bad_company(bad: &str) {
-    let scratch = Scratch::new();
-    let database = scratch.table(0, Settings::default()).await;
-    let child = "CREATE TABLE child (t INTEGER REFERENCES t (id) DEFERRABLE INITIALLY DEFERRED)";
-    database.execute(sql(child)).await.unwrap();
-    database.execute(insert(1_000)).await.unwrap();
-    let transaction = database.begin().await.unwrap();
-    let jobs = (1..=9).map(|id| database.execute(if id == 5 { sql(bad) } else { insert(id) }));
-    let (results, commit) = futures::join!(join_all(jobs), transaction.commit());
-    assert_eq!(commit, Ok(()));
-    for (index, result) in results.iter().enumerate() {
-        assert_eq!(result.is_ok(), index != 4, "{bad}: job {index}: {result:?}");
-    }
-    assert_eq!(count(&database).await, 9);
-    assert_eq!(one(&database, "SELECT count(*) FROM child").await, Value::Integer(0));
-}
-
-#[tokio::test]
-async fn one_bad_job_in_a_group_harms_no_other() {
-    // It fails by itself; it keeps what it did before it failed; it ends everybody's transaction; it fails at the end.
-    bad_company("INSERT INTO t VALUES (1000, 'x')").await;
-    bad_company("INSERT OR FAIL INTO t VALUES (2000, 'x'), (1000, 'x')").await;
-    bad_company("INSERT OR ROLLBACK INTO t VALUES (1000, 'x')").await;
-    bad_company("INSERT INTO child VALUES (99)").await;
-}
-
-#[tokio::test]
-async fn a_job_that_nobody_waits_for_is_not_begun() {
-    let scratch = Scratch::new();
-    let database = scratch.table(0, Settings::default()).await;
-    let transaction = database.begin().await.unwrap();
-    assert!(database.execute(insert(1)).now_or_never().is_none());
-    transaction.commit().await.unwrap();
-    assert_eq!(database.execute(insert(2)).await, Ok(1));
-    assert_eq!(one(&database, "SELECT id FROM t").await, Value::Integer(2));
-}
-
-#[tokio::test]
-async fn many_writers_lose_nothing() {
-    let scratch = Scratch::new();
+async fn many_writers_lose_nothing(scratch: Scratch) {
     let database = scratch.table(0, Settings::default()).await;
     let writers = (0..16).map(|writer| {
         let database = database.clone();
@@ -123,42 +51,50 @@ async fn many_writers_lose_nothing() {
     assert_eq!(count(&database).await, 800);
 }
 
-#[tokio::test]
-async fn closing_finishes_what_waits_and_leaves_one_file() {
-    let scratch = Scratch::new();
-    let database = scratch.table(10, Settings::default()).await;
-    count(&database).await;
-    let waiting = tokio::spawn({
-        let database = database.clone();
-        async move { database.execute(insert(11)).await }
-    });
-    tokio::task::yield_now().await;
-    database.close().await;
-    assert_eq!(waiting.await.unwrap(), Ok(1));
-    assert_eq!(database.execute(insert(12)).await, Err(Error::Unavailable("the database is closed".into())));
-    assert_eq!(database.query(sql("SELECT 1")).await, Err(Error::Unavailable("the database is closed".into())));
-    let files: Vec<_> =
-        std::fs::read_dir(scratch.0.join("db")).unwrap().map(|file| file.unwrap().file_name()).collect();
-    assert_eq!(files, ["user.sqlite"]);
-    assert_eq!(count(&scratch.database().await).await, 11);
+async fn broken_promises_have_their_kind(scratch: Scratch) {
+    let database = scratch.table(1, Settings::default()).await;
+    let child =
+        "CREATE TABLE child (id INTEGER PRIMARY KEY, t INTEGER NOT NULL REFERENCES t (id), n INTEGER CHECK (n > 0))";
+    database.execute(sql(child)).await.unwrap();
+    for (statement, kind) in [
+        ("INSERT INTO t VALUES (1, 'x')", Constraint::Unique),
+        ("INSERT INTO t VALUES (2, 'v1')", Constraint::Unique),
+        ("INSERT INTO child VALUES (1, 77, 1)", Constraint::ForeignKey),
+        ("INSERT INTO child VALUES (1, NULL, 1)", Constraint::NotNull),
+        ("INSERT INTO child VALUES (1, 1, 0)", Constraint::Check),
+    ] {
+        let Err(Error::Constraint((found, text))) = database.execute(sql(statement)).await else {
+            panic!("{statement}")
+        };
+        assert_eq!(found, kind, "{statement}: {text}");
+    }
+    for statement in ["SELEC 1", "SELECT * FROM nowhere", "INSERT INTO t VALUES (1", "SELECT \"text\""] {
+        let result = database.execute(sql(statement)).await;
+        assert!(matches!(result, Err(Error::Invalid(_))), "{statement}: {result:?}");
+    }
 }
 
-#[tokio::test]
-async fn errors_at_opening_name_the_file() {
-    let scratch = Scratch::new();
-    let file = scratch.0.join("db");
-    std::fs::create_dir(&file).unwrap();
-    let file = file.join("user.sqlite");
-    std::fs::write(&file, "this is no database, but it is long enough to look like a header").unwrap();
-    let error = Database::open(file.clone(), Settings::default()).await.unwrap_err().to_string();
-    assert!(error.contains("user.sqlite") && error.contains("not a database"), "{error}");
+async fn a_single_statement_that_fails_half_way_did_nothing(scratch: Scratch) {
+    let database = scratch.table(1, Settings::default()).await;
+    let failed = database.execute(sql("INSERT INTO t VALUES (2, 'v2'), (1, 'again')")).await;
+    assert!(matches!(failed, Err(Error::Constraint(_))), "{failed:?}");
+    assert_eq!(count(&database).await, 1);
+}
 
-    let inside = file.join("x").join("y.sqlite");
-    let error = Database::open(inside, Settings::default()).await.unwrap_err().to_string();
-    assert!(error.contains("user.sqlite"), "{error}");
+async fn one_row_counted_up_by_many_loses_no_count(scratch: Scratch) {
+    let database = scratch.database().await;
+    database.execute(sql("CREATE TABLE n (name TEXT PRIMARY KEY, times INTEGER NOT NULL)")).await.unwrap();
+    let count = "INSERT INTO n VALUES ('a', 1) ON CONFLICT (name) DO UPDATE SET times = n.times + 1";
+    let counts = join_all((0..40).map(|_| database.execute(sql(count)))).await;
+    assert!(counts.iter().all(|count| *count == Ok(1)), "{counts:?}");
+    assert_eq!(one(&database, "SELECT times FROM n").await, Value::Integer(40));
+}
 
-    for name in ["", "../user", "User", "a/b", "1a"] {
-        let error = Database::of_service(&scratch.0, name, Settings::default()).await.unwrap_err();
-        assert!(matches!(error, OpenError::Name(_)), "{error}");
-    }
+async fn a_closed_database_takes_nothing(scratch: Scratch) {
+    let database = scratch.table(1, Settings::default()).await;
+    count(&database).await;
+    database.close().await;
+    assert_eq!(database.execute(insert(2)).await, Err(Error::Unavailable("the database is closed".into())));
+    assert_eq!(database.query(sql("SELECT 1")).await, Err(Error::Unavailable("the database is closed".into())));
+    assert_eq!(count(&scratch.database().await).await, 1);
 }

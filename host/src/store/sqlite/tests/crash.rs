@@ -30,7 +30,7 @@ async fn child() {
 
 #[tokio::test]
 async fn every_acknowledged_write_survives_a_kill() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::sqlite();
     let database = scratch.table(0, Settings::default()).await;
     database.execute(sql("CREATE TABLE log (id INTEGER PRIMARY KEY)")).await.unwrap();
     database.close().await;
@@ -43,8 +43,8 @@ async fn every_acknowledged_write_survives_a_kill() {
         database.close().await;
         written.clear();
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["store::tests::crash::child", "--exact", "--ignored", "--nocapture"])
-            .env(FOLDER, &scratch.0)
+            .args(["store::sqlite::tests::crash::child", "--exact", "--ignored", "--nocapture"])
+            .env(FOLDER, scratch.folder())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -68,7 +68,7 @@ async fn every_acknowledged_write_survives_a_kill() {
             assert_eq!(database.query(query).await.unwrap().rows.len(), 1, "row {id} was acknowledged and is lost");
         }
         database.close().await;
-        let file = rusqlite::Connection::open(scratch.0.join("db/user.sqlite")).unwrap();
+        let file = rusqlite::Connection::open(scratch.folder().join("db/user.sqlite")).unwrap();
         let whole: String = file.pragma_query_value(None, "integrity_check", |row| row.get(0)).unwrap();
         assert_eq!(whole, "ok");
     }

@@ -1,0 +1,11 @@
+//! What only SQLite promises.
+
+mod crash;
+mod guard;
+mod limits;
+mod migrations;
+mod reading;
+mod transactions;
+mod writing;
+
+use crate::store::tests::*;
