@@ -147,7 +147,7 @@ async fn tries_go_on_counting_at_another_host_and_what_was_only_read_is_not_give
         let bus = start(kind(&server, host), subscription(hanging)).await;
         if host == "a" {
             for n in 0..100 {
-                bus.publish("order", about(&n.to_string(), n), None).await.unwrap();
+                bus.publish("order", about(n.to_string(), n), None).await.unwrap();
             }
         }
         until("all of them are read", async || pending(&server).await == 100).await;
