@@ -54,7 +54,7 @@ async fn an_effect_is_there_once_whatever_is_killed() {
     for _ in 0..kills {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["inbox::tests::crash::child", "--exact", "--ignored", "--nocapture"])
-            .env(FOLDER, &scratch.folder())
+            .env(FOLDER, scratch.folder())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

@@ -69,7 +69,7 @@ async fn no_order_without_its_event_nor_an_event_without_its_order() {
     for _ in 0..kills {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["outbox::tests::crash::child", "--exact", "--ignored", "--nocapture"])
-            .env(FOLDER, &scratch.folder())
+            .env(FOLDER, scratch.folder())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -88,7 +88,7 @@ async fn no_order_without_its_event_nor_an_event_without_its_order() {
     }
     // What was left goes now, with nobody else there.
     let database = orders(&scratch).await;
-    let outbox = Outbox::open("order", database.clone(), bus(&scratch.folder()), Settings::default()).await.unwrap();
+    let outbox = Outbox::open("order", database.clone(), bus(scratch.folder()), Settings::default()).await.unwrap();
     drain(&outbox).await;
     outbox.close().await;
     assert_eq!(rows(&database).await, 0);
