@@ -12,7 +12,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::task::JoinSet;
-use wharf_tests::{Answer, App, Connection, Failed, Host, eventually, request};
+use wharf_tests::{Answer, App, Connection, Failed, Host, Redis, eventually, request};
 
 /// How often the host is killed; `WHARF_KILLS` says otherwise.
 const KILLS: u32 = 10;
@@ -75,9 +75,8 @@ async fn told(host: &Host, user: &str) -> Vec<String> {
     orders
 }
 
-#[tokio::test]
-async fn no_order_without_its_event_nor_an_event_without_its_order() {
-    let app = App::shop("");
+/// Kills the host while customers order, again and again, and then looks whether all fits together.
+async fn killed_again_and_again(app: App) {
     let kills = env::var("WHARF_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS);
     let (mut users, mut acknowledged) = (Vec::new(), BTreeSet::new());
     for kill in 0..kills {
@@ -131,4 +130,16 @@ async fn no_order_without_its_event_nor_an_event_without_its_order() {
     })
     .await;
     host.stop().await;
+}
+
+#[tokio::test]
+async fn no_order_without_its_event_nor_an_event_without_its_order() {
+    killed_again_and_again(App::shop("")).await;
+}
+
+#[tokio::test]
+async fn nor_with_redis_streams() {
+    let redis = Redis::start().await;
+    let events = format!("[events]\nbus = \"redis-streams\"\nredis = \"{}\"\n", redis.url());
+    killed_again_and_again(App::shop(&events)).await;
 }

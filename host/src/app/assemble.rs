@@ -17,7 +17,7 @@ use crate::{
     manifest::{self, EVENTS, GATEWAY, Manifest, ManifestErrors},
     outbound::{Addresses, Authorities, External, ExternalSettings, HttpClient, Outbound},
     outbox::{self, Outbox},
-    policy::{Deadline, Fault},
+    policy::{Deadline, Fault, FaultKind},
     rollout::{DeployError, Loaded, Member, Rollout},
     service::{
         Body, CallContext, Concern, Edge, Endpoint, FixedResults, Grants, InstanceSettings, Misfit, Scope, Service,
@@ -34,7 +34,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 /// The component file of each service, by name.
 pub type Components = BTreeMap<String, PathBuf>;
@@ -196,7 +196,8 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
     let databases = databases(&manifest).await?;
     let buckets = buckets(&manifest).await?;
     let bus = bus_config(&manifest)?;
-    let subscriptions = subscriptions(&manifest, &edges, &databases, &bus.retention).await?;
+    let running = watch::Sender::new(false);
+    let subscriptions = subscriptions(&manifest, &edges, &databases, &bus.retention, &running).await?;
     let bus = Bus::start(bus, subscriptions).await?;
     let outboxes = outboxes(&manifest, &databases, &bus).await?;
     let mut members = BTreeMap::new();
@@ -221,6 +222,7 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
     }
     let rollout = Rollout::new(engine, members, grants(&manifest));
     rollout.start(loaded).await.map_err(|error| deploy_error_at(&manifest, error))?;
+    running.send_replace(true);
 
     bus.run_schedules(manifest.topics.values().filter_map(|topic| topic.schedule.clone()).collect());
     listener.routes().replace(routes(&manifest, &edges)?);
@@ -500,6 +502,7 @@ async fn subscriptions(
     edges: &Edges,
     databases: &BTreeMap<String, Database>,
     retention: &Retention,
+    running: &watch::Sender<bool>,
 ) -> Result<Vec<Subscription>, StartError> {
     let mut all = Vec::new();
     for (name, service) in &manifest.services {
@@ -515,7 +518,7 @@ async fn subscriptions(
                 inbox = Some(Inbox::open(name.as_str(), database.clone(), retention.age * 2).await?);
             }
             let inbox = inbox.clone().filter(|_| policy.deduplicate);
-            let subscriber = Arc::new(Handler { edge: edge.clone(), inbox });
+            let subscriber = Arc::new(Handler { edge: edge.clone(), inbox, running: running.subscribe() });
             let subscription = Subscription::new(topic.value.as_str(), name.as_str(), subscriber);
             all.push(subscription.with_policy(policy.clone()));
         }
@@ -584,6 +587,9 @@ impl Upstream for OverEdge {
 struct Handler {
     edge: Arc<Edge>,
     inbox: Option<Inbox>,
+    /// Whether the services run. A bus has events of the past at once, and those must not use up their tries, nor open the
+    /// edge's circuit breaker, on services that are about to come up.
+    running: watch::Receiver<bool>,
 }
 
 impl Subscriber for Handler {
@@ -595,6 +601,9 @@ impl Subscriber for Handler {
             self.edge.event(&context, &event, attempt).await
         };
         Box::pin(async move {
+            if self.running.clone().wait_for(|running| *running).await.is_err() {
+                return Err(Fault::new(FaultKind::Unreachable, "the services did not come up"));
+            }
             match &self.inbox {
                 None => handle(event, None).await,
                 Some(inbox) => inbox.once(&event, |unit| handle(event.clone(), Some(unit))).await,

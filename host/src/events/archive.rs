@@ -77,7 +77,7 @@ pub struct DeadLetterFilter {
     pub letters: Option<Vec<String>>,
     /// Only what comes after this letter.
     pub after: Option<String>,
-    /// At most so many, and never more than [`MAX_LISTED`]; the oldest come first.
+    /// At most so many, the oldest of them; 0: as many as [`MAX_LISTED`], which is the most at all.
     pub limit: usize,
 }
 

@@ -103,6 +103,8 @@ struct Core<L> {
 struct Waiting<R> {
     due: Instant,
     delivery: Delivery<R>,
+    /// How often in a row the subscriber could not be asked at all.
+    refused: u32,
 }
 
 /// What came of a try.
@@ -117,6 +119,8 @@ enum Next {
     /// Why, the last error, and how often it was tried.
     Dead(DeadReason, String, u32),
     Again(Duration, String),
+    /// The subscriber could not be asked: that is no try of the event.
+    Refused(Duration, String),
 }
 
 // === impl Dispatcher ===
@@ -144,15 +148,15 @@ impl<L: Ledger> Dispatcher<L> {
             while in_flight.len() < core.policy.concurrency {
                 // What is due again goes first, or it would never be its turn while there is enough that is new.
                 if waiting.peek().is_some_and(|it| it.due <= Instant::now())
-                    && let Some(Waiting { delivery, .. }) = waiting.pop()
+                    && let Some(Waiting { delivery, refused, .. }) = waiting.pop()
                 {
-                    in_flight.push(Arc::clone(&core).retry(delivery).boxed());
+                    in_flight.push(Arc::clone(&core).retry(delivery, refused).boxed());
                     continue;
                 }
                 let Some(delivery) = lines.pop() else { break };
                 match core.ledger.not_before(&delivery.receipt) {
-                    Some(due) if due > Instant::now() => waiting.push(Waiting { due, delivery }),
-                    _ => in_flight.push(Arc::clone(&core).attempt(delivery).boxed()),
+                    Some(due) if due > Instant::now() => waiting.push(Waiting { due, delivery, refused: 0 }),
+                    _ => in_flight.push(Arc::clone(&core).attempt(delivery, 0).boxed()),
                 }
             }
             core.meter.set_load(in_flight.len(), waiting.len());
@@ -217,12 +221,12 @@ impl<L: Ledger> Core<L> {
         }
     }
 
-    async fn retry(self: Arc<Self>, mut delivery: Delivery<L::Receipt>) -> Tried<L::Receipt> {
+    async fn retry(self: Arc<Self>, mut delivery: Delivery<L::Receipt>, refused: u32) -> Tried<L::Receipt> {
         // `attempt` is the try to come; the ledger counts those that were.
         match self.ledger.again(&delivery.receipt, delivery.attempt - 1).await {
             Some(attempt) => {
                 delivery.attempt = attempt;
-                self.attempt(delivery).await
+                self.attempt(delivery, refused).await
             }
             None => {
                 self.ledger.leave(delivery.receipt);
@@ -231,7 +235,7 @@ impl<L: Ledger> Core<L> {
         }
     }
 
-    async fn attempt(self: Arc<Self>, delivery: Delivery<L::Receipt>) -> Tried<L::Receipt> {
+    async fn attempt(self: Arc<Self>, delivery: Delivery<L::Receipt>, refused: u32) -> Tried<L::Receipt> {
         let Delivery { event, attempt, receipt } = delivery;
         let next = if attempt > self.policy.max_attempts {
             // Only where tries were counted that this process did not see, for example because it died of them.
@@ -245,7 +249,7 @@ impl<L: Ledger> Core<L> {
             let delivery = async { self.subscriber.deliver(Arc::clone(&event), attempt).await };
             let delivered = AssertUnwindSafe(delivery).catch_unwind().await;
             let panicked = |_| Err(Fault::new(FaultKind::Trapped, "the subscriber panicked"));
-            self.judge(delivered.unwrap_or_else(panicked), attempt)
+            self.judge(delivered.unwrap_or_else(panicked), attempt, refused)
         };
         match next {
             Next::Settled => {
@@ -259,26 +263,47 @@ impl<L: Ledger> Core<L> {
                 self.ledger.bury(receipt, Burial { reason, error, attempts }).await;
                 self.meter.rejected();
             }
-            Next::Again(delay, error) => {
-                self.meter.retried();
-                let delay = delay.min(MAX_DELAY);
-                let due = Instant::now() + delay;
-                let error: String = error.chars().take(MAX_ERROR).collect();
-                self.ledger.failed(&receipt, attempt, delay, &error).await;
-                let delivery = Delivery { event: Arc::clone(&event), attempt: attempt + 1, receipt };
-                return Tried { event, again: Some(Waiting { due, delivery }) };
+            Next::Again(delay, error) => return self.later(event, receipt, attempt, 0, delay, error).await,
+            Next::Refused(delay, error) => {
+                return self.later(event, receipt, attempt - 1, refused + 1, delay, error).await;
             }
         }
         Tried { event, again: None }
     }
 
-    fn judge(&self, answer: Result<Verdict, Fault>, attempt: u32) -> Next {
+    /// Lets an event that has had `attempts` tries wait for the next.
+    async fn later(
+        &self,
+        event: Arc<Event>,
+        receipt: L::Receipt,
+        attempts: u32,
+        refused: u32,
+        delay: Duration,
+        error: String,
+    ) -> Tried<L::Receipt> {
+        self.meter.retried();
+        let delay = delay.min(MAX_DELAY);
+        let due = Instant::now() + delay;
+        let error: String = error.chars().take(MAX_ERROR).collect();
+        self.ledger.failed(&receipt, attempts, delay, &error).await;
+        let delivery = Delivery { event: Arc::clone(&event), attempt: attempts + 1, receipt };
+        Tried { event, again: Some(Waiting { due, delivery, refused }) }
+    }
+
+    fn judge(&self, answer: Result<Verdict, Fault>, attempt: u32, refused: u32) -> Next {
         let (delay, reason) = match answer {
             Ok(Verdict::Ack) => return Next::Settled,
             Ok(Verdict::Reject(reason)) => return Next::Dead(DeadReason::Rejected, reason, attempt),
             // No further try can be granted what this one was not.
             Err(fault) if fault.kind() == FaultKind::Denied => {
                 return Next::Dead(DeadReason::Denied, fault.to_string(), attempt);
+            }
+            // The subscriber is away, busy, or spared by its circuit breaker: the event is not at fault, and it must not die of
+            // it, however long that takes.
+            Err(fault) if fault.kind().nothing_begun() => {
+                let backoff = self.policy.backoff.after(attempt.saturating_add(refused));
+                let delay = fault.retry_after().map_or(backoff, |after| after.max(backoff));
+                return Next::Refused(delay, fault.to_string());
             }
             Ok(Verdict::Retry(delay)) => (delay, "the subscriber asked for another try".into()),
             Err(fault) => {

@@ -512,8 +512,11 @@ impl Relay {
         }
         self.shared.published(bytes);
         self.taken.push(key);
-        self.delete_at.get_or_insert_with(|| Instant::now() + self.shared.settings.delete_after);
-        if self.taken.len() >= self.shared.settings.group {
+        let now = Instant::now();
+        let delete_at = *self.delete_at.get_or_insert(now + self.shared.settings.delete_after);
+        // NB: by the clock too, while there is always more to publish: a host that dies again and again must not begin with
+        // the same ones each time.
+        if self.taken.len() >= self.shared.settings.group || delete_at <= now {
             self.delete().await;
         }
         Ok(())

@@ -102,7 +102,7 @@ impl Subscriber for Actor {
                 Says::Ack => Ok(Verdict::Ack),
                 Says::Reject => Ok(Verdict::Reject("never".into())),
                 Says::Retry(after) => Ok(Verdict::Retry(after.map(Duration::from_millis))),
-                Says::Fault => Err(Fault::new(FaultKind::Unreachable, "away")),
+                Says::Fault => Err(Fault::new(FaultKind::Trapped, "away")),
                 Says::Panic => panic!("a bug in the subscriber"),
             }
         })
@@ -240,4 +240,52 @@ async fn one_stuck_subject_does_not_stop_the_others() {
     assert_eq!((ends[0], accounts[0].settled[0].1), (20_003, Some(3)));
     assert!(others.iter().all(|(_, end)| **end < 100), "{others:?}");
     assert!(stuck.iter().map(|(_, end)| **end).eq(20_004..20_029), "{stuck:?}");
+}
+
+/// Answers like this, one delivery after the other, and says when each came.
+struct Answers(Mutex<std::vec::IntoIter<Result<Verdict, Fault>>>, mpsc::UnboundedSender<(u32, Instant)>);
+
+impl Subscriber for Answers {
+    fn deliver(&self, _: Arc<Event>, attempt: u32) -> BoxFuture<'_, Result<Verdict, Fault>> {
+        self.1.send((attempt, Instant::now())).unwrap();
+        let answer = self.0.lock().unwrap().next().unwrap();
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_cannot_be_asked_uses_up_no_try() {
+    let fault = |kind| Err(Fault::new(kind, "away"));
+    let open = Fault::new(FaultKind::CircuitOpen, "open").with_retry_after(Duration::from_secs(30));
+    let mut answers = vec![fault(FaultKind::Unreachable); 8];
+    answers.extend([Err(open), fault(FaultKind::Overloaded), fault(FaultKind::Trapped), fault(FaultKind::Unreachable)]);
+    answers.push(Ok(Verdict::Ack));
+    let (seen, mut log) = mpsc::unbounded_channel();
+    let actor = Arc::new(Answers(Mutex::new(answers.into_iter()), seen));
+    let backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_secs(10), jitter: 0.0 };
+    let policy = DeliveryPolicy { max_attempts: 2, backoff, ..policy() };
+    let room = Arc::new(Room::new(&policy));
+    let subscription = Subscription::new("a", "b", actor).with_policy(policy);
+    let meter = Arc::new(Meter::new(&subscription, Arc::clone(&room), None));
+    let (inbox, outbox) = mpsc::unbounded_channel();
+    let (_closing, closing) = watch::channel(None);
+    let event = Event::publish(NewEvent::json("a", "{}"), "a".into(), "/services/x".into(), None);
+    let receipt = room.try_enter(&event.data).unwrap();
+    assert!(inbox.send(Delivery { event: Arc::new(event), attempt: 1, receipt }).is_ok());
+    drop(inbox);
+    Dispatcher::new(subscription, Arc::clone(&meter), Arc::new(InMemory), outbox, closing).run().await;
+    let mut tries = Vec::new();
+    let begin = Instant::now();
+    while let Ok((attempt, at)) = log.try_recv() {
+        tries.push((attempt, (begin - at).as_secs()));
+    }
+    let attempts: Vec<u32> = tries.iter().map(|(attempt, _)| *attempt).collect();
+    assert_eq!(attempts, [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2]);
+    let pauses: Vec<u64> = tries.windows(2).map(|pair| pair[0].1 - pair[1].1).collect();
+    assert_eq!(
+        pauses,
+        [1, 2, 4, 8, 10, 10, 10, 10, 30, 10, 1, 2],
+        "a pause that grows, the callee's word, and then anew"
+    );
+    assert_eq!((meter.snapshot().delivered, meter.snapshot().rejected), (1, 0));
 }

@@ -29,7 +29,7 @@
     (export "fault" (type $fault (eq $fault')))
     (type $new' (record
       (field "topic" string) (field "subject" (option string)) (field "datacontenttype" (option string))
-      (field "data" (list u8))))
+      (field "data" (list u8)) (field "due" (option string))))
     (export "new-event" (type $new (eq $new')))
     (type $error' (variant (case "denied" string) (case "invalid" string) (case "fault" $fault)))
     (export "publish-error" (type $error (eq $error')))
@@ -105,7 +105,7 @@
     (import "host" "begin" (func $begin (param i32)))
     (import "host" "execute-in" (func $execute-in (param i32 i32 i32 i32 i32 i32)))
     (import "host" "commit" (func $commit (param i32 i32)))
-    (import "host" "publish" (func $publish (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
+    (import "host" "publish" (func $publish (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
     (import "host" "batch" (func $batch (param i32 i32 i32 i32 i32)))
     (data (i32.const 64) "INSERT INTO sent (told) VALUES (1)")
     (data (i32.const 128) "mail.sent")
@@ -149,7 +149,8 @@
             (i32.const 1088))
           (call $must (i32.const 1088))
           (call $publish (i32.load (i32.const 1028)) (i32.const 128) (i32.const 9) (i32.const 0) (i32.const 0)
-            (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 144) (i32.const 2) (i32.const 1152))
+            (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 144) (i32.const 2)
+            (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1152))
           (call $must (i32.const 1152))
           (if (call $is (local.get $do) (i32.const 0x7473656e)) (then
             (call $commit (i32.load (i32.const 1028)) (i32.const 1088))

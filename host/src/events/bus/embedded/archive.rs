@@ -26,7 +26,11 @@ impl Which {
             let number = text.parse::<i64>();
             number.map_err(|_| ArchiveError::Offset(text.chars().take(64).collect(), "the number of a dead letter"))
         };
-        let mut which = Self { condition: "1".into(), values: Vec::new(), limit: limit.min(MAX_LISTED) };
+        let mut which = Self {
+            condition: "1".into(),
+            values: Vec::new(),
+            limit: if limit == 0 { MAX_LISTED } else { limit.min(MAX_LISTED) },
+        };
         if let Some(topic) = topic {
             which.and("t.name = ?", Value::Text(topic));
         }

@@ -244,8 +244,8 @@ async fn the_subscriber_and_the_fault_can_say_when_to_come_again() {
     let (subscriber, mut log) = probe(|_, attempt| async move {
         match attempt {
             1 => Ok(Verdict::Retry(Some(Duration::from_secs(3)))),
-            2 => Err(Fault::new(FaultKind::CircuitOpen, "open").with_retry_after(Duration::from_secs(6))),
-            3 => Err(Fault::new(FaultKind::Overloaded, "full").with_retry_after(Duration::ZERO)),
+            2 => Err(Fault::new(FaultKind::DeadlineExceeded, "late").with_retry_after(Duration::from_secs(6))),
+            3 => Err(Fault::new(FaultKind::DeadlineExceeded, "late").with_retry_after(Duration::ZERO)),
             4 => Ok(Verdict::Retry(Some(Duration::MAX))),
             _ => Ok(Verdict::Ack),
         }
