@@ -28,6 +28,7 @@ run() { # run NAME
     local id=
     until id=$(curl -sf "http://127.0.0.1:$port/api/users" -H 'content-type: application/json' \
         -d "{\"name\": \"Ada\", \"email\": \"ada-$RANDOM@example.org\"}" | grep -o '"id":"[^"]*"' | cut -d'"' -f4); do :; done
+    rm -f "$work"/*.log # h2load adds to what is there
     load "/api/users/$id" "$work/user.log" & local user=$!
     load /api/products/p-1 "$work/product.log"
     wait $user
