@@ -28,6 +28,7 @@ mod path;
 mod policy;
 mod reader;
 mod secret;
+mod server_url;
 mod services;
 mod store;
 mod subscription;
@@ -39,15 +40,16 @@ mod values;
 pub(crate) use reader::did_you_mean;
 
 pub use error::{ManifestError, ManifestErrors, Place, Placed};
-pub use events::{Bus, RedisUrl, Topic};
+pub use events::{Bus, Topic};
 pub use external::{Addresses, ExternalService};
 pub use gateway::{Admin, Aggregate, Gateway, Methods, Part, Route};
 pub use origin::{Origin, Scheme};
 pub use path::{InvalidPath, PathPattern, PathTemplate};
 pub use policy::{EVENTS, Edge, GATEWAY, Policies};
 pub use secret::{Secret, SecretError, SecretRef};
+pub use server_url::ServerUrl;
 pub use services::{Component, Instances, Limits, Service, Source};
-pub use store::{ServiceDatabase, Store, StoreServer, StoreUrl};
+pub use store::{ServiceDatabase, Store, StoreServer};
 pub use subscription::Subscription;
 
 use reader::{Document, Table, Value};
@@ -76,7 +78,7 @@ pub struct Manifest {
     /// Where the databases are.
     pub store: Store,
     /// The Redis that keeps buckets; `None`: a file for each service does.
-    pub key_value: Option<Placed<RedisUrl>>,
+    pub key_value: Option<Placed<ServerUrl>>,
     /// What guards the calls.
     pub policies: Policies,
 }

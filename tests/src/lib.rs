@@ -26,5 +26,5 @@ pub use load::{Load, Report};
 pub use origin::Origin;
 pub use postgres::Postgres;
 pub use redis::{Redis, Session};
-pub use scene::{Asking, EDGE, HELLO, at, behind, below, caller, held, linked};
+pub use scene::{Asking, EDGE, HELLO, at, behind, below, caller, held, linked, outside};
 pub use wait::{PATIENCE, eventually, within};

@@ -41,6 +41,21 @@ strip-prefix = "/{name}"
     )
 }
 
+/// `payment`, a service outside by this table, that gets what is below `/pay`.
+pub fn outside(payment: &str) -> String {
+    format!(
+        r#"
+[services.payment]
+{payment}
+
+[[gateway.routes]]
+path = "/pay/{{*rest}}"
+service = "payment"
+strip-prefix = "/pay"
+"#
+    )
+}
+
 /// The edge in [`behind`].
 pub const EDGE: &str = "gateway -> callee";
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use wharf_tests::{App, Host, Origin, below, eventually};
+use wharf_tests::{App, Host, Origin, below, eventually, outside};
 
 /// `payment`, which is outside at these endpoints, behind the gateway and for `caller`. `more` goes to its table, and
 /// `policy` to all edges.
@@ -17,20 +17,7 @@ fn named(payment: &str, policy: &str) -> App {
 
 fn manifest(payment: &str, policy: &str) -> String {
     let caller = below("caller", "caller", "calls = [\"payment\"]");
-    format!(
-        r#"
-[services.payment]
-{payment}
-
-[[gateway.routes]]
-path = "/pay/{{*rest}}"
-service = "payment"
-strip-prefix = "/pay"
-{caller}
-[policy.defaults]
-{policy}
-"#
-    )
+    format!("{}{caller}\n[policy.defaults]\n{policy}\n", outside(payment))
 }
 
 /// What status says of an endpoint.

@@ -6,7 +6,7 @@ use tokio_rustls::rustls::{
     ServerConfig,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
-use wharf_tests::{App, Host, Origin, eventually};
+use wharf_tests::{App, Host, Origin, eventually, outside};
 
 /// A certificate authority that nobody in the world knows.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -37,21 +37,7 @@ impl Authority {
 
 /// `payment` by this table, behind the gateway.
 fn manifest(payment: &str) -> String {
-    format!(
-        r#"
-[services.payment]
-{payment}
-
-[[gateway.routes]]
-path = "/pay/{{*rest}}"
-service = "payment"
-strip-prefix = "/pay"
-
-[policy.defaults]
-retry = {{ backoff = "1ms" }}
-breaker = false
-"#
-    )
+    outside(payment) + "[policy.defaults]\nretry = { backoff = \"1ms\" }\nbreaker = false\n"
 }
 
 fn listed(origin: &Origin, more: &str) -> String {

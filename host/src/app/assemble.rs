@@ -1,5 +1,12 @@
 //! From a manifest to a running application: builds the parts in the order in which they need each other.
 
+mod events;
+mod state;
+
+use self::{
+    events::{bus_config, subscriptions},
+    state::{buckets, databases, outboxes, server},
+};
 use super::{
     App, Edges, Ready,
     admin::{Admin, AdminAddress, AdminError, Token},
@@ -7,24 +14,21 @@ use super::{
 };
 use crate::{
     engine::{Engine, Limits},
-    events::{
-        Bus, BusConfig, BusError, BusKind, EmbeddedConfig, Event, RedisConfig, Retention, Subscriber, Subscription,
-        Verdict,
-    },
+    events::{Bus, BusError},
     gateway::{Aggregate, BindError, Gateway, GatewayConfig, Part, Route, RouteError, Routes, Upstream},
-    inbox::{self, Inbox},
-    keyvalue::{Buckets, KeyValue, KeyValueConfig, KeyValueError},
-    manifest::{self, EVENTS, GATEWAY, Manifest, ManifestErrors},
+    inbox::{self},
+    keyvalue::KeyValueError,
+    manifest::{self, GATEWAY, Manifest, ManifestErrors},
     outbound::{Addresses, Authorities, External, ExternalSettings, HttpClient, Outbound},
-    outbox::{self, Outbox},
-    policy::{Deadline, Fault, FaultKind},
+    outbox::{self},
+    policy::Fault,
     rollout::{DeployError, Loaded, Member, Rollout},
     service::{
         Body, CallContext, Concern, Edge, Endpoint, FixedResults, Grants, InstanceSettings, Misfit, Scope, Service,
         misfits,
     },
-    store::{Database, OpenError, Server, ServerSettings, Settings, Unit},
-    telemetry::{AccessLog, TraceContext},
+    store::OpenError,
+    telemetry::AccessLog,
 };
 use arc_swap::ArcSwap;
 use futures::future::{BoxFuture, join_all, try_join_all};
@@ -97,7 +101,7 @@ pub fn admin_address(manifest: &Manifest) -> Result<AdminAddress, ManifestErrors
 pub async fn check(manifest: &Manifest, components: &Components) -> Result<(), StartError> {
     // Secrets need not be at hand where a manifest is checked; what is written in it can be looked at.
     if let manifest::Store::Server(store) = &manifest.store
-        && matches!(store.url.value, manifest::StoreUrl::Written(_))
+        && matches!(store.url.value, manifest::ServerUrl::Written(_))
     {
         server(manifest, store)?;
     }
@@ -273,96 +277,6 @@ pub(super) fn external_settings(
     Ok(ExternalSettings { name, addresses, balance: external.balance, probe, authorities })
 }
 
-/// The server that the databases are on.
-fn server(manifest: &Manifest, store: &manifest::StoreServer) -> Result<Server, ManifestErrors> {
-    let url = store.url.resolve().map_err(|error| manifest.error_at(&store.url, error))?;
-    let settings = ServerSettings {
-        app: manifest.app.name.clone(),
-        url: url.expose().to_owned(),
-        certificates: store.certificates.as_ref().map(|file| file.value.clone()),
-        connections: store.connections,
-    };
-    Server::new(settings).map_err(|error| match (&error, &store.certificates) {
-        (OpenError::Certificates { .. }, Some(file)) => manifest.error_at(file, error),
-        _ => manifest.error_at(&store.url, error),
-    })
-}
-
-/// The database of each service that has one, opened side by side.
-async fn databases(manifest: &Manifest) -> Result<BTreeMap<String, Database>, StartError> {
-    let server = match &manifest.store {
-        manifest::Store::Files => None,
-        manifest::Store::Server(store) => Some((store, server(manifest, store)?)),
-    };
-    let with = manifest.services.iter().filter_map(|(name, service)| Some((name, service.database.as_ref()?)));
-    let opening = with.map(|(name, database)| {
-        let server = server.as_ref();
-        async move {
-            let opened = match server {
-                None => Database::of_service(&manifest.app.data.value, name, Settings::default()).await?,
-                Some((store, server)) => on_server(manifest, store, server, name, database).await?,
-            };
-            Ok::<_, StartError>((name.clone(), opened))
-        }
-    });
-    Ok(try_join_all(opening).await?.into_iter().collect())
-}
-
-async fn on_server(
-    manifest: &Manifest,
-    store: &manifest::StoreServer,
-    server: &Server,
-    service: &str,
-    database: &manifest::ServiceDatabase,
-) -> Result<Database, ManifestErrors> {
-    let place = database.url.as_ref().unwrap_or(&store.url);
-    let own = database.url.as_ref().map(|url| url.resolve()).transpose();
-    let own = own.map_err(|error| manifest.error_at(place, error))?;
-    let mut settings = Settings::default();
-    if let Some(connections) = &database.connections {
-        settings.connections = connections.value;
-    }
-    let opened = Database::on_server(server, service, own.as_ref().map(|url| url.expose()), settings).await;
-    opened.map_err(|error| manifest.error_at(place, error))
-}
-
-/// The buckets of each service that has some.
-async fn buckets(manifest: &Manifest) -> Result<BTreeMap<String, Buckets>, StartError> {
-    let with: Vec<_> = manifest.services.iter().filter(|(_, service)| !service.buckets.is_empty()).collect();
-    if with.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let config = match &manifest.key_value {
-        None => KeyValueConfig::Sqlite,
-        Some(url) => {
-            let secret = url.resolve().map_err(|error| manifest.error_at(url, error))?;
-            KeyValueConfig::Redis { url: secret.expose().to_owned(), app: manifest.app.name.clone() }
-        }
-    };
-    let key_value = KeyValue::start(config).await?;
-    let opening = with.into_iter().map(|(name, service)| {
-        let names = service.buckets.iter().map(|bucket| bucket.value.clone());
-        let opened = key_value.buckets(&manifest.app.data.value, name, names);
-        async move { Ok::<_, KeyValueError>((name.clone(), opened.await?)) }
-    });
-    Ok(try_join_all(opening).await?.into_iter().collect())
-}
-
-/// The outbox of each service that has a database and may publish.
-async fn outboxes(
-    manifest: &Manifest,
-    databases: &BTreeMap<String, Database>,
-    bus: &Bus,
-) -> Result<BTreeMap<String, Outbox>, outbox::OpenError> {
-    let publishing = databases.iter().filter(|(name, _)| !manifest.services[*name].publishes.is_empty());
-    let opening = publishing.map(|(name, database)| async move {
-        let settings = outbox::Settings::default();
-        let outbox = Outbox::open(name.as_str(), database.clone(), bus.clone(), settings).await?;
-        Ok((name.clone(), outbox))
-    });
-    Ok(try_join_all(opening).await?.into_iter().collect())
-}
-
 fn engine(manifest: &Manifest) -> Result<Arc<Engine>, StartError> {
     let cache = manifest.app.data.value.join("cache");
     Engine::new(&cache).map(Arc::new).map_err(|error| StartError::Engine(format!("{error:#}")))
@@ -456,76 +370,6 @@ fn outbound(
     outbound
 }
 
-fn bus_config(manifest: &Manifest) -> Result<BusConfig, StartError> {
-    let redis = |url: &manifest::Placed<manifest::RedisUrl>| {
-        let secret = url.resolve().map_err(|error| manifest.error_at(url, error))?;
-        Ok::<_, StartError>(RedisConfig { consumer: host_id(manifest)?, ..RedisConfig::new(secret.expose()) })
-    };
-    let kind = match &manifest.bus {
-        manifest::Bus::Embedded(durability) => BusKind::Embedded(EmbeddedConfig {
-            file: manifest.app.data.value.join("events.sqlite"),
-            durability: *durability,
-        }),
-        manifest::Bus::RedisStreams(url) => BusKind::RedisStreams(redis(url)?),
-        manifest::Bus::RedisPubsub(url) => BusKind::RedisPubSub(redis(url)?),
-    };
-    let publishes = manifest
-        .services
-        .iter()
-        .map(|(name, service)| (name.clone(), service.publishes.iter().map(|topic| topic.value.clone()).collect()));
-    Ok(BusConfig {
-        app: manifest.app.name.clone(),
-        kind,
-        publishes: publishes.collect(),
-        retention: manifest.retention.clone(),
-    })
-}
-
-/// Who this host is to its neighbours on the same Redis: the same after a restart, so that it finds what it left.
-fn host_id(manifest: &Manifest) -> Result<String, ManifestErrors> {
-    let data = &manifest.app.data;
-    let path = data.join("host-id");
-    let wrong = |error: std::io::Error| manifest.error_at(data, format!("{} can't be used: {error}", path.display()));
-    match std::fs::read_to_string(&path) {
-        Ok(id) if uuid::Uuid::try_parse(id.trim()).is_ok() => Ok(id.trim().to_string()),
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(wrong(error)),
-        _ => {
-            let id = uuid::Uuid::new_v4().to_string();
-            std::fs::write(&path, &id).map_err(wrong)?;
-            Ok(id)
-        }
-    }
-}
-
-async fn subscriptions(
-    manifest: &Manifest,
-    edges: &Edges,
-    databases: &BTreeMap<String, Database>,
-    retention: &Retention,
-    running: &watch::Sender<bool>,
-) -> Result<Vec<Subscription>, StartError> {
-    let mut all = Vec::new();
-    for (name, service) in &manifest.services {
-        let Some(edge) = edges.get(&manifest::Edge::new(EVENTS, name)) else { continue };
-        let mut inbox = None;
-        for manifest::Subscription { topic, policy } in &service.subscribes {
-            if policy.deduplicate && inbox.is_none() {
-                let Some(database) = databases.get(name) else {
-                    let wrong = "`deduplicate` keeps its marks in the service's own database: set `database = true`";
-                    return Err(manifest.error_at(topic, wrong).into());
-                };
-                // Twice the time for which the log knows an event.
-                inbox = Some(Inbox::open(name.as_str(), database.clone(), retention.age * 2).await?);
-            }
-            let inbox = inbox.clone().filter(|_| policy.deduplicate);
-            let subscriber = Arc::new(Handler { edge: edge.clone(), inbox, running: running.subscribe() });
-            let subscription = Subscription::new(topic.value.as_str(), name.as_str(), subscriber);
-            all.push(subscription.with_policy(policy.clone()));
-        }
-    }
-    Ok(all)
-}
-
 fn gateway_config(manifest: &Manifest) -> GatewayConfig {
     let from = &manifest.gateway;
     GatewayConfig {
@@ -580,34 +424,5 @@ struct OverEdge(Arc<Edge>);
 impl Upstream for OverEdge {
     fn call(&self, context: CallContext, request: Request<Body>) -> BoxFuture<'_, Result<Response<Body>, Fault>> {
         Box::pin(async move { self.0.http(&context, request).await })
-    }
-}
-
-/// What the bus delivers by: an edge, and the inbox of a subscription that recognises what it had before.
-struct Handler {
-    edge: Arc<Edge>,
-    inbox: Option<Inbox>,
-    /// Whether the services run. A bus has events of the past at once, and those must not use up their tries, nor open the
-    /// edge's circuit breaker, on services that are about to come up.
-    running: watch::Receiver<bool>,
-}
-
-impl Subscriber for Handler {
-    fn deliver(&self, event: Arc<Event>, attempt: u32) -> BoxFuture<'_, Result<Verdict, Fault>> {
-        let handle = move |event: Arc<Event>, unit: Option<Unit>| async move {
-            let trace = event.traceparent.map_or_else(TraceContext::root, |trace| trace.child());
-            let deadline = Deadline { at: Instant::now() + self.edge.deadline(), of: self.edge.name().clone() };
-            let context = CallContext { caller: EVENTS.into(), deadline, trace, unit };
-            self.edge.event(&context, &event, attempt).await
-        };
-        Box::pin(async move {
-            if self.running.clone().wait_for(|running| *running).await.is_err() {
-                return Err(Fault::new(FaultKind::Unreachable, "the services did not come up"));
-            }
-            match &self.inbox {
-                None => handle(event, None).await,
-                Some(inbox) => inbox.once(&event, |unit| handle(event.clone(), Some(unit))).await,
-            }
-        })
     }
 }

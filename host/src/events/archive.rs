@@ -81,6 +81,15 @@ pub struct DeadLetterFilter {
     pub limit: usize,
 }
 
+// === impl DeadLetterFilter ===
+
+impl DeadLetterFilter {
+    /// How many letters it lets through at most.
+    pub(super) fn most(&self) -> usize {
+        if self.limit == 0 { MAX_LISTED } else { self.limit.min(MAX_LISTED) }
+    }
+}
+
 /// Where a replay begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplayFrom {

@@ -40,10 +40,6 @@ pub(super) trait Ledger: Send + Sync + 'static {
         std::future::ready(true)
     }
 
-    /// Takes the event for another try after `attempt` tries, and says which one it is; `None` where it is not this
-    /// process's any more.
-    fn again(&self, receipt: &Self::Receipt, attempt: u32) -> impl Future<Output = Option<u32>> + Send;
-
     /// The event needs no further try.
     fn settle(&self, receipt: Self::Receipt) -> impl Future<Output = ()> + Send;
 
@@ -150,7 +146,7 @@ impl<L: Ledger> Dispatcher<L> {
                 if waiting.peek().is_some_and(|it| it.due <= Instant::now())
                     && let Some(Waiting { delivery, refused, .. }) = waiting.pop()
                 {
-                    in_flight.push(Arc::clone(&core).retry(delivery, refused).boxed());
+                    in_flight.push(Arc::clone(&core).attempt(delivery, refused).boxed());
                     continue;
                 }
                 let Some(delivery) = lines.pop() else { break };
@@ -218,20 +214,6 @@ impl<L: Ledger> Core<L> {
                 lines.done(&event);
             }
             _ => waiting.push(it),
-        }
-    }
-
-    async fn retry(self: Arc<Self>, mut delivery: Delivery<L::Receipt>, refused: u32) -> Tried<L::Receipt> {
-        // `attempt` is the try to come; the ledger counts those that were.
-        match self.ledger.again(&delivery.receipt, delivery.attempt - 1).await {
-            Some(attempt) => {
-                delivery.attempt = attempt;
-                self.attempt(delivery, refused).await
-            }
-            None => {
-                self.ledger.leave(delivery.receipt);
-                Tried { event: delivery.event, again: None }
-            }
         }
     }
 
@@ -324,10 +306,6 @@ impl<L: Ledger> Core<L> {
 impl Ledger for InMemory {
     type Receipt = Place;
     const DURABLE: bool = false;
-
-    async fn again(&self, _: &Place, attempt: u32) -> Option<u32> {
-        Some(attempt + 1)
-    }
 
     async fn settle(&self, place: Place) {
         drop(place);

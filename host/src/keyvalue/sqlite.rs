@@ -40,7 +40,7 @@ impl Sqlite {
         let file = data.join("kv").join(format!("{service}.sqlite"));
         let database = Database::open(file, settings).await?;
         let made = database.execute(statement(TABLE, [])).await;
-        made.map_err(|error| KeyValueError::Table { service: service.into(), reason: words(error) })?;
+        made.map_err(|error| KeyValueError::Table { service: service.into(), reason: error.words().to_owned() })?;
         Ok(Self(database))
     }
 
@@ -125,16 +125,5 @@ fn text(text: &str) -> Value {
 }
 
 fn failure(error: Error) -> Failure {
-    Failure::Other(words(error))
-}
-
-fn words(error: Error) -> String {
-    match error {
-        Error::Invalid(text)
-        | Error::Constraint((_, text))
-        | Error::Busy(text)
-        | Error::TooLarge(text)
-        | Error::Closed(text)
-        | Error::Unavailable(text) => text,
-    }
+    Failure::Other(error.words().to_owned())
 }

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 use super::{
     error::Placed,
     reader::{Document, Table, Value, did_you_mean, quoted},
-    secret::{Secret, SecretError, SecretRef},
+    server_url::ServerUrl,
+    values::is_plain_name,
 };
 use crate::events::{Cron, Durability, Retention, Schedule};
 use jiff::tz::TimeZone;
@@ -27,18 +28,9 @@ pub enum Bus {
     /// The log in this host's own data folder.
     Embedded(Durability),
     /// Redis Streams with consumer groups.
-    RedisStreams(Placed<RedisUrl>),
+    RedisStreams(Placed<ServerUrl>),
     /// Plain Redis PUBLISH and SUBSCRIBE: interoperable, without any guarantee of delivery.
-    RedisPubsub(Placed<RedisUrl>),
-}
-
-/// Where Redis is. A URL may hold a password, so it is treated as a secret wherever it came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RedisUrl {
-    /// Written in the manifest.
-    Written(Secret),
-    /// Kept elsewhere.
-    Kept(SecretRef),
+    RedisPubsub(Placed<ServerUrl>),
 }
 
 const NAME_LENGTH: usize = 200;
@@ -53,8 +45,7 @@ const BUSES: &str = "\"embedded\", \"redis-streams\" or \"redis-pubsub\"";
 pub(super) fn read_topics(table: Table<'_>, doc: &Document<'_>) -> BTreeMap<String, Topic> {
     let mut topics = BTreeMap::new();
     for (name, value) in table.entries() {
-        let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-        if name.is_empty() || name.len() > NAME_LENGTH || !name.bytes().all(good) {
+        if !is_plain_name(&name, NAME_LENGTH) {
             let rule =
                 format!("expected a topic of at most {NAME_LENGTH} letters, digits, dots, hyphens and underscores");
             doc.report_at(&name, format!("{rule}, found {}", quoted(&name)));
@@ -69,8 +60,8 @@ pub(super) fn read_topics(table: Table<'_>, doc: &Document<'_>) -> BTreeMap<Stri
 }
 
 /// `[key-value]`, which says nothing but where Redis is.
-pub(super) fn read_redis(mut table: Table<'_>) -> Option<Placed<RedisUrl>> {
-    let redis = table.optional("redis", |value| Some(value.placed(RedisUrl::read(value)?)));
+pub(super) fn read_redis(mut table: Table<'_>) -> Option<Placed<ServerUrl>> {
+    let redis = table.optional("redis", |value| Some(value.placed(redis_url(value)?)));
     table.finish();
     redis
 }
@@ -158,14 +149,18 @@ pub(super) fn read(mut table: Table<'_>) -> (Bus, Retention) {
     (bus, retention)
 }
 
+fn redis_url(value: &Value<'_>) -> Option<ServerUrl> {
+    ServerUrl::read(value, ["redis://", "rediss://"], "redis://127.0.0.1:6379")
+}
+
 // === impl Bus ===
 
 impl Bus {
     fn read(table: &mut Table<'_>) -> Self {
         let (bus, redis) = (table.value("bus"), table.value("redis"));
-        let url = redis.as_ref().and_then(|value| Some(value.placed(RedisUrl::read(value)?)));
+        let url = redis.as_ref().and_then(|value| Some(value.placed(redis_url(value)?)));
         let kind = bus.as_ref().map(|value| value.as_str());
-        let carried: Option<fn(Placed<RedisUrl>) -> Self> = match kind {
+        let carried: Option<fn(Placed<ServerUrl>) -> Self> = match kind {
             None if redis.is_none() => None,
             None | Some(Some("redis-streams")) => Some(Self::RedisStreams),
             Some(Some("redis-pubsub")) => Some(Self::RedisPubsub),
@@ -192,33 +187,5 @@ impl Bus {
             Some("fsync") => Some(Durability::Fsync),
             _ => value.expected("\"os\" or \"fsync\""),
         }))
-    }
-}
-
-// === impl RedisUrl ===
-
-impl RedisUrl {
-    /// The URL, fetched from where it is kept.
-    ///
-    /// # Errors
-    /// When it is kept as a secret that cannot be had; see [`SecretRef::resolve`].
-    pub fn resolve(&self) -> Result<Secret, SecretError> {
-        match self {
-            Self::Written(url) => Ok(url.clone()),
-            Self::Kept(reference) => reference.resolve(),
-        }
-    }
-
-    /// What stands in its place is not shown: it may hold a password.
-    fn read(value: &Value<'_>) -> Option<Self> {
-        let text = value.as_str().unwrap_or_default();
-        if ["redis://", "rediss://"].iter().any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
-        {
-            return Some(Self::Written(Secret::new(text)));
-        }
-        if text.starts_with("env:") || text.starts_with("file:") {
-            return SecretRef::read(value).map(Self::Kept);
-        }
-        value.report("expected a URL such as \"redis://127.0.0.1:6379\", or a reference to a secret that holds one")
     }
 }

@@ -11,7 +11,7 @@ use super::{
     secret::SecretRef,
     store::ServiceDatabase,
     subscription::Subscription,
-    values::SHORTEST,
+    values::{SHORTEST, is_plain_name},
 };
 
 /// A service that runs here, as a component.
@@ -158,8 +158,7 @@ impl Service {
             }
         }
         for bucket in &service.buckets {
-            let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-            if bucket.is_empty() || bucket.len() > BUCKET_LENGTH || !bucket.bytes().all(good) {
+            if !is_plain_name(bucket, BUCKET_LENGTH) {
                 let rule = format!(
                     "expected a bucket's name: 1 to {BUCKET_LENGTH} letters, digits, dots, hyphens and underscores"
                 );

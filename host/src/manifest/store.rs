@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{
     error::Placed,
     reader::{Table, Value},
-    secret::{Secret, SecretError, SecretRef},
+    server_url::ServerUrl,
 };
 
 /// Where the databases of services are.
@@ -22,7 +22,7 @@ pub enum Store {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreServer {
     /// Where it is, and the role that makes roles and schemas for the services.
-    pub url: Placed<StoreUrl>,
+    pub url: Placed<ServerUrl>,
     /// The certificates to trust, in place of the well-known ones.
     pub certificates: Option<Placed<PathBuf>>,
     /// The most connections of all services together; at least 1.
@@ -33,23 +33,17 @@ pub struct StoreServer {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceDatabase {
     /// The URL of a role that is the service's own, in place of one that Wharf makes. Only on a server.
-    pub url: Option<Placed<StoreUrl>>,
+    pub url: Option<Placed<ServerUrl>>,
     /// The most connections of this service, if it is not the usual number; at least 1. Only on a server.
     pub connections: Option<Placed<usize>>,
 }
 
-/// A URL of PostgreSQL. It may hold a password, so it is treated as a secret wherever it came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreUrl {
-    /// Written in the manifest.
-    Written(Secret),
-    /// Kept elsewhere.
-    Kept(SecretRef),
-}
-
-const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 const CONNECTIONS: usize = 32;
 const MOST_CONNECTIONS: usize = 10_000;
+
+fn postgres_url(value: &Value<'_>) -> Option<ServerUrl> {
+    ServerUrl::read(value, ["postgres://", "postgresql://"], "postgres://user@127.0.0.1:5432/shop")
+}
 
 // === impl Store ===
 
@@ -64,7 +58,7 @@ impl Store {
             }
         }
         let connections = connections.and_then(|value| value.integer(1..=MOST_CONNECTIONS)).unwrap_or(CONNECTIONS);
-        let url = url.and_then(|value| Some(value.placed(StoreUrl::read(&value)?)));
+        let url = url.and_then(|value| Some(value.placed(postgres_url(&value)?)));
         table.finish();
         url.map_or(Self::Files, |url| Self::Server(StoreServer { url, certificates, connections }))
     }
@@ -82,40 +76,11 @@ impl ServiceDatabase {
             return value.expected("`true`, `false` or a table with `url` or `connections`");
         };
         let database = Self {
-            url: table.optional("url", |value| Some(value.placed(StoreUrl::read(value)?))),
+            url: table.optional("url", |value| Some(value.placed(postgres_url(value)?))),
             connections: table
                 .optional("connections", |value| Some(value.placed(value.integer(1..=MOST_CONNECTIONS)?))),
         };
         table.finish();
         Some(Some(database))
-    }
-}
-
-// === impl StoreUrl ===
-
-impl StoreUrl {
-    /// The URL, fetched from where it is kept.
-    ///
-    /// # Errors
-    /// When it is kept as a secret that cannot be had; see [`SecretRef::resolve`].
-    pub fn resolve(&self) -> Result<Secret, SecretError> {
-        match self {
-            Self::Written(url) => Ok(url.clone()),
-            Self::Kept(reference) => reference.resolve(),
-        }
-    }
-
-    /// What stands in its place is not shown: it may hold a password.
-    fn read(value: &Value<'_>) -> Option<Self> {
-        let text = value.as_str().unwrap_or_default();
-        if SCHEMES.iter().any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty())) {
-            return Some(Self::Written(Secret::new(text)));
-        }
-        if text.starts_with("env:") || text.starts_with("file:") {
-            return SecretRef::read(value).map(Self::Kept);
-        }
-        value.report(
-            "expected a URL such as \"postgres://user@127.0.0.1:5432/shop\", or a reference to a secret that holds one",
-        )
     }
 }

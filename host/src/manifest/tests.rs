@@ -418,7 +418,7 @@ fn redis_alone_means_streams_and_its_password_is_not_shown() {
     assert_eq!(url.resolve().expect("it is written out").expose(), "redis://:hunter2@localhost");
     let manifest = valid("[events]\nbus = \"redis-pubsub\"\nredis = \"env:REDIS\"");
     let Bus::RedisPubsub(url) = &manifest.bus else { panic!("expected pubsub, found {:?}", manifest.bus) };
-    assert_eq!(url.value, RedisUrl::Kept(SecretRef::Env("REDIS".into())));
+    assert_eq!(url.value, ServerUrl::Kept(SecretRef::Env("REDIS".into())));
 }
 
 #[test]
@@ -523,5 +523,5 @@ fn databases_are_in_files_or_on_a_server() {
     assert!(!format!("{manifest:?}").contains("hunter2"));
     let database = manifest.services["a"].database.as_ref().expect("it has one");
     assert_eq!(database.connections.as_ref().map(|it| it.value), Some(3));
-    assert!(matches!(database.url.as_ref().map(|it| &it.value), Some(StoreUrl::Kept(_))));
+    assert!(matches!(database.url.as_ref().map(|it| &it.value), Some(ServerUrl::Kept(_))));
 }

@@ -10,8 +10,9 @@ use super::{
     path::PathPattern,
     policy::{EVENTS, Edge, GATEWAY},
     reader::{Document, did_you_mean, quoted},
+    server_url::ServerUrl,
     services::Service,
-    store::{Store, StoreUrl},
+    store::Store,
 };
 
 /// Reports every reference that leads nowhere and every two things that exclude each other.
@@ -66,7 +67,7 @@ fn check_calls(manifest: &Manifest, service: &Service, doc: &Document<'_>) {
 
 /// What only a server has goes with a server, and no two services are the same role there.
 fn check_databases(manifest: &Manifest, doc: &Document<'_>) {
-    let mut urls: BTreeMap<&str, &Placed<StoreUrl>> = BTreeMap::new();
+    let mut urls: BTreeMap<&str, &Placed<ServerUrl>> = BTreeMap::new();
     for database in manifest.services.values().filter_map(|service| service.database.as_ref()) {
         if manifest.store == Store::Files && !doc.has_errors_under("store") {
             let example = "add it as in [store] url = \"env:DATABASE_URL\"";
@@ -75,7 +76,7 @@ fn check_databases(manifest: &Manifest, doc: &Document<'_>) {
             database.connections.iter().for_each(|connections| doc.report_at(connections, message.as_str()));
         }
         let Some(url) = &database.url else { continue };
-        let StoreUrl::Written(text) = &url.value else { continue };
+        let ServerUrl::Written(text) = &url.value else { continue };
         if let Some(other) = urls.insert(text.expose(), url) {
             let message = format!("this URL is on line {} already; each service needs a role of its own", line(other));
             doc.report_at(url, message);

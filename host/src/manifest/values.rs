@@ -17,6 +17,12 @@ pub(super) struct ShowDuration(pub Duration);
 /// Shows a size as the manifest writes it.
 pub(super) struct ShowSize(pub u64);
 
+/// Whether this can name a topic or a bucket: letters, digits, dots, hyphens and underscores.
+pub(super) fn is_plain_name(text: &str, longest: usize) -> bool {
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    (1..=longest).contains(&text.len()) && text.bytes().all(good)
+}
+
 /// Reads a whole number and one of `ms`, `s`, `m`, `h`, `d`.
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     parse(text, &DURATION_UNITS).map(Duration::from_millis)

@@ -134,6 +134,23 @@ pub enum MigrateError {
     Refused(Error),
 }
 
+// === impl Migration ===
+
+impl Migration {
+    /// Its SQL, which SQLite and PostgreSQL alike would take to end at a NUL.
+    pub(super) fn text(&self) -> Result<&str, MigrateError> {
+        if self.sql.contains('\0') {
+            return Err(self.failed(1, Error::Invalid("the SQL contains a NUL character".into())));
+        }
+        Ok(&self.sql)
+    }
+
+    /// One of its statements, counted from 1, failed like this.
+    pub(super) fn failed(&self, statement: usize, source_error: Error) -> MigrateError {
+        MigrateError::Failed { version: self.version, name: self.name.clone(), statement, source_error }
+    }
+}
+
 /// Those migrations that a database with this record has not yet.
 pub(super) fn missing(
     migrations: &[Migration],

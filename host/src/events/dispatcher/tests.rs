@@ -66,10 +66,6 @@ impl Ledger for Accounts {
     type Receipt = (usize, Place);
     const DURABLE: bool = false;
 
-    async fn again(&self, _: &(usize, Place), attempt: u32) -> Option<u32> {
-        Some(attempt + 1)
-    }
-
     async fn settle(&self, (index, _): (usize, Place)) {
         self.note(index, |account, now| account.settled.push((now, None)));
     }

@@ -74,30 +74,23 @@ impl Migrating<'_> {
     }
 
     async fn run(&self, migration: &Migration) -> Result<(), MigrateError> {
-        let Migration { version, name, sql } = migration;
+        let Migration { version, name, .. } = migration;
         let deadline = Instant::now() + self.settings.migration_time;
-        let failed = |statement, source_error| MigrateError::Failed {
-            version: *version,
-            name: name.clone(),
-            statement,
-            source_error,
-        };
-        if sql.contains('\0') {
-            return Err(failed(1, Error::Invalid("the SQL contains a NUL character".into())));
-        }
-        let statements = Text::read_migration(sql);
+        let statements = Text::read_migration(migration.text()?);
         for (number, text) in (1..).zip(statements) {
-            let text = text.map_err(|error| failed(number, error))?;
+            let text = text.map_err(|error| migration.failed(number, error))?;
             if text.parameters > 0 {
-                return Err(failed(number, Error::Invalid("a migration has no parameters".into())));
+                return Err(migration.failed(number, Error::Invalid("a migration has no parameters".into())));
             }
             if Instant::now() > deadline {
                 let limit = self.settings.migration_time;
-                return Err(failed(number, Error::TooLarge(format!("the migration runs longer than {limit:?}"))));
+                return Err(
+                    migration.failed(number, Error::TooLarge(format!("the migration runs longer than {limit:?}")))
+                );
             }
             let task = Task { text, params: Vec::new() };
             let result = self.connection.run(&task, Want::Count).await;
-            result.map_err(|failure| failed(number, self.explain(failure)))?;
+            result.map_err(|failure| migration.failed(number, self.explain(failure)))?;
         }
         if let Err(failure) = self.connection.say("SET CONSTRAINTS ALL IMMEDIATE").await {
             if let Failure::Said(error) = &failure

@@ -2,7 +2,7 @@
 
 use super::session::Session;
 use crate::store::{
-    Error, Settings,
+    Settings,
     migration::{Applied, MigrateError, Migration, Recorded, count, digest, missing},
 };
 use rusqlite::{Connection, OptionalExtension};
@@ -51,16 +51,8 @@ fn read_record(connection: &Connection) -> rusqlite::Result<Vec<Recorded>> {
 
 fn run(session: &Session, migration: &Migration, settings: &Settings) -> Result<(), MigrateError> {
     let Migration { version, name, sql } = migration;
-    let failed = |statement, source_error| MigrateError::Failed {
-        version: *version,
-        name: name.clone(),
-        statement,
-        source_error,
-    };
-    if sql.contains('\0') {
-        return Err(failed(1, Error::Invalid("the SQL contains a NUL character".into())));
-    }
-    session.migrate(sql, settings.migration_time).map_err(|(statement, error)| failed(statement, error))?;
+    let migrated = session.migrate(migration.text()?, settings.migration_time);
+    migrated.map_err(|(statement, error)| migration.failed(statement, error))?;
     if let Some((table, parent)) =
         session.as_host(orphan).map_err(|error| MigrateError::Record(session.explain(&error)))?
     {

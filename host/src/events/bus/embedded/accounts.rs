@@ -40,10 +40,6 @@ impl Ledger for Accounts {
     type Receipt = Held;
     const DURABLE: bool = true;
 
-    async fn again(&self, _: &Held, attempt: u32) -> Option<u32> {
-        Some(attempt + 1)
-    }
-
     async fn settle(&self, held: Held) {
         held.cursor.settle(held.seq, &held.event, false);
     }

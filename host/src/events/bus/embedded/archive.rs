@@ -1,7 +1,7 @@
 //! Dead letters and replays.
 
 use super::{Embedded, accounts::reason, cursor::Cursor, feeder, readers, row, writer::Page};
-use crate::events::{ArchiveError, DeadLetter, DeadLetterFilter, MAX_LISTED, ReplayFrom, archive::Archive};
+use crate::events::{ArchiveError, DeadLetter, DeadLetterFilter, ReplayFrom, archive::Archive};
 use futures::future::BoxFuture;
 use rusqlite::{Connection, OptionalExtension, params_from_iter, types::Value};
 use std::{collections::BTreeMap, sync::Arc};
@@ -21,16 +21,13 @@ struct Which {
 
 impl Which {
     fn new(filter: DeadLetterFilter) -> Result<Self, ArchiveError> {
-        let DeadLetterFilter { topic, service, letters, after, limit } = filter;
+        let limit = filter.most();
+        let DeadLetterFilter { topic, service, letters, after, .. } = filter;
         let number = |text: &str| {
             let number = text.parse::<i64>();
             number.map_err(|_| ArchiveError::Offset(text.chars().take(64).collect(), "the number of a dead letter"))
         };
-        let mut which = Self {
-            condition: "1".into(),
-            values: Vec::new(),
-            limit: if limit == 0 { MAX_LISTED } else { limit.min(MAX_LISTED) },
-        };
+        let mut which = Self { condition: "1".into(), values: Vec::new(), limit };
         if let Some(topic) = topic {
             which.and("t.name = ?", Value::Text(topic));
         }

@@ -9,7 +9,7 @@ use super::{
     scripts,
 };
 use crate::events::{
-    ArchiveError, DeadLetter, DeadLetterFilter, DeadReason, Event, MAX_LISTED, NewEvent, ReplayFrom, archive::Archive,
+    ArchiveError, DeadLetter, DeadLetterFilter, DeadReason, Event, NewEvent, ReplayFrom, archive::Archive,
 };
 use ::redis::{FromRedisValue, RedisError, Value, cmd, from_redis_value};
 use futures::future::BoxFuture;
@@ -34,7 +34,7 @@ impl Streams {
     }
 
     async fn letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, ArchiveError> {
-        let limit = if filter.limit == 0 { MAX_LISTED } else { filter.limit.min(MAX_LISTED) };
+        let limit = filter.most();
         let matches = |letter: &DeadLetter| {
             filter.topic.as_deref().is_none_or(|it| it == &*letter.event.topic)
                 && filter.service.as_deref().is_none_or(|it| it == &*letter.service)

@@ -125,11 +125,6 @@ impl Ledger for Group {
         held.counted.load(Relaxed) || self.count(held, attempt).await
     }
 
-    async fn again(&self, _: &Held, attempt: u32) -> Option<u32> {
-        // It is counted when it begins.
-        Some(attempt + 1)
-    }
-
     async fn settle(&self, held: Held) {
         self.done(held, None).await;
     }
