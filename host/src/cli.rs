@@ -9,6 +9,7 @@ mod deploy;
 mod events;
 mod interrupt;
 mod reload;
+mod rollout;
 mod status;
 mod up;
 
@@ -68,8 +69,11 @@ enum Command {
     Reload(reload::Args),
     /// Lists, shows, replays and drops dead letters, and replays topics, in the running application.
     Events(events::Args),
-    /// Replaces a service of the running application by another component, while requests run.
+    /// Replaces a service of the running application by another component, while requests run: at once or by stages, as the
+    /// manifest or the command says.
     Deploy(deploy::Args),
+    /// Shows the staged rollout of a service, brings it to its end, or undoes it.
+    Rollout(rollout::Args),
 }
 
 pub fn main() -> ExitCode {
@@ -105,6 +109,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Reload(args) => reload::run(&load(&cli.manifest)?, args),
         Command::Events(args) => events::run(&load(&cli.manifest)?, args),
         Command::Deploy(args) => deploy::run(&load(&cli.manifest)?, args),
+        Command::Rollout(args) => rollout::run(&load(&cli.manifest)?, args),
     }
 }
 

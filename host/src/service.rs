@@ -28,6 +28,7 @@ mod set;
 mod shape;
 mod state;
 mod tape;
+mod trial;
 mod worker;
 
 pub(crate) use body::{Gathered, Gathering};
@@ -46,6 +47,7 @@ pub use {
     shape::{Concern, Grants, Misfit, Shape, misfits},
     state::State,
     tape::{MOST_BYTES, MOST_UNDER_WAY, MOST_VALUES, Tape},
+    trial::{Marked, Trial},
 };
 
 #[cfg(test)]

@@ -24,8 +24,8 @@ use crate::{
     policy::Fault,
     rollout::{DeployError, Loaded, Member, Rollout},
     service::{
-        Body, CallContext, Concern, Edge, Endpoint, FixedResults, Grants, InstanceSettings, Misfit, Scope, Service,
-        misfits,
+        Body, CallContext, Concern, Edge, Endpoint, FixedResults, Grants, InstanceSettings, Marked, Misfit, Scope,
+        Service, misfits,
     },
     store::OpenError,
     telemetry::AccessLog,
@@ -157,7 +157,10 @@ fn deploy_error_at(manifest: &Manifest, error: DeployError) -> StartError {
         DeployError::Revision { service, .. }
         | DeployError::Migrate { service, .. }
         | DeployError::Swapped { service, .. } => manifest.services.get(service),
-        DeployError::UnknownService { .. } | DeployError::Load { .. } => None,
+        DeployError::UnknownService { .. }
+        | DeployError::Load { .. }
+        | DeployError::UnderWay { .. }
+        | DeployError::NoRollout(_) => None,
     };
     match service {
         Some(service) => manifest.error_at(service.component.place(), error).into(),
@@ -222,14 +225,17 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
             config: configuration(&manifest, service)?,
             limits: limits(service),
         });
-        members.insert(name.clone(), Member::new(services[name].clone(), scope, instances(service)));
+        members.insert(
+            name.clone(),
+            Member::new(services[name].clone(), scope, instances(service), service.rollout.clone()),
+        );
     }
     let rollout = Rollout::new(engine, members, grants(&manifest));
     rollout.start(loaded).await.map_err(|error| deploy_error_at(&manifest, error))?;
     running.send_replace(true);
 
     bus.run_schedules(manifest.topics.values().filter_map(|topic| topic.schedule.clone()).collect());
-    listener.routes().replace(routes(&manifest, &edges)?);
+    listener.routes().replace(routes(&manifest, &edges, &rollout.marked())?);
     let app = Arc::new(App {
         manifest: ArcSwap::from_pointee(manifest),
         rollout,
@@ -384,10 +390,11 @@ fn gateway_config(manifest: &Manifest) -> GatewayConfig {
     }
 }
 
-pub(super) fn routes(manifest: &Manifest, edges: &Edges) -> Result<Routes, RouteError> {
+pub(super) fn routes(manifest: &Manifest, edges: &Edges, marked: &Arc<Marked>) -> Result<Routes, RouteError> {
     let upstream = |service: &str| -> Arc<dyn Upstream> {
         // The manifest's own check made sure that each route leads to a service, and so to an edge.
-        Arc::new(OverEdge(edges[&manifest::Edge::new(GATEWAY, service)].clone()))
+        let edge = edges[&manifest::Edge::new(GATEWAY, service)].clone();
+        Arc::new(OverEdge { edge, marked: marked.clone() })
     };
     let mut builder = Routes::builder();
     for route in &manifest.gateway.routes {
@@ -419,10 +426,15 @@ pub(super) fn routes(manifest: &Manifest, edges: &Edges) -> Result<Routes, Route
 }
 
 /// What the gateway calls by: an edge.
-struct OverEdge(Arc<Edge>);
+struct OverEdge {
+    edge: Arc<Edge>,
+    marked: Arc<Marked>,
+}
 
 impl Upstream for OverEdge {
     fn call(&self, context: CallContext, request: Request<Body>) -> BoxFuture<'_, Result<Response<Body>, Fault>> {
-        Box::pin(async move { self.0.http(&context, request).await })
+        // Also where the mark is for a service that the request comes to only by way of others.
+        self.marked.see(request.headers(), &context.trace);
+        Box::pin(async move { self.edge.http(&context, request).await })
     }
 }

@@ -168,6 +168,7 @@ pub struct Bus(Arc<Running>);
 pub struct Publisher {
     bus: Bus,
     service: Arc<str>,
+    is_muted: bool,
 }
 
 struct Running {
@@ -400,7 +401,7 @@ impl Bus {
 
     /// The right of `service` to publish.
     pub fn publisher(&self, service: impl Into<Arc<str>>) -> Publisher {
-        Publisher { bus: self.clone(), service: service.into() }
+        Publisher { bus: self.clone(), service: service.into(), is_muted: false }
     }
 
     /// What can be seen of it now.
@@ -492,7 +493,15 @@ impl Publisher {
     ///
     /// As [`Bus::publish`].
     pub async fn publish(&self, event: NewEvent, trace: Option<TraceContext>) -> Result<String, PublishError> {
+        if self.is_muted {
+            return Err(PublishError::Denied { service: self.service.to_string(), topic: event.topic });
+        }
         self.bus.publish(&self.service, event, trace).await
+    }
+
+    /// The same without the right to publish anything.
+    pub fn muted(&self) -> Self {
+        Self { is_muted: true, ..self.clone() }
     }
 }
 
