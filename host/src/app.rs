@@ -10,8 +10,8 @@ mod status;
 mod watch;
 
 pub use admin::{
-    AdminAddress, AdminError, Handled, Letter, Letters, ROLLOUT, RolloutCommand, RolloutOrder, StageOrder, Token,
-    WholeLetter,
+    AdminAddress, AdminError, Handled, Letter, Letters, ROLLOUT, RolloutCommand, RolloutOrder, ServiceDiff, StageOrder,
+    Token, WholeLetter,
 };
 pub use assemble::{Components, StartError, admin_address, check};
 pub use reload::{ReloadError, Reloaded};

@@ -6,6 +6,7 @@ mod build;
 mod check;
 mod client;
 mod deploy;
+mod diff;
 mod events;
 mod interrupt;
 mod reload;
@@ -72,6 +73,8 @@ enum Command {
     /// Replaces a service of the running application by another component, while requests run: at once or by stages, as the
     /// manifest or the command says.
     Deploy(deploy::Args),
+    /// Shows what a component would change in a service of the running application, and whether it fits.
+    Diff(diff::Args),
     /// Shows the staged rollout of a service, brings it to its end, or undoes it.
     Rollout(rollout::Args),
 }
@@ -109,6 +112,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Reload(args) => reload::run(&load(&cli.manifest)?, args),
         Command::Events(args) => events::run(&load(&cli.manifest)?, args),
         Command::Deploy(args) => deploy::run(&load(&cli.manifest)?, args),
+        Command::Diff(args) => diff::run(&load(&cli.manifest)?, args),
         Command::Rollout(args) => rollout::run(&load(&cli.manifest)?, args),
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     policy::{FallbackPolicy, RolloutPolicy, Split},
     service::{
         Edge, FixedResults, Grants, InstanceSettings, Marked, Misfit, Revision, RevisionError, RevisionInfo, Scope,
-        Service, Shape, misfits,
+        Service, Shape, ShapeChanges, misfits,
     },
     store::MigrateError,
 };
@@ -86,6 +86,14 @@ pub struct Deployment {
     pub revision: RevisionInfo,
     /// How it came to.
     pub outcome: Outcome,
+}
+
+/// What a component would change.
+pub struct Diff {
+    /// In what the service offers and needs.
+    pub changes: ShapeChanges,
+    /// What would not fit; empty: it can be deployed, as far as that can be seen before it runs.
+    pub misfits: Vec<Misfit>,
 }
 
 /// How a deployed component came to run.
@@ -394,6 +402,25 @@ impl Rollout {
         let ready = Ready { member, revision, shadow };
         tokio::spawn(self.clone().go_through(staged, ready));
         Ok(Deployment { revision: info, outcome: Outcome::Begun })
+    }
+
+    /// What would be different with `wasm` in place of what runs, and what would not fit.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such service, or it is no component.
+    pub async fn diff(&self, service: &str, wasm: Vec<u8>, origin: String) -> Result<Diff, DeployError> {
+        self.member(service)?;
+        let loaded = Loaded::new(&self.engine, wasm, origin).await?;
+        let shape = Arc::new(loaded.shape());
+        let mut after = self.running().0.clone();
+        let before = after.insert(service.to_string(), shape.clone());
+        let changes = before.map(|before| ShapeChanges::between(&before, &shape)).unwrap_or_default();
+        let misfits = match self.check(&after) {
+            Err(DeployError::Misfit(found)) => found,
+            _ => Vec::new(),
+        };
+        Ok(Diff { changes, misfits })
     }
 
     /// Ends a staged rollout before its time: the new revision gets all calls.

@@ -44,7 +44,7 @@ pub use {
     pool::{InstanceSettings, PoolSnapshot},
     revision::{Revision, RevisionError, RevisionInfo},
     scope::Scope,
-    shape::{Concern, Grants, Misfit, Shape, misfits},
+    shape::{Concern, Difference, Grants, InterfaceChange, Misfit, Shape, ShapeChanges, misfits},
     state::State,
     tape::{MOST_BYTES, MOST_UNDER_WAY, MOST_VALUES, Tape},
     trial::{Marked, Trial},

@@ -289,3 +289,20 @@ async fn a_call_that_outlives_the_drain_is_ended_with_a_fault_that_says_so() {
     .await;
     host.stop().await;
 }
+
+#[tokio::test]
+async fn what_a_component_would_change_is_shown_before_it_is_deployed() {
+    let app = App::new(&linked(""));
+    app.file("other.wasm", patched("linked-callee", "found ", "FOUND "));
+    app.file("hello.wasm", std::fs::read(wharf_tests::component("hello-p3")).expect("it was built"));
+    let host = app.start().await;
+    let fits = host.wharf(&app, &["diff", "callee", "other.wasm"]).await;
+    assert_eq!(fits.code(), Some(0), "{fits:?}");
+    assert!(fits.stdout.contains("no function is added, removed or changed"), "{fits:?}");
+    let misfit = host.wharf(&app, &["diff", "callee", "hello.wasm"]).await;
+    assert_eq!(misfit.code(), Some(1), "{misfit:?}");
+    assert!(misfit.stdout.contains("  - probe:shapes/shapes@0.1.0 find: "), "{misfit:?}");
+    assert!(misfit.stderr.contains("service `caller` imports `probe:shapes/shapes@0.1.0`"), "{misfit:?}");
+    assert_eq!(host.service(&app, "callee").await["revision"]["number"], 1);
+    host.stop().await;
+}

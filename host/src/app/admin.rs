@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `GET /v1/status` | [`Status`](super::Status) |
 //! | `POST /v1/services/{service}/revisions` with the component as its body, and perhaps `x-rollout: {"stages": […]}` ([`RolloutOrder`]) | the revision that now runs, or is on its way: [`Deployment`](crate::rollout::Deployment) |
+//! | `POST /v1/services/{service}/diff` with a component as its body | what it would change, and what would not fit: [`ServiceDiff`] |
 //! | `GET /v1/services/{service}/rollout` | the staged rollout that is under way, or was the last: [`RolloutSnapshot`](crate::rollout::RolloutSnapshot) |
 //! | `POST /v1/services/{service}/rollout` with `{"command": "promote"}` or `{"command": "undo"}` | the same |
 //! | `POST /v1/breakers` with `{"edge": "order -> user", "command": "force-open"}` | the edge as it is then |
@@ -22,7 +23,7 @@ mod events;
 mod rollouts;
 
 pub use events::{Handled, Letter, Letters, WholeLetter};
-pub use rollouts::{ROLLOUT, RolloutCommand, RolloutOrder, StageOrder};
+pub use rollouts::{ROLLOUT, RolloutCommand, RolloutOrder, ServiceDiff, StageOrder};
 
 use super::{App, CommandError, assemble::refusal};
 use crate::{policy::BreakerCommand, rollout::DeployError, service::Body};
@@ -225,6 +226,10 @@ async fn answer(app: &App, token: Option<&Token>, request: Request<Incoming>) ->
             let service = service.to_string();
             deploy(app, &service, request).await
         }
+        (&Method::POST, ["v1", "services", service, "diff"]) => {
+            let service = service.to_string();
+            rollouts::diff(app, &service, request).await
+        }
         (&Method::GET, ["v1", "services", service, "rollout"]) => rollouts::progress(app, service),
         (&Method::POST, ["v1", "services", service, "rollout"]) => {
             let service = service.to_string();
@@ -245,7 +250,7 @@ async fn answer(app: &App, token: Option<&Token>, request: Request<Incoming>) ->
             };
             events::answer(&app.bus, &method, &rest, &query, &body).await
         }
-        (_, ["v1", "status" | "breakers" | "reload"] | ["v1", "services", _, "revisions" | "rollout"]) => {
+        (_, ["v1", "status" | "breakers" | "reload"] | ["v1", "services", _, "revisions" | "rollout" | "diff"]) => {
             problem(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method")
         }
         _ => problem(StatusCode::NOT_FOUND, "the admin API has no such path"),
@@ -260,17 +265,15 @@ async fn deploy(app: &App, service: &str, request: Request<Incoming>) -> Respons
         );
         return problem(StatusCode::CONFLICT, &message);
     }
-    let origin = request.headers().get("x-origin").and_then(|origin| origin.to_str().ok());
-    let origin = origin.unwrap_or("the admin API").to_string();
     let policy = match rollouts::policy_of(app, service, &request) {
         Ok(policy) => policy,
         Err(refused) => return *refused,
     };
-    let wasm = match Limited::new(request.into_body(), LARGEST_COMPONENT).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("the component did not arrive whole: {error}")),
+    let (origin, wasm) = match component(request).await {
+        Ok(component) => component,
+        Err(refused) => return refused,
     };
-    match app.rollout().deploy(service, wasm.to_vec(), origin, policy).await {
+    match app.rollout().deploy(service, wasm, origin, policy).await {
         Ok(deployment) => json(StatusCode::OK, &deployment),
         Err(error @ DeployError::UnknownService { .. }) => problem(StatusCode::NOT_FOUND, &error.to_string()),
         Err(error @ DeployError::UnderWay { .. }) => problem(StatusCode::CONFLICT, &error.to_string()),
@@ -315,6 +318,16 @@ async fn command(app: &App, request: Request<Incoming>) -> Response<Body> {
         };
         problem(status, &error.to_string())
     })
+}
+
+/// A component and where it comes from.
+async fn component(request: Request<Incoming>) -> Result<(String, Vec<u8>), Response<Body>> {
+    let origin = request.headers().get("x-origin").and_then(|origin| origin.to_str().ok());
+    let origin = origin.unwrap_or("the admin API").to_string();
+    match Limited::new(request.into_body(), LARGEST_COMPONENT).collect().await {
+        Ok(body) => Ok((origin, body.to_bytes().to_vec())),
+        Err(error) => Err(problem(StatusCode::BAD_REQUEST, &format!("the component did not arrive whole: {error}"))),
+    }
 }
 
 /// The body of a request that is no component.

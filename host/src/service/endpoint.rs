@@ -5,6 +5,7 @@ use super::{
     body::{Gathered, Gathering},
     call::{Answer, Call, Receiver, Work},
     driver::{Drives, hand_out},
+    edge::Edge,
     exports::FunctionKey,
     pool::Placed,
     revision::Revision,
@@ -17,12 +18,19 @@ use crate::{
 };
 use arc_swap::ArcSwapOption;
 use hyper::{Request, Response};
-use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::Poll,
+};
 
 /// A service in this process: a name, and the revision that calls go to now.
 pub struct Service {
     name: Arc<str>,
     serving: ArcSwapOption<Serving>,
+    /// The edges that end here.
+    edges: Mutex<Vec<Weak<Edge>>>,
 }
 
 /// Where calls go: to one revision, and some of them perhaps to another that is on trial.
@@ -50,12 +58,32 @@ struct Copy {
 impl Service {
     /// A service that has no revision yet: calls find it `unreachable`.
     pub fn new(name: impl Into<Arc<str>>) -> Arc<Self> {
-        Arc::new(Self { name: name.into(), serving: ArcSwapOption::empty() })
+        Arc::new(Self { name: name.into(), serving: ArcSwapOption::empty(), edges: Mutex::default() })
     }
 
     /// The service's name.
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// An edge ends here.
+    pub(super) fn add_edge(&self, edge: &Arc<Edge>) {
+        self.edges().push(Arc::downgrade(edge));
+    }
+
+    /// What the edges know of the callee's health is of another revision.
+    fn tell_edges(&self) {
+        self.edges().retain(|edge| match edge.upgrade() {
+            Some(edge) => {
+                edge.callee_changed();
+                true
+            }
+            None => false,
+        });
+    }
+
+    fn edges(&self) -> MutexGuard<'_, Vec<Weak<Edge>>> {
+        self.edges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The revision that calls go to, apart from those that a trial gets.
@@ -73,6 +101,7 @@ impl Service {
     pub fn swap(&self, revision: Option<Arc<Revision>>) -> Option<Arc<Revision>> {
         let serving = revision.map(|revision| Arc::new(Serving { revision, trial: None }));
         let before = self.serving.swap(serving)?;
+        self.tell_edges();
         before.revision.pool.close();
         Some(before.revision.clone())
     }
@@ -82,6 +111,7 @@ impl Service {
     pub fn try_out(&self, trial: Option<Arc<Trial>>) {
         if let Some(serving) = self.serving.load_full() {
             self.serving.store(Some(Arc::new(Serving { revision: serving.revision.clone(), trial })));
+            self.tell_edges();
         }
     }
 

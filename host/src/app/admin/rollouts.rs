@@ -1,12 +1,12 @@
 //! The part of the admin API about rollouts: what a deploy says of its own, and what an operator says of one that is under
 //! way.
 
-use super::{json, order, problem};
+use super::{component, json, order, problem};
 use crate::{
-    app::App,
+    app::{App, assemble::refusal},
     policy::{InvalidPolicy, Mark, RolloutParams, RolloutPolicy, Split, Stage},
-    rollout::DeployError,
-    service::Body,
+    rollout::{DeployError, Diff},
+    service::{Body, ShapeChanges},
 };
 use hyper::{Request, Response, StatusCode, body::Incoming};
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,16 @@ pub struct StageOrder {
     /// No calls, but copies of requests.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub shadow: bool,
+}
+
+/// What a component would change in a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceDiff {
+    /// In what it offers and needs.
+    #[serde(flatten)]
+    pub changes: ShapeChanges,
+    /// What would not fit, in words; empty: it fits.
+    pub misfits: Vec<String>,
 }
 
 /// What an operator says of a rollout.
@@ -116,6 +126,22 @@ pub(super) fn policy_of<B>(
     let manifest = app.manifest();
     let base = manifest.services.get(service).map(|service| service.rollout.clone()).unwrap_or_default();
     order.over(&base).map(Some).map_err(|error| refused(&error.to_string()))
+}
+
+pub(super) async fn diff(app: &App, service: &str, request: Request<Incoming>) -> Response<Body> {
+    let (origin, wasm) = match component(request).await {
+        Ok(component) => component,
+        Err(refused) => return refused,
+    };
+    match app.rollout().diff(service, wasm, origin).await {
+        Ok(Diff { changes, misfits }) => {
+            let manifest = app.manifest();
+            let misfits = misfits.into_iter().map(|it| refusal(&manifest, &DeployError::Misfit(vec![it])));
+            json(StatusCode::OK, &ServiceDiff { changes, misfits: misfits.collect() })
+        }
+        Err(error @ DeployError::UnknownService { .. }) => problem(StatusCode::NOT_FOUND, &error.to_string()),
+        Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
+    }
 }
 
 pub(super) fn progress(app: &App, service: &str) -> Response<Body> {
