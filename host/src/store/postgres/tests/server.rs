@@ -127,19 +127,25 @@ async fn hosts_that_start_at_once_apply_each_migration_once() {
 }
 
 #[tokio::test]
-async fn rows_without_those_that_they_refer_to_undo_their_migration() {
+async fn a_table_whose_rows_wait_to_be_checked_is_changed_if_they_are_right() {
     let scratch = Scratch::postgres();
     let database = scratch.database().await;
-    let tables = migration(
+    let mut steps = vec![migration(
         1,
-        "CREATE TABLE t (id INTEGER PRIMARY KEY); CREATE TABLE c (t INTEGER REFERENCES t (id) DEFERRABLE);
-         INSERT INTO c VALUES (1); INSERT INTO t VALUES (1)",
-    );
-    database.migrate(std::slice::from_ref(&tables)).await.unwrap();
-    for orphans in ["DELETE FROM t", "INSERT INTO c VALUES (2)"] {
-        let error = database.migrate(&[tables.clone(), migration(2, orphans)]).await.unwrap_err();
-        assert_eq!(error.to_string(), "migration 2 (`step 2`) leaves rows in `c` whose rows in `t` do not exist");
-    }
+        "CREATE TABLE t (id INTEGER PRIMARY KEY); CREATE TABLE c (t INTEGER REFERENCES t (id));
+         INSERT INTO t VALUES (1); INSERT INTO c VALUES (1); ALTER TABLE c ADD COLUMN v TEXT",
+    )];
+    database.migrate(&steps).await.unwrap();
+    // It is what it was to the service.
+    let orphan = database.execute(sql("INSERT INTO c VALUES (2, '')")).await;
+    assert!(matches!(orphan, Err(Error::Constraint((Constraint::ForeignKey, _)))), "{orphan:?}");
+    steps.push(migration(2, "INSERT INTO c VALUES (2, ''); ALTER TABLE c ADD COLUMN w TEXT; INSERT INTO t VALUES (2)"));
+    let error = database.migrate(&steps).await.unwrap_err().to_string();
+    assert!(error.starts_with("migration 2 (`step 2`) failed at its statement 2: "), "{error}");
+    assert!(error.ends_with("write those rows first"), "{error}");
+    steps[1] = migration(2, "INSERT INTO c VALUES (2, ''); CREATE TABLE other (v TEXT); INSERT INTO t VALUES (2)");
+    database.migrate(&steps).await.unwrap();
+    assert_eq!(count(&database).await, 2);
 }
 
 #[tokio::test]
