@@ -218,8 +218,17 @@ fn as_server(program: &Path) -> Command {
     command
 }
 
-/// The folder with PostgreSQL's programs, of the newest that is installed.
+/// Whether there is one to start.
+pub fn is_installed() -> bool {
+    installed().is_some()
+}
+
 fn programs() -> PathBuf {
+    installed().unwrap_or_else(|| panic!("PostgreSQL is not installed (Debian: apt-get install postgresql)"))
+}
+
+/// The folder with PostgreSQL's programs, of the newest that is installed.
+fn installed() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut versions: Vec<(u32, PathBuf)> = versions
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
@@ -227,8 +236,7 @@ fn programs() -> PathBuf {
     versions.sort();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let newest = versions.pop().map(|(_, folder)| folder);
-    let found = newest.into_iter().chain(std::env::split_paths(&path)).find(|folder| folder.join("initdb").exists());
-    found.unwrap_or_else(|| panic!("PostgreSQL is not installed (Debian: apt-get install postgresql)"))
+    newest.into_iter().chain(std::env::split_paths(&path)).find(|folder| folder.join("initdb").exists())
 }
 
 fn run(mut command: Command) -> String {
