@@ -143,9 +143,13 @@ async fn a_table_whose_rows_wait_to_be_checked_is_changed_if_they_are_right() {
     let error = database.migrate(&steps).await.unwrap_err().to_string();
     assert!(error.starts_with("migration 2 (`step 2`) failed at its statement 2: "), "{error}");
     assert!(error.ends_with("write those rows first"), "{error}");
-    steps[1] = migration(2, "INSERT INTO c VALUES (2, ''); CREATE TABLE other (v TEXT); INSERT INTO t VALUES (2)");
+    steps[1] = migration(
+        2,
+        "INSERT INTO c VALUES (2, ''); CREATE TABLE other (t INTEGER REFERENCES t (id)); INSERT INTO other VALUES (3);
+         INSERT INTO t VALUES (2); INSERT INTO t VALUES (3)",
+    );
     database.migrate(&steps).await.unwrap();
-    assert_eq!(count(&database).await, 2);
+    assert_eq!(count(&database).await, 3);
 }
 
 #[tokio::test]
