@@ -149,7 +149,7 @@ fn store(criterion: &mut Criterion) {
 fn postgres(criterion: &mut Criterion) {
     let (_server, url) = match std::env::var("WHARF_BENCH_POSTGRES") {
         Ok(url) => (None, url),
-        Err(_) if server::is_installed() => {
+        Err(_) if server::Postgres::is_installed() => {
             let server = server::Postgres::start();
             server.create("bench");
             let url = server.url("bench");

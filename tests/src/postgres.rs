@@ -51,6 +51,11 @@ pub struct Postgres {
 // === impl Postgres ===
 
 impl Postgres {
+    /// Whether there is one to start.
+    pub fn is_installed() -> bool {
+        installed().is_some()
+    }
+
     /// Makes a cluster and starts a server on it.
     ///
     /// # Panics
@@ -216,11 +221,6 @@ fn as_server(program: &Path) -> Command {
         command.uid(NOBODY).gid(NOBODY);
     }
     command
-}
-
-/// Whether there is one to start.
-pub fn is_installed() -> bool {
-    installed().is_some()
 }
 
 fn programs() -> PathBuf {
