@@ -96,6 +96,22 @@ async fn a_lock_is_not_waited_for_for_ever() {
 }
 
 #[tokio::test]
+async fn a_row_that_a_unit_locks_is_locked_until_the_unit_ends() {
+    let scratch = Scratch::postgres();
+    let settings = Settings { lock_wait: Duration::from_millis(50), ..Settings::default() };
+    let database = scratch.table(1, settings).await;
+    database.host_execute(sql("CREATE TABLE _wharf_claims (id INTEGER PRIMARY KEY)")).await.unwrap();
+    let unit = Unit::new(database.clone(), sql("INSERT INTO _wharf_claims VALUES (1)"));
+    let access = Access::Unit(unit.clone());
+    assert_eq!(access.query(sql("SELECT id FROM t FOR UPDATE")).await.unwrap().rows.len(), 1);
+    let change = || sql("UPDATE t SET v = 'y' WHERE id = 1");
+    let waits = database.execute(change()).await;
+    assert!(matches!(waits, Err(Error::Busy(_))), "{waits:?}");
+    unit.commit().await.unwrap();
+    assert_eq!(database.execute(change()).await, Ok(1));
+}
+
+#[tokio::test]
 async fn a_row_of_any_size_does_not_reach_the_host() {
     let scratch = Scratch::postgres();
     let database = scratch.table(1, Settings { max_bytes: 100_000, ..Settings::default() }).await;
