@@ -66,6 +66,9 @@ pub struct Settings {
     pub look_every: Duration,
     /// How often the one that relays looks for rows of other hosts with the same database.
     pub look_every_shared: Duration,
+    /// The name of this host among those with the same database: no other's, and the same when it is started again. So it
+    /// need not wait then until it is sure that it was killed.
+    pub host: Option<String>,
 }
 
 /// The outbox of one service. Clones are the same outbox.
@@ -138,6 +141,7 @@ impl Default for Settings {
             delete_after: Duration::from_millis(200),
             look_every: Duration::from_secs(30),
             look_every_shared: Duration::from_millis(250),
+            host: None,
         }
     }
 }

@@ -9,6 +9,7 @@
 
 pub(crate) mod binding;
 mod committed;
+mod ending;
 mod error;
 mod migration;
 mod postgres;

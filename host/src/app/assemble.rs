@@ -168,6 +168,23 @@ fn deploy_error_at(manifest: &Manifest, error: DeployError) -> StartError {
     }
 }
 
+/// Who this host is to others with the same Redis or the same database: the same when it is started again, so that it finds
+/// what it left.
+fn host_id(manifest: &Manifest) -> Result<String, ManifestErrors> {
+    let data = &manifest.app.data;
+    let path = data.join("host-id");
+    let wrong = |error: std::io::Error| manifest.error_at(data, format!("{} can't be used: {error}", path.display()));
+    match std::fs::read_to_string(&path) {
+        Ok(id) if uuid::Uuid::try_parse(id.trim()).is_ok() => Ok(id.trim().to_string()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(wrong(error)),
+        _ => {
+            let id = uuid::Uuid::new_v4().to_string();
+            std::fs::write(&path, &id).map_err(wrong)?;
+            Ok(id)
+        }
+    }
+}
+
 pub(super) async fn start(manifest: Manifest, components: Components, log: AccessLog) -> Result<Ready, StartError> {
     let data = &manifest.app.data;
     std::fs::create_dir_all(&data.value)

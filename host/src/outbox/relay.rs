@@ -273,7 +273,8 @@ impl Tail {
 impl Relay {
     pub fn new(shared: Arc<Shared>) -> Self {
         let (closing, look_at) = (shared.closing.subscribe(), Instant::now() + shared.settings.look_every);
-        let lease = shared.database.is_shared().then(|| Lease::new(shared.database.clone()));
+        let lease =
+            shared.database.is_shared().then(|| Lease::new(shared.database.clone(), shared.settings.host.as_deref()));
         let (taken, read, aside) = (Vec::new(), HashSet::new(), HashSet::new());
         Self { shared, closing, taken, read, delete_at: None, look_at, lease, aside }
     }

@@ -2,7 +2,7 @@
 
 mod crash;
 
-use super::*;
+use super::{lease::Lease, *};
 use crate::{
     events::Prepared,
     store::{
@@ -472,4 +472,27 @@ async fn the_turn_of_a_host_that_fell_silent_is_taken_by_another() {
     assert_eq!(recorder.subjects(), ["a"]);
     outbox.close().await;
     assert_eq!(super::rows::turn(&database).await.unwrap().holder, "");
+}
+
+#[tokio::test]
+async fn a_host_that_was_killed_and_starts_again_takes_its_own_turn_at_once() {
+    let scratch = Scratch::postgres();
+    let database = orders(&scratch).await;
+    open(&database, &Recorder::default(), Settings::default()).await.close().await;
+    let held_by = async || super::rows::turn(&database).await.unwrap().holder;
+    for (before, after, is_own) in [("a", "a", true), ("a", "b", false), ("a", "ab", false)] {
+        let mut killed = Lease::new(database.clone(), Some(before));
+        killed.beat().await.unwrap();
+        assert!(killed.is_held());
+        let mut lease = Lease::new(database.clone(), Some(after));
+        lease.beat().await.unwrap();
+        assert_eq!(lease.is_held(), is_own, "{before} {after}");
+        // One that was taken for killed and was not gives way, and does not take it back.
+        killed.beat().await.unwrap();
+        assert_eq!(killed.is_held(), !is_own, "{before} {after}");
+        assert!(held_by().await.starts_with(if is_own { after } else { before }));
+        lease.release().await.unwrap();
+        killed.release().await.unwrap();
+        assert_eq!(held_by().await, "");
+    }
 }
