@@ -40,7 +40,7 @@ mod values;
 pub(crate) use reader::did_you_mean;
 
 pub use error::{ManifestError, ManifestErrors, Place, Placed};
-pub use events::{Bus, Topic};
+pub use events::{Bus, Sharing, Topic};
 pub use external::{Addresses, ExternalService};
 pub use gateway::{Admin, Aggregate, Gateway, Methods, Part, Route};
 pub use origin::{Origin, Scheme};

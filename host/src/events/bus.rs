@@ -539,7 +539,7 @@ fn partitions(set: u16, found: Option<u16>) -> String {
         None => format!("the number of partitions is {set}; expected 1 to {}", RedisConfig::MAX_PARTITIONS),
         Some(found) => format!(
             "the number of partitions is {set}, and the application's events in Redis are spread over {found}: hosts that \
-             differ would break the order of events; set {found}"
+             differ would break the order of events; set `partitions = {found}` under [events]"
         ),
     }
 }
