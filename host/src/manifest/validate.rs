@@ -115,7 +115,8 @@ fn check_topic(manifest: &Manifest, topic: &Placed<String>, doc: &Document<'_>) 
 fn check_schedules(manifest: &Manifest, doc: &Document<'_>) {
     if matches!(manifest.bus, Bus::RedisPubsub(_)) {
         for schedule in manifest.topics.values().filter_map(|topic| topic.schedule.as_ref()) {
-            let remedy = "set bus to \"redis-streams\" under [events], or drop this key and publish the topic from outside";
+            let remedy =
+                "set bus to \"redis-streams\" under [events], or drop this key and publish the topic from outside";
             let message = format!("the bus \"redis-pubsub\" keeps nothing, and so fires no schedules; {remedy}");
             doc.report_at(schedule, message);
         }
