@@ -42,7 +42,7 @@ pub(crate) use reader::did_you_mean;
 pub use values::parse_duration;
 
 pub use error::{ManifestError, ManifestErrors, Place, Placed};
-pub use events::{Bus, Topic};
+pub use events::{Bus, Sharing, Topic};
 pub use external::{Addresses, ExternalService};
 pub use gateway::{Admin, Aggregate, Gateway, Methods, Part, Route};
 pub use origin::{Origin, Scheme};

@@ -251,7 +251,9 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
     rollout.start(loaded).await.map_err(|error| deploy_error_at(&manifest, error))?;
     running.send_replace(true);
 
-    bus.run_schedules(manifest.topics.values().filter_map(|topic| topic.schedule.clone()).collect());
+    bus.run_schedules(
+        manifest.topics.values().filter_map(|topic| Some(topic.schedule.as_ref()?.value.clone())).collect(),
+    );
     listener.routes().replace(routes(&manifest, &edges, &rollout.marked())?);
     let app = Arc::new(App {
         manifest: ArcSwap::from_pointee(manifest),

@@ -24,7 +24,10 @@ pub(super) fn bus_config(manifest: &Manifest) -> Result<BusConfig, StartError> {
             file: manifest.app.data.value.join("events.sqlite"),
             durability: *durability,
         }),
-        manifest::Bus::RedisStreams(url) => BusKind::RedisStreams(redis(url)?),
+        manifest::Bus::RedisStreams(url, sharing) => {
+            let manifest::Sharing { partitions, lease, trim } = *sharing;
+            BusKind::RedisStreams(RedisConfig { partitions, lease, trim, ..redis(url)? })
+        }
         manifest::Bus::RedisPubsub(url) => BusKind::RedisPubSub(redis(url)?),
     };
     let publishes = manifest

@@ -3,7 +3,7 @@
 //! Types of components have no subtypes: what is called must have the very types that its caller was built with, so any
 //! difference in a function that somebody calls is one too many. Functions and interfaces that come in addition are none.
 
-use super::{Interfaces, Shape, Signature, wit};
+use super::{Interfaces, Shape, Signature, untransferable, wit};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, fmt};
 use wasmtime::component::types::{ComponentFunc, Type};
@@ -98,6 +98,14 @@ fn changes(old: &Interfaces, new: &Interfaces) -> Vec<InterfaceChange> {
 /// Where the types of two functions are not the same. Whether one is async is each side's own business.
 pub fn between(old: &ComponentFunc, new: &ComponentFunc) -> Vec<Difference> {
     let mut found = Found::default();
+    // NB: wasmtime can't compare resources of two components, and panics.
+    if has_resources(old) || has_resources(new) {
+        let (old, new) = (Signature(old).types(), Signature(new).types());
+        if old != new {
+            found.push("its type".into(), Some(old), Some(new));
+        }
+        return found.0;
+    }
     let mut params = (old.params(), new.params());
     for at in 1.. {
         match (params.0.next(), params.1.next()) {
@@ -123,6 +131,12 @@ pub fn between(old: &ComponentFunc, new: &ComponentFunc) -> Vec<Difference> {
         (old, new) => found.push("result".into(), old.as_ref().map(wit), new.as_ref().map(wit)),
     }
     found.0
+}
+
+/// Whether its type has something in it that can't pass from one component to another.
+fn has_resources(function: &ComponentFunc) -> bool {
+    let types = function.params().map(|(_, ty)| ty).chain(function.results());
+    types.into_iter().any(|ty| untransferable(&ty).is_some())
 }
 
 #[derive(Default)]
