@@ -200,10 +200,14 @@ fn outbox(criterion: &mut Criterion) {
         let outbox = Outbox::open("user", database.clone(), bus.clone(), settings).await.expect("an outbox");
         (bus, outbox)
     });
-    let event = || NewEvent { subject: Some("u-1".into()), ..NewEvent::json("user.created", vec![b' '; 200]) };
+    let event = |row: &Statement| {
+        // As an order's event is about that order.
+        let Some(Value::Integer(id)) = row.params.first() else { unreachable!("a row has a number") };
+        NewEvent { subject: Some(format!("u-{id}")), ..NewEvent::json("user.created", vec![b' '; 200]) }
+    };
     let place = |events: bool| {
         let (outbox, statements) = (outbox.clone(), vec![bench.insert()]);
-        let events = if events { vec![event()] } else { Vec::new() };
+        let events = if events { statements.iter().map(event).collect() } else { Vec::new() };
         async move {
             match events.is_empty() {
                 true => drop(database.batch(statements).await.expect("a row")),

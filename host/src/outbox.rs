@@ -11,7 +11,9 @@
 //! - **It leaves only if the transaction commits**, because the relay hears of it by the commit and by nothing else.
 //! - **It leaves surely if it does**, also after a crash between: the row is there until the bus has taken the event. It may
 //!   then be published twice, which to subscribers is a redelivery: the event has its id since it was a row.
-//! - **In the order of the commits**, one after the other. While the bus refuses, all of them wait.
+//! - **In the order of the commits**, as far as anybody can rely on it: of those of one subject, one leaves after the other.
+//!   Of different subjects, several are on their way at a time. One that the bus refuses holds up its own subject and,
+//!   until there are too many like it, no other.
 //! - **Off the way of the request.** The row shares the commit of the state; the relay gets the event itself from the
 //!   commit and reads nothing; rows are deleted in groups. Only what is more than fits into its hands it reads, when it has
 //!   come so far, and what an earlier process left.
@@ -58,6 +60,8 @@ pub struct Settings {
     pub held_events: usize,
     /// How many bytes of payload these may have together.
     pub held_bytes: usize,
+    /// How many events are offered to the bus at the same time.
+    pub at_once: usize,
     /// How many rows are deleted together.
     pub group: usize,
     /// How long a row may stay whose event the bus has taken.
@@ -137,6 +141,7 @@ impl Default for Settings {
             max_bytes: 256 << 20,
             held_events: 1_024,
             held_bytes: 4 << 20,
+            at_once: 64,
             group: 256,
             delete_after: Duration::from_millis(200),
             look_every: Duration::from_secs(30),
