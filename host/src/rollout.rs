@@ -7,17 +7,26 @@
 //! Until the swap nothing of the new revision is visible, and whatever goes wrong before it leaves the old one as it
 //! was. The swap is one store of a pointer: a call that came before it ends on the old revision, one that comes after it
 //! goes to the new one, and none finds nothing.
+//!
+//! What serves is recorded by the [`History`] just before the swap.
+
+mod history;
+mod rollback;
+
+pub use history::{History, HistoryError, Kept, Reversal, Revisions, Serving, Standing};
+pub use rollback::{Past, StartWith};
 
 use crate::{
     engine::{CacheError, CodeCache, Engine},
     manifest::did_you_mean,
     policy::FallbackPolicy,
     service::{
-        Edge, FixedResults, Grants, InstanceSettings, Misfit, Revision, RevisionError, RevisionInfo, Scope, Service,
-        Shape, misfits,
+        Edge, FixedResults, Grants, InstanceSettings, Metadata, Misfit, Revision, RevisionError, RevisionInfo, Scope,
+        Service, Shape, misfits,
     },
     store::MigrateError,
 };
+use bytes::Bytes;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -34,6 +43,7 @@ pub struct Rollout {
     engine: Arc<Engine>,
     members: BTreeMap<String, Member>,
     grants: BTreeMap<String, Grants>,
+    history: History,
     /// Locked for the whole of a deploy: two at a time could each fit what was there and not each other.
     deploying: tokio::sync::Mutex<()>,
     /// The shapes of what runs now. Locked while a revision or a policy is put in place, because what a policy says of
@@ -54,8 +64,6 @@ pub struct Member {
     pub scope: Arc<Scope>,
     /// How its instances are used.
     pub settings: InstanceSettings,
-    /// The number of its latest revision.
-    pub latest: Mutex<u64>,
 }
 
 /// A component, read and compiled.
@@ -63,6 +71,22 @@ pub struct Loaded {
     component: Component,
     hash: String,
     origin: String,
+    metadata: Metadata,
+    /// Its bytes; none of a revision that is kept.
+    wasm: Bytes,
+    /// The revision that it was and is to be again.
+    kept: Option<Kept>,
+    /// The hash of the manifest's component, where it was looked at to load this.
+    manifest: Option<String>,
+}
+
+/// What a component does that meets a database with migrations which it does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Newer {
+    /// It is refused.
+    Refused,
+    /// It runs all the same, and nothing is migrated.
+    Allowed,
 }
 
 /// What a deploy that succeeded has done.
@@ -83,6 +107,8 @@ pub enum Outcome {
     Deployed,
     /// It is the very component that ran already, so nothing was done.
     Unchanged,
+    /// It had served before and was gone back to.
+    RolledBack,
 }
 
 /// Why a component did not become a revision.
@@ -123,6 +149,44 @@ pub enum DeployError {
         /// What is wrong.
         source: MigrateError,
     },
+    /// It can't be recorded, or what is recorded can't be had.
+    #[error("service `{service}`: {source}")]
+    History {
+        /// The service.
+        service: String,
+        /// What is wrong.
+        source: HistoryError,
+    },
+    /// It is older than the schema.
+    #[error(
+        "service `{service}`: revision {number} does not know {}, which the database has and which going back does not \
+         undo; if it can live with the newer schema, `--force` starts it all the same", migrations(*known, unknown)
+    )]
+    PastMigrations {
+        /// The service.
+        service: String,
+        /// The revision.
+        number: u64,
+        /// How many migrations it knows.
+        known: u32,
+        /// The names of those that come after them.
+        unknown: Vec<String>,
+    },
+    /// It failed after it had migrated.
+    #[error(
+        "{source}\nIt had applied {} before, which is not undone: revision {number}, which goes on, runs on a newer schema \
+         than it knows", migrations(*known, applied)
+    )]
+    AfterMigrating {
+        /// Why it failed.
+        source: Box<DeployError>,
+        /// The revision that goes on.
+        number: u64,
+        /// How many migrations there were before.
+        known: u32,
+        /// The names of those that it applied.
+        applied: Vec<String>,
+    },
     /// It belongs to another service.
     #[error("service `{service}`: this is the component of service `{owner}`: its {source}")]
     Swapped {
@@ -139,6 +203,16 @@ fn listed(misfits: &[Misfit]) -> String {
     misfits.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
+/// Migrations by number and name, those after the first `known`.
+fn migrations(known: u32, names: &[String]) -> String {
+    let each: Vec<_> = (known + 1..).zip(names).map(|(version, name)| format!("{version} (`{name}`)")).collect();
+    match each.as_slice() {
+        [one] => format!("migration {one}"),
+        [others @ .., last] => format!("migrations {} and {last}", others.join(", ")),
+        [] => "no migration".to_owned(),
+    }
+}
+
 /// What a guest does before it gets calls has a limit of its own: there is no caller with a deadline.
 async fn in_time<T>(step: impl Future<Output = Result<T, RevisionError>>) -> Result<T, RevisionError> {
     timeout(WARM_LIMIT, step).await.unwrap_or(Err(RevisionError::Late(WARM_LIMIT)))
@@ -152,15 +226,17 @@ impl Loaded {
     /// # Errors
     ///
     /// [`DeployError::Load`] for what is no component.
-    pub async fn new(engine: &Arc<Engine>, wasm: Vec<u8>, origin: String) -> Result<Self, DeployError> {
-        let aside = engine.clone();
+    pub async fn new(engine: &Arc<Engine>, wasm: impl Into<Bytes>, origin: String) -> Result<Self, DeployError> {
+        let (aside, wasm) = (engine.clone(), wasm.into());
         let compiled = tokio::task::spawn_blocking(move || {
             let hash = CodeCache::content_hash(&wasm);
             let component = aside.cache().load(aside.wasmtime(), &wasm, &hash);
-            component.map(|component| (component, hash))
+            component.map(|component| (component, hash, Metadata::read(&wasm), wasm))
         });
         match compiled.await {
-            Ok(Ok((component, hash))) => Ok(Self { component, hash, origin }),
+            Ok(Ok((component, hash, metadata, wasm))) => {
+                Ok(Self { component, hash, origin, metadata, wasm, kept: None, manifest: None })
+            }
             Ok(Err(source)) => Err(DeployError::Load { origin, source }),
             Err(panic) => {
                 let source = CacheError::Compile(format!("the compiler failed: {panic}"));
@@ -180,13 +256,22 @@ impl Loaded {
 impl Member {
     /// A service that has no revision yet.
     pub fn new(service: Arc<Service>, scope: Arc<Scope>, settings: InstanceSettings) -> Self {
-        Self { service, scope, settings, latest: Mutex::new(0) }
+        Self { service, scope, settings }
     }
 
-    fn next_number(&self) -> u64 {
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        *latest += 1;
-        *latest
+    /// The names of the migrations that its database has; none where there is no database.
+    async fn applied(&self) -> Result<Vec<String>, MigrateError> {
+        match &self.scope.database {
+            Some(database) => database.applied_migrations().await,
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
+/// A record that could not be written is right in memory, and on the disk as soon as another is written.
+fn kept_in_mind(written: Result<(), HistoryError>) {
+    if let Err(error) = written {
+        tracing::error!(%error, "the history on the disk is behind");
     }
 }
 
@@ -223,7 +308,19 @@ impl Running<'_> {
 impl Rollout {
     /// A rollout for these services, none of which runs yet.
     pub fn new(engine: Arc<Engine>, members: BTreeMap<String, Member>, grants: BTreeMap<String, Grants>) -> Self {
-        Self { engine, members, grants, deploying: tokio::sync::Mutex::default(), shapes: Mutex::default() }
+        let (deploying, shapes) = (tokio::sync::Mutex::default(), Mutex::default());
+        Self { engine, members, grants, history: History::new(), deploying, shapes }
+    }
+
+    /// With revisions that are kept.
+    #[must_use]
+    pub fn with_history(self, history: History) -> Self {
+        Self { history, ..self }
+    }
+
+    /// The revisions that there were.
+    pub fn history(&self) -> &History {
+        &self.history
     }
 
     /// The services.
@@ -251,12 +348,53 @@ impl Rollout {
         let _deploying = self.deploying.lock().await;
         let all: Shapes = loaded.iter().map(|(name, loaded)| (name.clone(), Arc::new(loaded.shape()))).collect();
         self.check(&all)?;
-        let mut ready = Vec::new();
-        for (name, loaded) in loaded {
-            let member = self.member(&name)?;
-            ready.push((member, self.prepare(member, loaded, &all).await?));
+        let mut begun = Vec::new();
+        let started = self.start_all(loaded, all, &mut begun).await;
+        if started.is_err() {
+            for (service, number) in begun {
+                // Nobody has seen it, so its number is free again.
+                kept_in_mind(self.history.forget(&service, number).await);
+            }
         }
-        self.put_in_place(all, ready)
+        started
+    }
+
+    async fn start_all(
+        &self,
+        loaded: BTreeMap<String, Loaded>,
+        all: Shapes,
+        begun: &mut Vec<(String, u64)>,
+    ) -> Result<(), DeployError> {
+        let mut ready = Vec::new();
+        for (name, mut loaded) in loaded {
+            let member = self.member(&name)?;
+            let newer = match &loaded.kept {
+                Some(kept) if kept.lags => Newer::Allowed,
+                _ => Newer::Refused,
+            };
+            let info = self.begin(member, &mut loaded).await?;
+            if loaded.kept.is_none() {
+                begun.push((name.clone(), info.number));
+            }
+            let before = member.applied().await;
+            match self.prepare(member, &loaded, info, &all, newer).await {
+                Ok(prepared) => ready.push((member, prepared)),
+                Err(error) => {
+                    // With the component of before, the next start must find what it needs.
+                    self.note_migrations(member, before, &error).await;
+                    return Err(error);
+                }
+            }
+        }
+        let mut revisions = Vec::new();
+        for (member, (revision, serving)) in ready {
+            let name = member.service.name();
+            let recorded = self.history.serve(name, revision.info().number, serving).await;
+            recorded.map_err(|source| DeployError::History { service: name.to_string(), source })?;
+            revisions.push((member, revision));
+        }
+        begun.clear();
+        self.put_in_place(all, revisions)
     }
 
     /// Replaces the revision of one service by `wasm`, while requests run. What runs already is left as it is.
@@ -264,7 +402,12 @@ impl Rollout {
     /// # Errors
     ///
     /// Why it was refused; then the old revision goes on.
-    pub async fn deploy(&self, service: &str, wasm: Vec<u8>, origin: String) -> Result<Deployment, DeployError> {
+    pub async fn deploy(
+        &self,
+        service: &str,
+        wasm: impl Into<Bytes>,
+        origin: String,
+    ) -> Result<Deployment, DeployError> {
         let member = self.member(service)?;
         let loaded = Loaded::new(&self.engine, wasm, origin).await?;
         let _deploying = self.deploying.lock().await;
@@ -274,15 +417,91 @@ impl Rollout {
         {
             return Ok(Deployment { revision: before, outcome: Outcome::Unchanged });
         }
-        let mut after = self.running().0.clone();
-        after.insert(service.to_string(), Arc::new(loaded.shape()));
-        self.check(&after)?;
-        let hash = loaded.hash.clone();
-        let revision = self.prepare(member, loaded, &after).await.map_err(|error| self.explained(error, &hash))?;
-        let info = revision.info().clone();
-        self.put_in_place(after, [(member, revision)])?;
+        let info = self.replace(member, loaded, Newer::Refused).await?;
         tracing::info!(service, revision = info.number, hash = &info.hash[..12], origin = info.origin, "deployed");
         Ok(Deployment { revision: info, outcome: Outcome::Deployed })
+    }
+
+    /// Puts a component in the place of what serves, and keeps a record of how that went.
+    async fn replace(&self, member: &Member, mut loaded: Loaded, newer: Newer) -> Result<RevisionInfo, DeployError> {
+        let name = member.service.name();
+        let mut after = self.running().0.clone();
+        after.insert(name.to_string(), Arc::new(loaded.shape()));
+        self.check(&after)?;
+        let info = self.begin(member, &mut loaded).await?;
+        let before = member.applied().await;
+        match self.shift(member, &loaded, info.clone(), after, newer).await {
+            Ok(()) => Ok(info),
+            Err(error) => {
+                let error = self.explained(error, &loaded.hash);
+                let error = match self.note_migrations(member, before, &error).await {
+                    Some((number, known, applied)) => {
+                        DeployError::AfterMigrating { source: error.into(), number, known, applied }
+                    }
+                    None => error,
+                };
+                if loaded.kept.is_none() {
+                    let why = error.to_string();
+                    kept_in_mind(self.history.end(name, info.number, Standing::Failed, why).await);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The record says that it serves, and then it does.
+    async fn shift(
+        &self,
+        member: &Member,
+        loaded: &Loaded,
+        info: RevisionInfo,
+        after: Shapes,
+        newer: Newer,
+    ) -> Result<(), DeployError> {
+        let (name, number) = (member.service.name(), info.number);
+        let (revision, serving) = self.prepare(member, loaded, info, &after, newer).await?;
+        let recorded = self.history.serve(name, number, serving).await;
+        let reversal = recorded.map_err(|source| DeployError::History { service: name.to_string(), source })?;
+        let placed = self.put_in_place(after, [(member, revision)]);
+        if let Err(error) = &placed {
+            kept_in_mind(self.history.put_back(name, reversal, error.to_string()).await);
+        }
+        placed
+    }
+
+    /// Numbers a component and keeps it; one that is kept has its number.
+    async fn begin(&self, member: &Member, loaded: &mut Loaded) -> Result<RevisionInfo, DeployError> {
+        if let Some(kept) = &loaded.kept {
+            return Ok(kept.revision.clone());
+        }
+        let name = member.service.name();
+        let info = RevisionInfo {
+            number: 0,
+            hash: loaded.hash.clone(),
+            origin: loaded.origin.clone(),
+            loaded: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            metadata: loaded.metadata.clone(),
+        };
+        let begun = self.history.begin(name, std::mem::take(&mut loaded.wasm), info).await;
+        begun.map_err(|source| DeployError::History { service: name.to_string(), source })
+    }
+
+    /// After a component failed: whether it had migrated by then. If so the revision that goes on lags, and that is
+    /// recorded; gives its number, how many migrations there were before, and the names of the new ones.
+    async fn note_migrations(
+        &self,
+        member: &Member,
+        before: Result<Vec<String>, MigrateError>,
+        error: &DeployError,
+    ) -> Option<(u64, u32, Vec<String>)> {
+        let (name, before) = (member.service.name(), before.ok()?);
+        let mut applied = member.applied().await.ok()?;
+        let current = self.history.current(name).await?.revision.number;
+        let new = (applied.len() > before.len()).then(|| applied.split_off(before.len()))?;
+        let known = u32::try_from(before.len()).unwrap_or(u32::MAX);
+        let why = format!("{} was applied for a revision that failed: {error}", migrations(known, &new));
+        kept_in_mind(self.history.lag(name, why).await);
+        Some((current, known, new))
     }
 
     /// Ends all services: calls that come from now on find them `unreachable`, those in flight end as they would.
@@ -357,27 +576,36 @@ impl Rollout {
     async fn prepare(
         &self,
         member: &Member,
-        loaded: Loaded,
+        loaded: &Loaded,
+        info: RevisionInfo,
         shapes: &BTreeMap<String, Arc<Shape>>,
-    ) -> Result<Revision, DeployError> {
+        newer: Newer,
+    ) -> Result<(Revision, Serving), DeployError> {
         let service = member.service.name().to_string();
         let wrong = |source| DeployError::Revision { service: service.clone(), source };
-        let info = RevisionInfo {
-            number: member.next_number(),
-            hash: loaded.hash,
-            origin: loaded.origin,
-            loaded: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        };
+        let number = info.number;
+        let mut serving = Serving { manifest: loaded.manifest.clone(), ..Serving::default() };
         let grants = self.grants.get(&service).cloned().unwrap_or_default();
         let revision =
             Revision::link(&self.engine, &loaded.component, info, &member.scope, &grants, shapes, member.settings)
                 .map_err(wrong)?;
         if let Some(database) = &member.scope.database {
             let migrations = in_time(revision.migrations()).await.map_err(wrong)?;
-            let migrated = database.migrate(&migrations).await;
-            migrated.map_err(|source| DeployError::Migrate { service: service.clone(), source })?;
+            serving.schema = u32::try_from(migrations.len()).unwrap_or(u32::MAX);
+            match database.migrate(&migrations).await {
+                Ok(_) => {}
+                Err(MigrateError::Newer { component: known, unknown, .. }) if newer == Newer::Allowed => {
+                    let unknown = self::migrations(known, &unknown);
+                    tracing::warn!(service, revision = number, unknown, "runs on a newer schema than it knows");
+                    serving.lags = true;
+                }
+                Err(MigrateError::Newer { component: known, unknown, .. }) if loaded.kept.is_some() => {
+                    return Err(DeployError::PastMigrations { service, number, known, unknown });
+                }
+                Err(source) => return Err(DeployError::Migrate { service, source }),
+            }
         }
         in_time(revision.warm()).await.map_err(wrong)?;
-        Ok(revision)
+        Ok((revision, serving))
     }
 }

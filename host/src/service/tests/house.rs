@@ -173,7 +173,7 @@ impl House {
 
     /// A fresh revision after `plan`.
     pub fn revision(&self, plan: &Plan) -> Result<Revision, RevisionError> {
-        let info = RevisionInfo { number: 1, hash: String::new(), origin: "test".into(), loaded: String::new() };
+        let info = RevisionInfo { number: 1, hash: String::new(), origin: "test".into(), ..RevisionInfo::default() };
         let (scope, grants) = (&self.scopes[plan.name], &self.grants[plan.name]);
         Revision::link(&ENGINE, &component(&plan.wat), info, scope, grants, &self.shapes, plan.settings)
     }
