@@ -4,6 +4,7 @@
 
 mod admin;
 mod assemble;
+mod audit;
 mod lock;
 mod reload;
 mod status;
@@ -11,6 +12,7 @@ mod watch;
 
 pub use admin::{AdminAddress, AdminError, Handled, Letter, Letters, Token, WholeLetter};
 pub use assemble::{Components, StartError, admin_address, check};
+pub use audit::{Audit, AuditEntry, AuditError, Came, Deed, Who, last_entries};
 pub use reload::{ReloadError, Reloaded};
 pub use status::{ServiceStatus, Status};
 
@@ -22,7 +24,7 @@ use crate::{
     outbound::{External, ExternalSnapshot},
     outbox::Outbox,
     policy::{BreakerCommand, EndpointSnapshot, GuardSnapshot},
-    rollout::Rollout,
+    rollout::{Rollout, StartWith},
     service::Edge,
     store::Database,
     telemetry::AccessLog,
@@ -47,6 +49,7 @@ pub struct App {
     outboxes: Vec<Outbox>,
     address: SocketAddr,
     started: Instant,
+    audit: Audit,
     /// Held by the one who reloads.
     reloading: tokio::sync::Mutex<()>,
     /// Let go when all the rest is.
@@ -108,8 +111,13 @@ impl App {
     /// # Errors
     ///
     /// The first thing that does not hold, with its place in the manifest where it has one. Then nothing runs.
-    pub async fn start(manifest: Manifest, components: Components, log: AccessLog) -> Result<Ready, StartError> {
-        assemble::start(manifest, components, log).await
+    pub async fn start(
+        manifest: Manifest,
+        components: Components,
+        with: StartWith,
+        log: AccessLog,
+    ) -> Result<Ready, StartError> {
+        assemble::start(manifest, components, with, log).await
     }
 
     /// The manifest that it runs.
@@ -162,6 +170,11 @@ impl App {
     /// The services and the way to replace them.
     pub fn rollout(&self) -> &Rollout {
         &self.rollout
+    }
+
+    /// The log of who changed what.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// Where the gateway listens.

@@ -1,14 +1,17 @@
 //! The commands. Nothing else prints to the terminal: what people read goes to standard error, what programs read (JSON,
 //! the access log) to standard output.
 
+mod audit;
 mod breaker;
 mod build;
 mod check;
 mod client;
 mod deploy;
 mod events;
+mod history;
 mod interrupt;
 mod reload;
+mod rollback;
 mod status;
 mod up;
 
@@ -70,6 +73,12 @@ enum Command {
     Events(events::Args),
     /// Replaces a service of the running application by another component, while requests run.
     Deploy(deploy::Args),
+    /// Shows the last revisions of a service: when each was loaded, from where, and what became of it.
+    History(history::Args),
+    /// Puts an earlier revision of a service back in its place, while requests run.
+    Rollback(rollback::Args),
+    /// Shows who changed what in the running application, and what came of it.
+    Audit(audit::Args),
 }
 
 pub fn main() -> ExitCode {
@@ -105,6 +114,9 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Reload(args) => reload::run(&load(&cli.manifest)?, args),
         Command::Events(args) => events::run(&load(&cli.manifest)?, args),
         Command::Deploy(args) => deploy::run(&load(&cli.manifest)?, args),
+        Command::History(args) => history::run(&load(&cli.manifest)?, args),
+        Command::Rollback(args) => rollback::run(&load(&cli.manifest)?, args),
+        Command::Audit(args) => audit::run(&load(&cli.manifest)?, args),
     }
 }
 

@@ -7,6 +7,8 @@
 //! |---|---|
 //! | `GET /v1/status` | [`Status`](super::Status) |
 //! | `POST /v1/services/{service}/revisions` with the component as its body | the revision that now runs: [`Deployment`](crate::rollout::Deployment) |
+//! | `GET /v1/services/{service}/revisions` | the last revisions: [`Revisions`](crate::rollout::Revisions) |
+//! | `POST /v1/services/{service}/rollback` with `{"revision": 3, "force": false}`, both optional | the revision that now runs: [`Deployment`](crate::rollout::Deployment) |
 //! | `POST /v1/breakers` with `{"edge": "order -> user", "command": "force-open"}` | the edge as it is then |
 //! | `POST /v1/breakers` with `{"endpoint": "payment at http://10.0.0.1:8080", "command": "force-open"}` | the endpoint as it is then |
 //! | `POST /v1/reload` | what changed in policies, routes and external services ([`Reloaded`](super::Reloaded)) |
@@ -17,11 +19,21 @@
 //! | `POST /v1/events/replay` with `{"topic": "order.created", "service": "mail", "from": "2026-11-24T00:00:00Z"}`, or `offset` in place of `from` | delivers the past of a topic to one subscription once more: [`Handled`] |
 
 mod events;
+mod revisions;
 
 pub use events::{Handled, Letter, Letters, WholeLetter};
 
-use super::{App, CommandError, assemble::refusal};
-use crate::{policy::BreakerCommand, rollout::DeployError, service::Body};
+use super::{
+    App, CommandError,
+    assemble::refusal,
+    audit::{Came, Deed, Who},
+};
+use crate::{
+    manifest::Manifest,
+    policy::BreakerCommand,
+    rollout::{DeployError, Deployment, Outcome},
+    service::Body,
+};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::{
@@ -154,11 +166,11 @@ impl Admin {
         loop {
             let accepted = match &self.listener {
                 Listener::Socket(listener, _) => {
-                    listener.accept().await.map(|(stream, _)| spawn(stream, app.clone(), token.clone()))
+                    listener.accept().await.map(|(stream, _)| spawn(peer(&stream), stream, app.clone(), token.clone()))
                 }
-                Listener::Loopback(listener) => {
-                    listener.accept().await.map(|(stream, _)| spawn(stream, app.clone(), token.clone()))
-                }
+                Listener::Loopback(listener) => listener.accept().await.map(|(stream, from)| {
+                    spawn(Who::Token { from: from.to_string() }, stream, app.clone(), token.clone());
+                }),
             };
             if let Err(error) = accepted {
                 // Mostly that too many files are open: others will be closed.
@@ -188,14 +200,26 @@ fn bind_socket(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn spawn<S>(stream: S, app: Arc<App>, token: Arc<Option<Token>>)
+/// Who is at the other end of the socket.
+fn peer(stream: &UnixStream) -> Who {
+    match stream.peer_cred() {
+        Ok(peer) => Who::Socket { uid: peer.uid(), pid: peer.pid() },
+        Err(error) => {
+            tracing::warn!(%error, "the kernel does not say who is at the admin socket");
+            Who::Socket { uid: u32::MAX, pid: None }
+        }
+    }
+}
+
+fn spawn<S>(who: Who, stream: S, app: Arc<App>, token: Arc<Option<Token>>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     tokio::spawn(async move {
         let service = service_fn(move |request| {
-            let (app, token) = (app.clone(), token.clone());
-            async move { Ok::<_, Infallible>(answer(&app, token.as_ref().as_ref(), request).await) }
+            // What is begun is ended, also when the one who asked goes away.
+            let answered = tokio::spawn(audited(app.clone(), who.clone(), token.clone(), request));
+            async move { Ok::<_, Infallible>(answered.await.unwrap_or_else(|panic| failed(&panic))) }
         });
         let served = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -208,18 +232,81 @@ where
     });
 }
 
-async fn answer(app: &App, token: Option<&Token>, request: Request<Incoming>) -> Response<Body> {
-    if let Some(token) = token
+/// Answers a request. Whatever it changes, or would have, is in the audit log before the answer is given.
+async fn audited(app: Arc<App>, who: Who, token: Arc<Option<Token>>, request: Request<Incoming>) -> Response<Body> {
+    if let Some(token) = &*token
         && !token.admits(request.headers().get(AUTHORIZATION))
     {
         return problem(StatusCode::UNAUTHORIZED, "the admin API wants its token: `Authorization: Bearer …`");
     }
+    if request.method() == Method::GET {
+        return answer(&app, request).await;
+    }
+    let mut deed = deed(request.uri().path());
+    // Before what can end with the host.
+    if deed.service.is_some()
+        && let Err(error) = app.audit().write(&who, &deed, Came::Begun).await
+    {
+        return problem(StatusCode::INSUFFICIENT_STORAGE, &format!("nothing was done: {error}"));
+    }
+    let response = answer(&app, request).await;
+    if let Some(came) = response.extensions().get::<Noted>() {
+        deed.detail.clone_from(&came.detail);
+        deed.reason.clone_from(&came.reason);
+        if let Some((revision, hash)) = &came.revision {
+            (deed.revision, deed.hash) = (Some(*revision), Some(hash.clone()));
+        }
+    }
+    let outcome = match response.extensions().get::<Noted>() {
+        _ if !response.status().is_success() => Came::Refused,
+        Some(Noted { unchanged: true, .. }) => Came::Unchanged,
+        _ => Came::Done,
+    };
+    app.audit().note(&who, &deed, outcome).await;
+    response
+}
+
+/// What a request to this path does.
+fn deed(path: &str) -> Deed {
+    let path: Vec<&str> = path.split('/').skip(2).collect();
+    match path.as_slice() {
+        ["services", service, "revisions"] => Deed::new("deploy").to(*service),
+        ["services", service, what] => Deed::new(*what).to(*service),
+        ["breakers"] => Deed::new("breaker"),
+        ["events", "dead-letters", what] => Deed::new(format!("{what} dead letters")),
+        ["events", what] => Deed::new(format!("{what} events")),
+        other => Deed::new(other.join(" ")),
+    }
+}
+
+/// What an answer says to the audit log.
+#[derive(Clone, Default)]
+struct Noted {
+    revision: Option<(u64, String)>,
+    unchanged: bool,
+    detail: Option<String>,
+    reason: Option<String>,
+}
+
+fn failed(panic: &tokio::task::JoinError) -> Response<Body> {
+    problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("the host failed at this: {panic}"))
+}
+
+async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
     let path: Vec<&str> = request.uri().path().split('/').skip(1).collect();
     match (request.method(), path.as_slice()) {
         (&Method::GET, ["v1", "status"]) => json(StatusCode::OK, &app.status()),
         (&Method::POST, ["v1", "services", service, "revisions"]) => {
             let service = service.to_string();
             deploy(app, &service, request).await
+        }
+        (&Method::GET, ["v1", "services", service, "revisions"]) => revisions::list(app, service).await,
+        (&Method::POST, ["v1", "services", service, "rollback"]) => {
+            let service = service.to_string();
+            match order(request).await {
+                Ok(body) => revisions::rollback(app, &service, &body).await,
+                Err(refused) => refused,
+            }
         }
         (&Method::POST, ["v1", "breakers"]) => command(app, request).await,
         (&Method::POST, ["v1", "reload"]) => match app.reload().await {
@@ -234,9 +321,9 @@ async fn answer(app: &App, token: Option<&Token>, request: Request<Incoming>) ->
                 Ok(body) => body,
                 Err(refused) => return refused,
             };
-            events::answer(&app.bus, &method, &rest, &query, &body).await
+            noting_order(events::answer(&app.bus, &method, &rest, &query, &body).await, &body)
         }
-        (_, ["v1", "status" | "breakers" | "reload"] | ["v1", "services", _, "revisions"]) => {
+        (_, ["v1", "status" | "breakers" | "reload"] | ["v1", "services", _, "revisions" | "rollback"]) => {
             problem(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method")
         }
         _ => problem(StatusCode::NOT_FOUND, "the admin API has no such path"),
@@ -257,10 +344,21 @@ async fn deploy(app: &App, service: &str, request: Request<Incoming>) -> Respons
         Ok(body) => body.to_bytes(),
         Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("the component did not arrive whole: {error}")),
     };
-    match app.rollout().deploy(service, wasm.to_vec(), origin).await {
-        Ok(deployment) => json(StatusCode::OK, &deployment),
-        Err(error @ DeployError::UnknownService { .. }) => problem(StatusCode::NOT_FOUND, &error.to_string()),
-        Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &refusal(&app.manifest(), &error)),
+    deployment(&app.manifest(), app.rollout().deploy(service, wasm, origin).await)
+}
+
+/// What came of a deploy or a rollback.
+fn deployment(manifest: &Manifest, came: Result<Deployment, DeployError>) -> Response<Body> {
+    match came {
+        Ok(deployment) => {
+            let mut response = json(StatusCode::OK, &deployment);
+            let unchanged = deployment.outcome == Outcome::Unchanged;
+            let Deployment { revision, .. } = deployment;
+            let revision = Some((revision.number, revision.hash));
+            response.extensions_mut().insert(Noted { revision, unchanged, ..Noted::default() });
+            response
+        }
+        Err(error) => problem(revisions::status_of(&error), &refusal(manifest, &error)),
     }
 }
 
@@ -294,13 +392,22 @@ async fn command(app: &App, request: Request<Incoming>) -> Response<Body> {
         (Some(_), Some(_)) => return expected("found both"),
         (None, None) => return expected("found neither"),
     };
-    done.unwrap_or_else(|error| {
+    let answer = done.unwrap_or_else(|error| {
         let status = match &error {
             CommandError::UnknownEdge { .. } | CommandError::UnknownEndpoint { .. } => StatusCode::NOT_FOUND,
             CommandError::NoBreaker(_) | CommandError::NoOutlier(_) => StatusCode::UNPROCESSABLE_ENTITY,
         };
         problem(status, &error.to_string())
-    })
+    });
+    noting_order(answer, &body)
+}
+
+/// The audit log says what was asked for.
+fn noting_order(mut response: Response<Body>, body: &[u8]) -> Response<Body> {
+    let mut noted = response.extensions_mut().remove::<Noted>().unwrap_or_default();
+    noted.detail = Some(String::from_utf8_lossy(body).into_owned()).filter(|body| !body.is_empty());
+    response.extensions_mut().insert(noted);
+    response
 }
 
 /// The body of a request that is no component.
@@ -325,7 +432,9 @@ fn problem(status: StatusCode, detail: &str) -> Response<Body> {
         "status": status.as_u16(),
         "detail": detail,
     });
-    with_type(status, "application/problem+json", body.to_string().into())
+    let mut response = with_type(status, "application/problem+json", body.to_string().into());
+    response.extensions_mut().insert(Noted { reason: Some(detail.to_owned()), ..Noted::default() });
+    response
 }
 
 fn with_type(status: StatusCode, media_type: &'static str, body: Bytes) -> Response<Body> {

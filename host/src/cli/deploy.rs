@@ -34,7 +34,7 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     let hash: String = revision.hash.chars().take(12).collect();
     let revision = format!("revision {} ({hash})", revision.number);
     match outcome {
-        Outcome::Deployed => say("Deployed", format_args!("{service}: {revision} serves")),
+        Outcome::Deployed | Outcome::RolledBack => say("Deployed", format_args!("{service}: {revision} serves")),
         Outcome::Unchanged => {
             say("Unchanged", format_args!("{service}: {revision} is this very component; nothing was done"))
         }

@@ -106,7 +106,9 @@ impl CodeCache {
         // write to. Nobody truncates it later: files are only ever made under another name and renamed.
         let found = unsafe { Component::deserialize_file(engine, &path) };
         found
-            .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "compiled code is unusable; compiling anew"))
+            .inspect_err(
+                |error| tracing::warn!(path = %path.display(), %error, "compiled code is unusable; compiling anew"),
+            )
             .ok()
     }
 

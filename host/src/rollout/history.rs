@@ -85,7 +85,10 @@ pub enum HistoryError {
         source: io::Error,
     },
     /// A component that was kept can't be had.
-    #[error("the kept component {} can't be read: {why}", path.display())]
+    #[error(
+        "the kept component {} can't be read: {why}; deploy it anew, or start the host by `wharf up --from-manifest` with \
+         what the manifest names", path.display()
+    )]
     Component {
         /// The file.
         path: PathBuf,
@@ -183,7 +186,9 @@ impl History {
         let records = self.records.lock().await;
         let record = records.get(service);
         match number {
-            None => record.and_then(Record::before_current).cloned().ok_or_else(|| HistoryError::NoEarlier(service.into())),
+            None => {
+                record.and_then(Record::before_current).cloned().ok_or_else(|| HistoryError::NoEarlier(service.into()))
+            }
             Some(number) => {
                 let found = record.and_then(|record| record.find(number)).filter(|kept| kept.can_serve());
                 found.cloned().ok_or_else(|| {

@@ -3,7 +3,7 @@
 //! Both are quick: the compiled code of what is kept is in the cache, and the component itself is read only where it is
 //! not.
 
-use super::{DeployError, Deployment, History, HistoryError, Kept, Loaded, Newer, Outcome, Rollout};
+use super::{DeployError, Deployment, History, HistoryError, Kept, Loaded, Newer, Outcome, Revisions, Rollout};
 use crate::{
     engine::{CodeCache, Engine},
     service::Metadata,
@@ -58,6 +58,22 @@ impl Rollout {
         tracing::info!(service, revision = info.number, hash = &info.hash[..12], "rolled back");
         Ok(Deployment { revision: info, outcome: Outcome::RolledBack })
     }
+
+    /// The last revisions of a service.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such service.
+    pub async fn revisions(&self, service: &str) -> Result<Revisions, DeployError> {
+        let member = self.member(service)?;
+        let none = || Revisions { service: service.to_owned(), current: None, schema: None, revisions: Vec::new() };
+        let mut revisions = self.history.of(service).await.unwrap_or_else(none);
+        if member.scope.database.is_some() {
+            // What can't be asked now is not shown.
+            revisions.schema = member.applied().await.ok().and_then(|names| u32::try_from(names.len()).ok());
+        }
+        Ok(revisions)
+    }
 }
 
 // === impl Loaded ===
@@ -103,6 +119,11 @@ impl Loaded {
         let wrong = |source: HistoryError| DeployError::History { service: service.to_owned(), source };
         let wasm = history.component(&kept.revision.hash).await.map_err(wrong)?;
         Ok(Self { kept: Some(kept.clone()), ..Self::new(engine, wasm, kept.revision.origin).await? })
+    }
+
+    /// Whether it is to become a new revision.
+    pub fn is_new(&self) -> bool {
+        self.kept.is_none()
     }
 
     /// The number of the revision that it is again, where it is not the manifest's component.

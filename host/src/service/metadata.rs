@@ -151,8 +151,7 @@ mod tests {
         let version = found.version.expect("it has one");
         assert_eq!(version.chars().count(), LONGEST);
         assert!(version.starts_with("[31mx"), "{version}");
-        let modules: String =
-            (0..1000).map(|n| format!(r#"(core module (@producers (sdk "kit {n}" "")))"#)).collect();
+        let modules: String = (0..1000).map(|n| format!(r#"(core module (@producers (sdk "kit {n}" "")))"#)).collect();
         let found = read(&format!("(component {modules})"));
         assert_eq!(found.producers["sdk"].len(), MOST_PRODUCERS);
         assert_eq!(read(r#"(component (@custom "producers" "\ff\ff"))"#), Metadata::default());

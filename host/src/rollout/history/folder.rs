@@ -47,8 +47,7 @@ impl Folder {
                 continue;
             };
             let text = fs::read(&path).map_err(|error| unreadable(&path, error.to_string()))?;
-            let record: Record =
-                serde_json::from_slice(&text).map_err(|error| unreadable(&path, error.to_string()))?;
+            let record: Record = serde_json::from_slice(&text).map_err(|error| unreadable(&path, error.to_string()))?;
             if let Some(flaw) = record.flaw(service) {
                 return Err(unreadable(&path, flaw));
             }

@@ -348,10 +348,13 @@ mod tests {
         let good = record(2);
         assert_eq!(good.flaw("user"), None);
         assert!(good.flaw("order").is_some_and(|flaw| flaw.contains("of service `user`")));
-        let edits: [fn(&mut Record); 3] =
-            [|record| record.format = 2, |record| record.current = Some(9), |record| {
+        let edits: [fn(&mut Record); 3] = [
+            |record| record.format = 2,
+            |record| record.current = Some(9),
+            |record| {
                 record.revisions[0].revision.hash = "../../etc/passwd".into();
-            }];
+            },
+        ];
         for edit in edits {
             let mut bad = good.clone();
             edit(&mut bad);
