@@ -202,7 +202,6 @@ impl Ready {
     pub async fn serve(self, shutdown: impl Future<Output = ()>, watch: bool) -> Ended {
         let Self { app, gateway, admin, components } = self;
         let grace = app.manifest().gateway.shutdown_grace;
-        // Before anybody can deploy: see there.
         let watch = watch.then(|| watch::watch(app.clone(), components));
         let mut aside = vec![tokio::spawn(admin.serve(app.clone()))];
         aside.extend(watch.map(tokio::spawn));

@@ -368,10 +368,8 @@ impl Rollout {
         let mut ready = Vec::new();
         for (name, mut loaded) in loaded {
             let member = self.member(&name)?;
-            let newer = match &loaded.kept {
-                Some(kept) if kept.lags => Newer::Allowed,
-                _ => Newer::Refused,
-            };
+            // What served when the host ended did so on the schema that there was.
+            let newer = if loaded.kept.is_some() { Newer::Allowed } else { Newer::Refused };
             let info = self.begin(member, &mut loaded).await?;
             if loaded.kept.is_none() {
                 begun.push((name.clone(), info.number));

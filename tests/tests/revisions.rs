@@ -5,8 +5,9 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
+    time::Duration,
 };
+use tokio::time::Instant;
 use wharf_tests::{App, Done, HELLO, Host, at, eventually, patched};
 
 /// The build of `hello-p3` that says this instead of "Hello, world!".
@@ -298,9 +299,18 @@ async fn a_deploy_that_is_killed_has_happened_or_has_not() {
         let (text, wasm) = numbered(kill);
         app.file("next.wasm", wasm);
         let deploying = app.spawn(&["deploy", "hello", "next.wasm"]);
-        // In turn over the whole of it and a little beyond.
-        let at = takes.mul_f64(1.3 * (((kill * 7) % kills) as f64 + 0.5) / kills as f64);
-        tokio::time::sleep(at).await;
+        let at = if kill % 2 == 0 {
+            // In turn over the whole of it and a little beyond.
+            let at = takes.mul_f64(1.3 * (((kill * 7) % kills) as f64 + 0.5) / kills as f64);
+            tokio::time::sleep(at).await;
+            at
+        } else {
+            // While it is recorded, migrated, warmed up and put in place.
+            coming(&app, "hello").await;
+            let at = Duration::from_micros(kill as u64 * 397 % 8000);
+            spin(at);
+            at
+        };
         host.signal("KILL");
         host.ended().await;
         let answered = deploying.wait_with_output().await.expect("it ends").status.success();
@@ -337,6 +347,56 @@ async fn a_deploy_that_is_killed_has_happened_or_has_not() {
     assert!(deploy(&host, &app, "hello", "next.wasm").await > number);
     assert_eq!(roll_back(&host, &app, &["hello"]).await, number);
     host.get("/hello").await.assert_text(200, &serves);
+    host.stop().await;
+}
+
+/// Waits until a revision is coming.
+async fn coming(app: &App, service: &str) {
+    let record = app.data().join(format!("revisions/{service}.json"));
+    let end = Instant::now() + wharf_tests::PATIENCE;
+    while !fs::read_to_string(&record).is_ok_and(|text| text.contains("\"coming\"")) {
+        assert!(Instant::now() < end, "no revision is coming");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Waits for less time than timers can tell.
+fn spin(time: Duration) {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        std::hint::spin_loop();
+    }
+}
+
+#[tokio::test]
+async fn a_deploy_that_is_killed_while_it_migrates_leaves_a_host_that_starts() {
+    let kills = std::env::var("WHARF_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(20_usize).div_ceil(2);
+    let sql: Vec<_> = (0..=kills).map(|n| format!("CREATE TABLE things_{n} (id INTEGER PRIMARY KEY)")).collect();
+    let steps: Vec<_> = sql.iter().map(|sql| ("make things", sql.as_str())).collect();
+    let app = keeper_of(&migrating("first", &steps[..1]));
+    let mut host = app.start().await;
+    let (mut before, mut after) = (0, 0);
+    for kill in 0..kills {
+        let number_before = running(&host, &app, "keeper").await.0;
+        app.file("next.wasm", migrating(&format!("step {kill}"), &steps[..kill + 2]));
+        let deploying = app.spawn(&["deploy", "keeper", "next.wasm"]);
+        coming(&app, "keeper").await;
+        spin(Duration::from_micros(kill as u64 * 997 % 10_000));
+        host.signal("KILL");
+        host.ended().await;
+        drop(deploying);
+
+        host = app.start().await;
+        let number = running(&host, &app, "keeper").await.0;
+        let history = history(&host, &app, "keeper").await;
+        assert_eq!(history["current"], number, "{history}");
+        if number == number_before { before += 1 } else { after += 1 }
+    }
+    println!("{kills} kills: {before} before, {after} after");
+    app.file("next.wasm", migrating("last", &steps));
+    deploy(&host, &app, "keeper", "next.wasm").await;
+    let history = history(&host, &app, "keeper").await;
+    assert_eq!((&history["schema"], &history["revisions"][0]["schema"]), (&steps.len().into(), &steps.len().into()));
     host.stop().await;
 }
 
@@ -493,11 +553,15 @@ fn migrating(tag: &str, migrations: &[(&str, &str)]) -> Vec<u8> {
                 (func (export "migrations") (result i32) (i32.const 0)))
             (core instance $i (instantiate $m))
             (type $migration' (record (field "version" u32) (field "name" string) (field "sql" string)))
-            (component $c
-                (import "f" (func $f (result (list (record (field "version" u32) (field "name" string) (field "sql" string))))))
-                (export "migrations" (func $f)))
             (func $f (result (list $migration')) (canon lift (core func $i "migrations") (memory (core memory $i "memory"))))
-            (instance $exported (instantiate $c (with "f" (func $f))))
+            (component $c
+                (type $r (record (field "version" u32) (field "name" string) (field "sql" string)))
+                (import "import-type-migration" (type $t (eq $r)))
+                (import "import-func" (func $f (result (list $t))))
+                (export $e "migration" (type $r))
+                (export "migrations" (func $f) (func (result (list $e)))))
+            (instance $exported (instantiate $c
+                (with "import-func" (func $f)) (with "import-type-migration" (type $migration'))))
             (export "wharf:store/migrations@0.1.0" (instance $exported)))"#,
         bytes(&list),
         bytes(&records),
@@ -506,10 +570,16 @@ fn migrating(tag: &str, migrations: &[(&str, &str)]) -> Vec<u8> {
     wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// An application of one service with a database, `keeper`, that has one migration.
-fn keeper() -> App {
+/// An application of one service with a database, `keeper`.
+fn keeper_of(component: &[u8]) -> App {
     let app = App::new("[services.keeper]\ncomponent = \"keeper.wasm\"\ndatabase = true\n");
-    app.file("keeper.wasm", migrating("first", &STEPS[..1]));
+    app.file("keeper.wasm", component);
+    app
+}
+
+/// It, with one migration, and components with more of them.
+fn keeper() -> App {
+    let app = keeper_of(&migrating("first", &STEPS[..1]));
     app.file("2.wasm", migrating("second", &STEPS[..2]));
     app.file("3.wasm", migrating("third", &STEPS));
     app

@@ -18,28 +18,26 @@
 //! | `POST /v1/events/dead-letters/drop` with the same | forgets them: [`Handled`] |
 //! | `POST /v1/events/replay` with `{"topic": "order.created", "service": "mail", "from": "2026-11-24T00:00:00Z"}`, or `offset` in place of `from` | delivers the past of a topic to one subscription once more: [`Handled`] |
 
+mod audited;
 mod events;
 mod revisions;
 
 pub use events::{Handled, Letter, Letters, WholeLetter};
 
-use super::{
-    App, CommandError,
-    assemble::refusal,
-    audit::{Came, Deed, Who},
-};
+use super::{App, CommandError, assemble::refusal, audit::Who};
 use crate::{
     manifest::Manifest,
     policy::BreakerCommand,
     rollout::{DeployError, Deployment, Outcome},
     service::Body,
 };
+use audited::{Noted, noting_order};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
+    header::{CONTENT_TYPE, HeaderValue},
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -218,7 +216,7 @@ where
     tokio::spawn(async move {
         let service = service_fn(move |request| {
             // What is begun is ended, also when the one who asked goes away.
-            let answered = tokio::spawn(audited(app.clone(), who.clone(), token.clone(), request));
+            let answered = tokio::spawn(audited::answer(app.clone(), who.clone(), token.clone(), request));
             async move { Ok::<_, Infallible>(answered.await.unwrap_or_else(|panic| failed(&panic))) }
         });
         let served = hyper::server::conn::http1::Builder::new()
@@ -230,62 +228,6 @@ where
             tracing::debug!(%error, "a connection to the admin API ended early");
         }
     });
-}
-
-/// Answers a request. Whatever it changes, or would have, is in the audit log before the answer is given.
-async fn audited(app: Arc<App>, who: Who, token: Arc<Option<Token>>, request: Request<Incoming>) -> Response<Body> {
-    if let Some(token) = &*token
-        && !token.admits(request.headers().get(AUTHORIZATION))
-    {
-        return problem(StatusCode::UNAUTHORIZED, "the admin API wants its token: `Authorization: Bearer …`");
-    }
-    if request.method() == Method::GET {
-        return answer(&app, request).await;
-    }
-    let mut deed = deed(request.uri().path());
-    // Before what can end with the host.
-    if deed.service.is_some()
-        && let Err(error) = app.audit().write(&who, &deed, Came::Begun).await
-    {
-        return problem(StatusCode::INSUFFICIENT_STORAGE, &format!("nothing was done: {error}"));
-    }
-    let response = answer(&app, request).await;
-    if let Some(came) = response.extensions().get::<Noted>() {
-        deed.detail.clone_from(&came.detail);
-        deed.reason.clone_from(&came.reason);
-        if let Some((revision, hash)) = &came.revision {
-            (deed.revision, deed.hash) = (Some(*revision), Some(hash.clone()));
-        }
-    }
-    let outcome = match response.extensions().get::<Noted>() {
-        _ if !response.status().is_success() => Came::Refused,
-        Some(Noted { unchanged: true, .. }) => Came::Unchanged,
-        _ => Came::Done,
-    };
-    app.audit().note(&who, &deed, outcome).await;
-    response
-}
-
-/// What a request to this path does.
-fn deed(path: &str) -> Deed {
-    let path: Vec<&str> = path.split('/').skip(2).collect();
-    match path.as_slice() {
-        ["services", service, "revisions"] => Deed::new("deploy").to(*service),
-        ["services", service, what] => Deed::new(*what).to(*service),
-        ["breakers"] => Deed::new("breaker"),
-        ["events", "dead-letters", what] => Deed::new(format!("{what} dead letters")),
-        ["events", what] => Deed::new(format!("{what} events")),
-        other => Deed::new(other.join(" ")),
-    }
-}
-
-/// What an answer says to the audit log.
-#[derive(Clone, Default)]
-struct Noted {
-    revision: Option<(u64, String)>,
-    unchanged: bool,
-    detail: Option<String>,
-    reason: Option<String>,
 }
 
 fn failed(panic: &tokio::task::JoinError) -> Response<Body> {
@@ -400,14 +342,6 @@ async fn command(app: &App, request: Request<Incoming>) -> Response<Body> {
         problem(status, &error.to_string())
     });
     noting_order(answer, &body)
-}
-
-/// The audit log says what was asked for.
-fn noting_order(mut response: Response<Body>, body: &[u8]) -> Response<Body> {
-    let mut noted = response.extensions_mut().remove::<Noted>().unwrap_or_default();
-    noted.detail = Some(String::from_utf8_lossy(body).into_owned()).filter(|body| !body.is_empty());
-    response.extensions_mut().insert(noted);
-    response
 }
 
 /// The body of a request that is no component.

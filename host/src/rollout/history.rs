@@ -143,7 +143,14 @@ impl History {
     pub fn open(folder: &Path, keep: usize) -> Result<Self, HistoryError> {
         let folder = Folder::open(folder)?;
         let mut records = folder.records()?;
-        records.values_mut().for_each(Record::recover);
+        for record in records.values_mut() {
+            // On a full disk it is done anew at the next start.
+            if record.recover()
+                && let Err(error) = folder.write(record)
+            {
+                tracing::warn!(%error, service = record.service, "that a rollout was interrupted is not recorded");
+            }
+        }
         folder.sweep(&named(&records));
         Ok(Self { folder: Some(Arc::new(folder)), keep, records: Mutex::new(records) })
     }
@@ -280,7 +287,7 @@ impl History {
     ///
     /// As [`put_back`](Self::put_back).
     pub async fn lag(&self, service: &str, why: String) -> Result<(), HistoryError> {
-        self.change_surely(service, |record| record.lag(Some(why))).await
+        self.change_surely(service, |record| record.lag(why)).await
     }
 
     /// The manifest's component has this hash now, and that has been dealt with.

@@ -38,8 +38,8 @@ pub struct Kept {
     /// The version of the schema that it brought: how many migrations it knows.
     #[serde(default)]
     pub schema: u32,
-    /// Whether it may run on a database with migrations that it does not know: it was gone back to by force, or a later
-    /// revision applied them and did not come to serve.
+    /// Whether its database has migrations that it does not know: it was gone back to by force, or a later revision
+    /// applied them and did not come to serve.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lags: bool,
     /// Which turn its last one was to begin to serve, counted from 1; 0: it never did.
@@ -204,23 +204,21 @@ impl Record {
     }
 
     /// The one that serves runs on a newer schema than it knows, with this said of it.
-    pub fn lag(&mut self, why: Option<String>) {
+    pub fn lag(&mut self, why: String) {
         if let Some(kept) = self.current.and_then(|number| self.find_mut(number)) {
-            kept.lags = true;
-            kept.why = why.or_else(|| kept.why.take());
+            (kept.lags, kept.why) = (true, Some(why));
         }
     }
 
-    /// The host that wrote this ended in the middle of a rollout: what was coming does not come. It may have migrated.
-    pub fn recover(&mut self) {
+    /// The host that wrote this may have ended in the middle of a rollout: what was coming does not come. Whether there
+    /// was any.
+    pub fn recover(&mut self) -> bool {
         let mut interrupted = false;
         for kept in self.revisions.iter_mut().filter(|kept| kept.standing == Standing::Coming) {
             (kept.standing, kept.why) = (Standing::Failed, Some("the host ended before it served".into()));
             interrupted = true;
         }
-        if interrupted {
-            self.lag(None);
-        }
+        interrupted
     }
 
     /// Forgets all but the last `keep` that served, what serves and what comes among them, and as many that failed.
@@ -318,13 +316,9 @@ mod tests {
     fn what_was_coming_when_the_host_died_does_not_come() {
         let mut record = record(1);
         record.begin(info());
-        record.recover();
+        assert!(record.recover());
         assert_eq!(told(&record), ["1 serving", "2 failed the host ended before it served"]);
-        // It may have migrated.
-        assert!(record.revisions[0].lags);
-        let clean = record.clone();
-        record.recover();
-        assert_eq!(record, clean);
+        assert!(!record.recover());
         // The number was seen.
         assert_eq!(record.begin(info()).number, 3);
     }
