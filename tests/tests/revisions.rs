@@ -298,6 +298,7 @@ async fn a_deploy_that_is_killed_has_happened_or_has_not() {
         let (number_before, hash_before) = running(&host, &app, "hello").await;
         let (text, wasm) = numbered(kill);
         app.file("next.wasm", wasm);
+        let recorded_before = record(&app, "hello");
         let deploying = app.spawn(&["deploy", "hello", "next.wasm"]);
         let at = if kill % 2 == 0 {
             // In turn over the whole of it and a little beyond.
@@ -306,7 +307,7 @@ async fn a_deploy_that_is_killed_has_happened_or_has_not() {
             at
         } else {
             // While it is recorded, migrated, warmed up and put in place.
-            coming(&app, "hello").await;
+            recorded(&app, "hello", &recorded_before).await;
             let at = Duration::from_micros(kill as u64 * 397 % 8000);
             spin(at);
             at
@@ -350,11 +351,15 @@ async fn a_deploy_that_is_killed_has_happened_or_has_not() {
     host.stop().await;
 }
 
-/// Waits until a revision is coming.
-async fn coming(app: &App, service: &str) {
-    let record = app.data().join(format!("revisions/{service}.json"));
+/// The record of a service, as it is on the disk.
+fn record(app: &App, service: &str) -> String {
+    fs::read_to_string(app.data().join(format!("revisions/{service}.json"))).expect("it is always there, and whole")
+}
+
+/// Waits until the record is another one: a revision is coming, or has come already.
+async fn recorded(app: &App, service: &str, before: &str) {
     let end = Instant::now() + wharf_tests::PATIENCE;
-    while !fs::read_to_string(&record).is_ok_and(|text| text.contains("\"coming\"")) {
+    while record(app, service) == before {
         assert!(Instant::now() < end, "no revision is coming");
         tokio::task::yield_now().await;
     }
@@ -379,8 +384,9 @@ async fn a_deploy_that_is_killed_while_it_migrates_leaves_a_host_that_starts() {
     for kill in 0..kills {
         let number_before = running(&host, &app, "keeper").await.0;
         app.file("next.wasm", migrating(&format!("step {kill}"), &steps[..kill + 2]));
+        let recorded_before = record(&app, "keeper");
         let deploying = app.spawn(&["deploy", "keeper", "next.wasm"]);
-        coming(&app, "keeper").await;
+        recorded(&app, "keeper", &recorded_before).await;
         spin(Duration::from_micros(kill as u64 * 997 % 10_000));
         host.signal("KILL");
         host.ended().await;
