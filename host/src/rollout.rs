@@ -391,7 +391,6 @@ impl Rollout {
             recorded.map_err(|source| DeployError::History { service: name.to_string(), source })?;
             revisions.push((member, revision));
         }
-        begun.clear();
         self.put_in_place(all, revisions)
     }
 

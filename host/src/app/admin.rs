@@ -273,12 +273,8 @@ async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
 }
 
 async fn deploy(app: &App, service: &str, request: Request<Incoming>) -> Response<Body> {
-    if app.manifest().external.contains_key(service) {
-        let message = format!(
-            "`{service}` is external and has no revisions; as a component it has a `source` or a \
-                               `component` in the manifest, and no `endpoints`"
-        );
-        return problem(StatusCode::CONFLICT, &message);
+    if let Some(conflict) = revisions::none_of_external(app, service) {
+        return conflict;
     }
     let origin = request.headers().get("x-origin").and_then(|origin| origin.to_str().ok());
     let origin = origin.unwrap_or("the admin API").to_string();

@@ -8,7 +8,7 @@ use crate::{
     },
     service::Body,
 };
-use hyper::{Method, Request, Response, StatusCode, body::Incoming, header::AUTHORIZATION};
+use hyper::{Request, Response, StatusCode, body::Incoming, header::AUTHORIZATION};
 use std::sync::Arc;
 
 /// What an answer says to the audit log.
@@ -32,7 +32,7 @@ pub(super) async fn answer(
     {
         return problem(StatusCode::UNAUTHORIZED, "the admin API wants its token: `Authorization: Bearer …`");
     }
-    if request.method() == Method::GET {
+    if request.method().is_safe() {
         return super::answer(&app, request).await;
     }
     let mut deed = deed(request.uri().path());

@@ -18,8 +18,21 @@ struct RollbackOrder {
     force: bool,
 }
 
+/// What is said of a service outside.
+pub(super) fn none_of_external(app: &App, service: &str) -> Option<Response<Body>> {
+    let is_external = app.manifest().external.contains_key(service);
+    let message = format!(
+        "`{service}` is external and has no revisions; as a component it has a `source` or a `component` in the manifest, \
+         and no `endpoints`"
+    );
+    is_external.then(|| problem(StatusCode::CONFLICT, &message))
+}
+
 /// The revisions of a service.
 pub(super) async fn list(app: &App, service: &str) -> Response<Body> {
+    if let Some(conflict) = none_of_external(app, service) {
+        return conflict;
+    }
     match app.rollout().revisions(service).await {
         Ok(revisions) => json(StatusCode::OK, &revisions),
         Err(error) => problem(StatusCode::NOT_FOUND, &error.to_string()),
@@ -37,6 +50,9 @@ pub(super) async fn rollback(app: &App, service: &str, body: &[u8]) -> Response<
             return problem(StatusCode::BAD_REQUEST, &format!("{expected}: {error}"));
         }
     };
+    if let Some(conflict) = none_of_external(app, service) {
+        return conflict;
+    }
     let past = if order.force { Past::Forced } else { Past::Refused };
     let came = app.rollout().rollback(service, order.revision, past).await;
     super::deployment(&app.manifest(), came)

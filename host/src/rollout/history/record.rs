@@ -47,6 +47,16 @@ pub struct Kept {
     turn: u64,
 }
 
+/// Longer reasons are cut: a record is written often.
+const LONGEST_REASON: usize = 2000;
+
+fn bounded(why: String) -> String {
+    match why.char_indices().nth(LONGEST_REASON) {
+        Some((at, _)) => format!("{}…", &why[..at]),
+        None => why,
+    }
+}
+
 /// What became of a revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -175,7 +185,7 @@ impl Record {
     /// The one that comes does not come, and the one that serves goes on.
     pub fn end(&mut self, number: u64, standing: Standing, why: String) {
         if let Some(kept) = self.find_mut(number) {
-            (kept.standing, kept.why) = (standing, Some(why));
+            (kept.standing, kept.why) = (standing, Some(bounded(why)));
         }
     }
 
@@ -197,6 +207,10 @@ impl Record {
 
     /// As if that revision had never begun: nothing has seen it.
     pub fn forget(&mut self, number: u64) {
+        // One that serves has been seen.
+        if self.current == Some(number) {
+            return;
+        }
         self.revisions.retain(|kept| kept.revision.number != number);
         if self.latest == number {
             self.latest -= 1;
@@ -206,7 +220,7 @@ impl Record {
     /// The one that serves runs on a newer schema than it knows, with this said of it.
     pub fn lag(&mut self, why: String) {
         if let Some(kept) = self.current.and_then(|number| self.find_mut(number)) {
-            (kept.lags, kept.why) = (true, Some(why));
+            (kept.lags, kept.why) = (true, Some(bounded(why)));
         }
     }
 
@@ -321,6 +335,25 @@ mod tests {
         assert!(!record.recover());
         // The number was seen.
         assert_eq!(record.begin(info()).number, 3);
+    }
+
+    #[test]
+    fn what_nobody_has_seen_can_be_forgotten_and_what_serves_can_not() {
+        let mut record = record(1);
+        let before = record.clone();
+        let number = record.begin(info()).number;
+        record.forget(number);
+        assert_eq!(record, before);
+        record.forget(1);
+        assert_eq!(record, before);
+    }
+
+    #[test]
+    fn a_long_reason_is_cut() {
+        let mut record = record(1);
+        let number = record.begin(info()).number;
+        record.end(number, Standing::Failed, "ü".repeat(100_000));
+        assert!(record.revisions[1].why.as_ref().is_some_and(|why| why.chars().count() == LONGEST_REASON + 1));
     }
 
     #[test]
