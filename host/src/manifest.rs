@@ -92,6 +92,8 @@ pub struct App {
     pub name: String,
     /// The folder for databases, compiled code and the admin socket.
     pub data: Placed<PathBuf>,
+    /// How many revisions of each service are kept.
+    pub revisions: usize,
 }
 
 /// The longest manifest, in bytes.
@@ -215,8 +217,9 @@ impl App {
         });
         let data = table.optional("data", Value::path);
         let data = data.unwrap_or_else(|| table.default("data", doc.resolve(".wharf")));
+        let revisions = table.or("revisions", 5, |value| value.integer(1..=100));
         table.finish();
-        Self { name: name.unwrap_or_default(), data }
+        Self { name: name.unwrap_or_default(), data, revisions }
     }
 }
 
