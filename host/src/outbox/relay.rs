@@ -170,8 +170,11 @@ impl Relay {
             () = self.shared.arrived.notified(), if hear => (Step::Heard, None),
             () = wake => (Step::Time, None),
         };
-        if let Some(ended) = ended {
+        // All that there are: a bus that takes what it is offered in groups is then offered a group.
+        let mut next = ended;
+        while let Some(ended) = next {
             self.ended(ended);
+            next = self.window.ended_already();
         }
         // NB: by the clock too, while there is always more to publish: a host that dies again and again must not begin with
         // the same ones each time.
