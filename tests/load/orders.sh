@@ -22,9 +22,10 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/wharf-orders.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
 variant() { # variant FILE: an order service that does not publish what it places
-    local copy=$work/source
+    local copy=$here/out/without
     mkdir -p "$copy"
-    (cd "$root" && tar cf - --exclude=components/target --exclude=target components wit rust-toolchain.toml) | tar xf - -C "$copy"
+    rm -rf "$copy/components/order"
+    (cd "$root" && tar cf - --exclude=components/target components wit rust-toolchain.toml) | tar xf - -C "$copy"
     python3 - "$copy/components/order/src/lib.rs" <<'PY'
 import sys
 file = sys.argv[1]
@@ -35,9 +36,9 @@ without = 'let _ = NewEvent::about("order.created", &order.id, &created)?; db::b
 assert text.count(line) == 1, f"{file} no longer has the line that is left out: {line}"
 open(file, "w").write(text.replace(line, without))
 PY
-    (cd "$copy/components" && CARGO_TARGET_DIR="$root/components/target/without-events" \
-        cargo build --release --target wasm32-wasip2 -p order)
-    cp "$root/components/target/without-events/wasm32-wasip2/release/order.wasm" "$1"
+    printf '[app]\nname = "without"\n[services.order]\nsource = "components/order"\n' > "$copy/wharf.toml"
+    "$wharf" build --manifest "$copy/wharf.toml"
+    cp "$copy/components/target/wasm32-wasip2/release/order.wasm" "$1"
 }
 
 cpu() { # cpu PID: seconds that it has computed
