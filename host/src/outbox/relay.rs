@@ -5,6 +5,7 @@
 //! it is told only that there is something, and reads all of it, while it is this host's turn (`turn`).
 
 mod alone;
+mod recent;
 mod table;
 mod tail;
 mod turn;
@@ -20,6 +21,7 @@ use crate::{
     events::{Prepared, PublishError},
     policy::Backoff,
 };
+use recent::Recent;
 use std::{collections::HashSet, sync::Arc};
 use tokio::{
     sync::watch,
@@ -38,7 +40,7 @@ pub(super) struct Relay {
     /// Rows whose events the bus has taken.
     taken: Vec<Key>,
     /// Events whose rows were read of late: the commit may tell of them still.
-    read: HashSet<String>,
+    read: Recent,
     /// When the first of them is to be deleted at the latest.
     delete_at: Option<Instant>,
     look_at: Instant,
@@ -79,7 +81,7 @@ impl Relay {
             closing,
             window: Window::new(shared.bus.clone(), shared.settings.at_once),
             taken: Vec::new(),
-            read: HashSet::new(),
+            read: Recent::default(),
             delete_at: None,
             look_at,
             lease,
