@@ -8,9 +8,12 @@ mod client;
 mod deploy;
 mod events;
 mod interrupt;
+mod keygen;
 mod reload;
+mod sign;
 mod status;
 mod up;
+mod verify;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -70,6 +73,12 @@ enum Command {
     Events(events::Args),
     /// Replaces a service of the running application by another component, while requests run.
     Deploy(deploy::Args),
+    /// Makes a key that signs components, and prints the public key that belongs to it.
+    Keygen(keygen::Args),
+    /// Adds a signature to a component.
+    Sign(sign::Args),
+    /// Says who has signed a component, and whether it is still what they signed.
+    Verify(verify::Args),
 }
 
 pub fn main() -> ExitCode {
@@ -105,6 +114,9 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Reload(args) => reload::run(&load(&cli.manifest)?, args),
         Command::Events(args) => events::run(&load(&cli.manifest)?, args),
         Command::Deploy(args) => deploy::run(&load(&cli.manifest)?, args),
+        Command::Keygen(args) => keygen::run(args),
+        Command::Sign(args) => sign::run(args),
+        Command::Verify(args) => verify::run(args),
     }
 }
 

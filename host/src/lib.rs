@@ -24,3 +24,4 @@ pub mod rollout;
 pub mod service;
 pub mod store;
 pub mod telemetry;
+pub mod trust;

@@ -16,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{events::Retention, policy::Policy};
+use crate::{events::Retention, policy::Policy, trust::PublicKey};
 use toml::de::DeTable;
 
 mod error;
@@ -30,6 +30,7 @@ mod reader;
 mod secret;
 mod server_url;
 mod services;
+mod signed_by;
 mod store;
 mod subscription;
 #[cfg(test)]
@@ -90,6 +91,9 @@ pub struct App {
     pub name: String,
     /// The folder for databases, compiled code and the admin socket.
     pub data: Placed<PathBuf>,
+    /// Of these keys one must have signed the component of each service that does not name keys of its own; none: nobody has
+    /// to.
+    pub signed_by: Vec<Placed<PublicKey>>,
 }
 
 /// The longest manifest, in bytes.
@@ -149,7 +153,7 @@ impl Manifest {
         if services_table.is_empty() {
             services_table.report("expected at least one service, as in [services.user]");
         }
-        let (services, external) = services::read(services_table, doc);
+        let (services, external) = services::read(services_table, &app, doc);
         let topics = events::read_topics(root.table("topics"), doc);
         let (bus, retention) = events::read(root.table("events"));
         let key_value = events::read_redis(root.table("key-value"));
@@ -213,8 +217,9 @@ impl App {
         });
         let data = table.optional("data", Value::path);
         let data = data.unwrap_or_else(|| table.default("data", doc.resolve(".wharf")));
+        let signed_by = signed_by::read(&mut table);
         table.finish();
-        Self { name: name.unwrap_or_default(), data }
+        Self { name: name.unwrap_or_default(), data, signed_by }
     }
 }
 

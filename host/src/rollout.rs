@@ -17,6 +17,7 @@ use crate::{
         Shape, misfits,
     },
     store::MigrateError,
+    trust::{Distrust, Trust},
 };
 use std::{
     collections::BTreeMap,
@@ -54,6 +55,8 @@ pub struct Member {
     pub scope: Arc<Scope>,
     /// How its instances are used.
     pub settings: InstanceSettings,
+    /// Whose signature its component must carry.
+    pub trust: Trust,
     /// The number of its latest revision.
     pub latest: Mutex<u64>,
 }
@@ -96,6 +99,9 @@ pub enum DeployError {
         /// The name that was meant, in words; empty where none is near.
         meant: String,
     },
+    /// Nobody has signed it who would have to.
+    #[error(transparent)]
+    Untrusted(#[from] Distrust),
     /// It is no component, or can't be compiled.
     #[error("{origin} can't be loaded: {source}")]
     Load {
@@ -147,21 +153,24 @@ async fn in_time<T>(step: impl Future<Output = Result<T, RevisionError>>) -> Res
 // === impl Loaded ===
 
 impl Loaded {
-    /// Compiles `wasm`, or finds it compiled. Takes its time on a thread of its own.
+    /// Compiles `wasm`, or finds it compiled, if it is to be trusted. Takes its time on a thread of its own.
     ///
     /// # Errors
     ///
-    /// [`DeployError::Load`] for what is no component.
-    pub async fn new(engine: &Arc<Engine>, wasm: Vec<u8>, origin: String) -> Result<Self, DeployError> {
-        let aside = engine.clone();
+    /// [`DeployError::Untrusted`] for what the right people did not sign, [`DeployError::Load`] for what is no component.
+    pub async fn new(engine: &Arc<Engine>, trust: &Trust, wasm: Vec<u8>, origin: String) -> Result<Self, DeployError> {
+        let (aside, trust) = (engine.clone(), trust.clone());
         let compiled = tokio::task::spawn_blocking(move || {
+            // Before anything else: the compiler is large, and what is not trusted must not come near it.
+            trust.check(&wasm)?;
             let hash = CodeCache::content_hash(&wasm);
             let component = aside.cache().load(aside.wasmtime(), &wasm, &hash);
-            component.map(|component| (component, hash))
+            Ok::<_, Distrust>(component.map(|component| (component, hash)))
         });
         match compiled.await {
-            Ok(Ok((component, hash))) => Ok(Self { component, hash, origin }),
-            Ok(Err(source)) => Err(DeployError::Load { origin, source }),
+            Ok(Ok(Ok((component, hash)))) => Ok(Self { component, hash, origin }),
+            Ok(Err(distrust)) => Err(DeployError::Untrusted(distrust)),
+            Ok(Ok(Err(source))) => Err(DeployError::Load { origin, source }),
             Err(panic) => {
                 let source = CacheError::Compile(format!("the compiler failed: {panic}"));
                 Err(DeployError::Load { origin, source })
@@ -180,7 +189,12 @@ impl Loaded {
 impl Member {
     /// A service that has no revision yet.
     pub fn new(service: Arc<Service>, scope: Arc<Scope>, settings: InstanceSettings) -> Self {
-        Self { service, scope, settings, latest: Mutex::new(0) }
+        Self { service, scope, settings, trust: Trust::everybody(), latest: Mutex::new(0) }
+    }
+
+    /// The same service, which takes only components that these have signed.
+    pub fn trusting(self, trust: Trust) -> Self {
+        Self { trust, ..self }
     }
 
     fn next_number(&self) -> u64 {
@@ -266,7 +280,7 @@ impl Rollout {
     /// Why it was refused; then the old revision goes on.
     pub async fn deploy(&self, service: &str, wasm: Vec<u8>, origin: String) -> Result<Deployment, DeployError> {
         let member = self.member(service)?;
-        let loaded = Loaded::new(&self.engine, wasm, origin).await?;
+        let loaded = Loaded::new(&self.engine, &member.trust, wasm, origin).await?;
         let _deploying = self.deploying.lock().await;
         let before = member.service.revision().map(|revision| revision.info().clone());
         if let Some(before) = before

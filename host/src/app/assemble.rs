@@ -29,6 +29,7 @@ use crate::{
     },
     store::OpenError,
     telemetry::AccessLog,
+    trust::Trust,
 };
 use arc_swap::ArcSwap;
 use futures::future::{BoxFuture, join_all, try_join_all};
@@ -154,6 +155,7 @@ pub(super) fn refusal(manifest: &Manifest, error: &DeployError) -> String {
 fn deploy_error_at(manifest: &Manifest, error: DeployError) -> StartError {
     let service = match &error {
         DeployError::Misfit(found) => return misfits_at(manifest, found).into(),
+        DeployError::Untrusted(distrust) => manifest.services.get(distrust.service()),
         DeployError::Revision { service, .. }
         | DeployError::Migrate { service, .. }
         | DeployError::Swapped { service, .. } => manifest.services.get(service),
@@ -222,7 +224,10 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
             config: configuration(&manifest, service)?,
             limits: limits(service),
         });
-        members.insert(name.clone(), Member::new(services[name].clone(), scope, instances(service)));
+        members.insert(
+            name.clone(),
+            Member::new(services[name].clone(), scope, instances(service)).trusting(trust(service)),
+        );
     }
     let rollout = Rollout::new(engine, members, grants(&manifest));
     rollout.start(loaded).await.map_err(|error| deploy_error_at(&manifest, error))?;
@@ -290,11 +295,9 @@ async fn load(
 ) -> Result<BTreeMap<String, Loaded>, StartError> {
     let loading = components.iter().map(|(name, path)| async move {
         let wasm = read(manifest, name, path)?;
-        let loaded = Loaded::new(engine, wasm, path.display().to_string()).await;
-        let loaded = loaded.map_err(|error| match manifest.services.get(name) {
-            Some(service) => StartError::Manifest(manifest.error_at(service.component.place(), error)),
-            None => StartError::Deploy(error),
-        })?;
+        let service = manifest.services.get(name).ok_or_else(|| unknown(name))?;
+        let loaded = Loaded::new(engine, &trust(service), wasm, path.display().to_string()).await;
+        let loaded = loaded.map_err(|error| manifest.error_at(service.component.place(), error))?;
         Ok::<_, StartError>((name.clone(), loaded))
     });
     Ok(try_join_all(loading).await?.into_iter().collect())
@@ -305,9 +308,19 @@ fn read(manifest: &Manifest, name: &str, path: &Path) -> Result<Vec<u8>, StartEr
         let message = format!("the component {} can't be read: {error}", path.display());
         match manifest.services.get(name) {
             Some(service) => manifest.error_at(service.component.place(), message).into(),
-            None => StartError::Deploy(DeployError::UnknownService { service: name.to_string(), meant: String::new() }),
+            None => unknown(name),
         }
     })
+}
+
+fn unknown(service: &str) -> StartError {
+    StartError::Deploy(DeployError::UnknownService { service: service.to_string(), meant: String::new() })
+}
+
+/// Whose signature the component of a service must carry.
+fn trust(service: &manifest::Service) -> Trust {
+    let given_by = service.signed_by.first().map(|key| key.key.as_str()).unwrap_or_default();
+    Trust::new(service.name.as_str(), service.signed_by.iter().map(|key| key.value).collect(), given_by)
 }
 
 fn grants(manifest: &Manifest) -> BTreeMap<String, Grants> {

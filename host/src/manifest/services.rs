@@ -3,16 +3,19 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use super::{
+    App,
     error::Placed,
     external::{self, EITHER, ExternalService},
     origin::Origin,
     policy::{EVENTS, GATEWAY},
     reader::{Document, Table, Value, quoted},
     secret::SecretRef,
+    signed_by,
     store::ServiceDatabase,
     subscription::Subscription,
     values::{SHORTEST, is_plain_name},
 };
+use crate::trust::PublicKey;
 
 /// A service that runs here, as a component.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +24,8 @@ pub struct Service {
     pub name: Placed<String>,
     /// Where its component comes from.
     pub component: Component,
+    /// Of these keys one must have signed the component: its own, or the application's; none: nobody has to.
+    pub signed_by: Vec<Placed<PublicKey>>,
     /// The database of its own, if it has one.
     pub database: Option<ServiceDatabase>,
     /// The buckets that it may open by `wasi:keyvalue`.
@@ -107,6 +112,7 @@ pub(super) fn wrong_name(name: &str) -> Option<String> {
 /// the same.
 pub(super) fn read(
     table: Table<'_>,
+    app: &App,
     doc: &Document<'_>,
 ) -> (BTreeMap<String, Service>, BTreeMap<String, ExternalService>) {
     let (mut services, mut external) = (BTreeMap::new(), BTreeMap::new());
@@ -122,7 +128,7 @@ pub(super) fn read(
                 external.insert(name.value.clone(), ExternalService::read(name, table));
             }
             Some(table) => {
-                services.insert(name.value.clone(), Service::read(name, table, doc));
+                services.insert(name.value.clone(), Service::read(name, table, app, doc));
             }
             None => {}
         }
@@ -133,10 +139,11 @@ pub(super) fn read(
 // === impl Service ===
 
 impl Service {
-    fn read(name: Placed<String>, mut table: Table<'_>, doc: &Document<'_>) -> Self {
+    fn read(name: Placed<String>, mut table: Table<'_>, app: &App, doc: &Document<'_>) -> Self {
         external::refuse_in_component(&mut table);
-        let service = Self {
+        let mut service = Self {
             component: Component::read(&mut table),
+            signed_by: signed_by::read(&mut table),
             database: table.or("database", None, ServiceDatabase::read),
             buckets: table.or("buckets", Vec::new(), |v| v.strings("bucket")),
             publishes: table.or("publishes", Vec::new(), |v| v.strings("topic")),
@@ -149,6 +156,9 @@ impl Service {
             limits: Limits::read(table.table("limits")),
             name,
         };
+        if service.signed_by.is_empty() {
+            service.signed_by.clone_from(&app.signed_by);
+        }
         for (key, secret) in &service.secrets {
             if service.config.contains_key(key) {
                 doc.report_at(

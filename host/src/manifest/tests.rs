@@ -258,6 +258,26 @@ fn a_route_has_the_gateways_rate_limit_unless_it_says_something_else() {
 }
 
 #[test]
+fn a_service_names_who_signs_it_or_the_application_does() {
+    let (all, own) = (
+        "ed25519:6kpsY+KcUgq+9VB7Ey7F+ZVHdq6+vnuSQh7qaRRG0iw=",
+        "ed25519:iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w=",
+    );
+    let manifest = valid(&format!(
+        "[app]\nname = \"shop\"\nsigned-by = [\"{all}\"]\n[services.order]\ncomponent = \"order.wasm\"\n\
+         signed-by = [\"{own}\", \"{all}\"]"
+    ));
+    let of = |service: &str| {
+        let keys = &manifest.services[service].signed_by;
+        keys.iter().map(|key| (key.value.to_string(), key.key.clone())).collect::<Vec<_>>()
+    };
+    let order = "services.order.signed-by".to_owned();
+    assert_eq!(of("order"), [(own.to_owned(), order.clone()), (all.to_owned(), order)]);
+    assert_eq!(of("user"), [(all.to_owned(), "app.signed-by".to_owned())]);
+    assert_eq!(valid("").services["user"].signed_by, []);
+}
+
+#[test]
 fn a_service_outside_is_called_like_one_here() {
     let manifest = valid(
         r#"

@@ -13,6 +13,7 @@ use crate::{
     },
     store::Database,
     telemetry::TraceContext,
+    trust::Trust,
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -191,7 +192,10 @@ impl House {
         let mut all = BTreeMap::new();
         for (name, wat) in components {
             let wasm = wat::parse_str(wat).unwrap_or_else(|error| panic!("{error}"));
-            all.insert((*name).to_string(), Loaded::new(&ENGINE, wasm, "test".into()).await.unwrap());
+            all.insert(
+                (*name).to_string(),
+                Loaded::new(&ENGINE, &Trust::everybody(), wasm, "test".into()).await.unwrap(),
+            );
         }
         all
     }
