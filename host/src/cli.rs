@@ -9,6 +9,8 @@ mod deploy;
 mod events;
 mod interrupt;
 mod keygen;
+mod pull;
+mod push;
 mod reload;
 mod sign;
 mod status;
@@ -77,6 +79,8 @@ enum Command {
     Keygen(keygen::Args),
     /// Adds a signature to a component.
     Sign(sign::Args),
+    /// Pushes a component to a registry.
+    Push(push::Args),
     /// Says who has signed a component, and whether it is still what they signed.
     Verify(verify::Args),
 }
@@ -116,6 +120,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Deploy(args) => deploy::run(&load(&cli.manifest)?, args),
         Command::Keygen(args) => keygen::run(args),
         Command::Sign(args) => sign::run(args),
+        Command::Push(args) => push::run(args),
         Command::Verify(args) => verify::run(args),
     }
 }

@@ -17,6 +17,7 @@ pub mod gateway;
 pub mod inbox;
 pub mod keyvalue;
 pub mod manifest;
+pub mod oci;
 pub mod outbound;
 pub mod outbox;
 pub mod policy;

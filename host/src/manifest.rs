@@ -167,6 +167,11 @@ impl Manifest {
         manifest
     }
 
+    /// Where what is pulled from registries is kept.
+    pub fn pulled(&self) -> PathBuf {
+        self.app.data.value.join("oci")
+    }
+
     /// Whether there is a service of this name, here or outside.
     pub fn has_service(&self, name: &str) -> bool {
         self.services.contains_key(name) || self.external.contains_key(name)

@@ -15,9 +15,8 @@
 //! The tool is also a library, and is not used as one: it would bring a second implementation of Ed25519 beside the one
 //! that TLS brings (`ring`), it accepts a file when any of several signed hashes fits, and it reads numbers that are
 //! written longer than they need to be, so that some bits of a file could change and nobody would notice. What is left
-//! are two hundred lines. A signature is known by its public key, which is written beside it (`key_id` in the proposal,
-//! which leaves it open what that is), so that an error can say who has signed. Whether it is trusted, only the keys in
-//! the manifest say.
+//! are two hundred lines. The public key of whoever signed is in the file too, so that an error can say who that was.
+//! Whether it is trusted, only the keys in the manifest say.
 
 mod key;
 mod section;
@@ -65,7 +64,7 @@ fn in_words(trust: &Trust, found: &Found) -> String {
         Found::Nothing(NotSigned::Component) => {
             format!("the component has no signature, and `{given_by}` wants one by {keys}; sign it with {sign}")
         }
-        Found::Nothing(other) => format!("what should be a component signed by {keys} (`{given_by}`) is none: {other}"),
+        Found::Nothing(other) => format!("`{given_by}` wants a component signed by {keys}, and {other}"),
         Found::Changed(by) => format!(
             "the component was changed after {} signed it, and `{given_by}` wants it as {keys} signed it; take the one \
              that was signed, or sign this one with {sign}",
@@ -73,7 +72,7 @@ fn in_words(trust: &Trust, found: &Found) -> String {
         ),
         Found::Others(by) => format!("the component is signed by {}, and {as_well}", listed(by, "and")),
         Found::Unknown => {
-            format!("the component has only signatures that are false, or by keys that it does not tell, and {as_well}")
+            format!("the component is signed by keys that it does not tell, and {as_well}")
         }
     }
 }

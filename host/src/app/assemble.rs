@@ -135,7 +135,7 @@ pub(super) fn misfits_at(manifest: &Manifest, found: &[Misfit]) -> ManifestError
             }
         };
         // A list that is not there has no line, but the component has.
-        Some(list.map_or_else(|| service.component.place().with(()), |entry| entry.with(())))
+        Some(list.map_or_else(|| service.component.place(), |entry| entry.with(())))
     };
     manifest.errors_at(found.iter().filter_map(|misfit| Some(place(misfit)?.with(misfit.to_string()))))
 }
@@ -162,7 +162,7 @@ fn deploy_error_at(manifest: &Manifest, error: DeployError) -> StartError {
         DeployError::UnknownService { .. } | DeployError::Load { .. } => None,
     };
     match service {
-        Some(service) => manifest.error_at(service.component.place(), error).into(),
+        Some(service) => manifest.error_at(&service.component.place(), error).into(),
         None => error.into(),
     }
 }
@@ -296,8 +296,8 @@ async fn load(
     let loading = components.iter().map(|(name, path)| async move {
         let wasm = read(manifest, name, path)?;
         let service = manifest.services.get(name).ok_or_else(|| unknown(name))?;
-        let loaded = Loaded::new(engine, &trust(service), wasm, path.display().to_string()).await;
-        let loaded = loaded.map_err(|error| manifest.error_at(service.component.place(), error))?;
+        let loaded = Loaded::new(engine, &trust(service), wasm, origin(service, path)).await;
+        let loaded = loaded.map_err(|error| manifest.error_at(&service.component.place(), error))?;
         Ok::<_, StartError>((name.clone(), loaded))
     });
     Ok(try_join_all(loading).await?.into_iter().collect())
@@ -307,7 +307,7 @@ fn read(manifest: &Manifest, name: &str, path: &Path) -> Result<Vec<u8>, StartEr
     std::fs::read(path).map_err(|error| {
         let message = format!("the component {} can't be read: {error}", path.display());
         match manifest.services.get(name) {
-            Some(service) => manifest.error_at(service.component.place(), message).into(),
+            Some(service) => manifest.error_at(&service.component.place(), message).into(),
             None => unknown(name),
         }
     })
@@ -315,6 +315,14 @@ fn read(manifest: &Manifest, name: &str, path: &Path) -> Result<Vec<u8>, StartEr
 
 fn unknown(service: &str) -> StartError {
     StartError::Deploy(DeployError::UnknownService { service: service.to_string(), meant: String::new() })
+}
+
+/// Where a service's component comes from, in words.
+fn origin(service: &manifest::Service, path: &Path) -> String {
+    match &service.component {
+        manifest::Component::Registry(reference) => reference.to_string(),
+        _ => path.display().to_string(),
+    }
 }
 
 /// Whose signature the component of a service must carry.

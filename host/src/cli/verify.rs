@@ -23,7 +23,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let good: Vec<_> = found.valid.iter().filter(|key| keys.is_empty() || keys.contains(key)).collect();
     if good.is_empty() {
         match (&found.valid[..], &found.changed[..]) {
-            ([], []) => bail!("{name} can't be trusted: its signatures are false, or by keys that it does not tell"),
+            ([], []) => {
+                bail!("{name} can't be trusted: it is signed by keys that it does not tell; name them with `--key`")
+            }
             ([], changed) => bail!("{name} can't be trusted: it was changed after it was signed by {}", by(changed)),
             (valid, _) => {
                 bail!("{name} can't be trusted: it is signed by {}, and by none of the given keys", by(valid))

@@ -1,6 +1,10 @@
 //! `[services.<name>]`: what each service is built from, may reach and may use.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{
     App,
@@ -15,7 +19,7 @@ use super::{
     subscription::Subscription,
     values::{SHORTEST, is_plain_name},
 };
-use crate::trust::PublicKey;
+use crate::{oci::Reference, trust::PublicKey};
 
 /// A service that runs here, as a component.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +59,8 @@ pub enum Component {
     Source(Source),
     /// It is ready: a `.wasm` file.
     File(Placed<PathBuf>),
+    /// It is ready, in a registry.
+    Registry(Placed<Reference>),
 }
 
 /// How a component is built.
@@ -230,19 +236,43 @@ impl Component {
                 for (key, _) in given.into_iter().filter(|(_, given)| *given) {
                     file.report::<()>(format!("`{key}` goes with `source`; a ready component is not built"));
                 }
-                if let Some(path) = file.path() {
-                    return Self::File(path);
+                if let Some(component) = Self::ready(&file) {
+                    return component;
                 }
             }
         }
         Self::File(table.placed(PathBuf::new()))
     }
 
-    /// What says where it comes from: the `source` or the `component` key.
-    pub fn place(&self) -> &Placed<PathBuf> {
+    /// Reads what `component` says.
+    fn ready(value: &Value<'_>) -> Option<Self> {
+        match value.as_str() {
+            Some(text) if Reference::is_meant(text) => match text.parse() {
+                Ok(reference) => Some(Self::Registry(value.placed(reference))),
+                Err(error) => value.report(format!("{error}, found {}", quoted(text))),
+            },
+            // Whoever writes a URL does not mean a file.
+            Some(text) if text.contains("://") => value
+                .expected("a path to a .wasm file, or a component in a registry such as \"oci://registry/name:tag\""),
+            _ => value.path().map(Self::File),
+        }
+    }
+
+    /// What says where it comes from: the place of the `source` or the `component` key.
+    pub fn place(&self) -> Placed<()> {
         match self {
-            Self::Source(source) => &source.folder,
-            Self::File(file) => file,
+            Self::Source(source) => source.folder.with(()),
+            Self::File(file) => file.with(()),
+            Self::Registry(reference) => reference.with(()),
+        }
+    }
+
+    /// The file or the folder, where it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Source(source) => Some(&source.folder.value),
+            Self::File(file) => Some(&file.value),
+            Self::Registry(_) => None,
         }
     }
 }

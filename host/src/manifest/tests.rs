@@ -68,7 +68,7 @@ fn the_example_is_valid() {
         Admin::Socket(Placed { value: folder.join(".wharf/admin.sock"), key: "admin.socket".into(), place: None })
     );
     assert_eq!(manifest.services.keys().collect::<Vec<_>>(), ["notification", "order", "product", "user"]);
-    assert_eq!(manifest.services["user"].component.place().value, folder.join("components/user"));
+    assert_eq!(manifest.services["user"].component.path(), Some(&*folder.join("components/user")));
     assert_eq!(manifest.bus, Bus::Embedded(Durability::Os));
     assert_eq!(manifest.retention, Retention::default());
     assert_eq!(manifest.gateway.routes.len(), 7);
@@ -278,6 +278,15 @@ fn a_service_names_who_signs_it_or_the_application_does() {
 }
 
 #[test]
+fn a_component_is_a_file_or_in_a_registry() {
+    let manifest = valid("[services.order]\ncomponent = \"oci://ghcr.io/shop/order:1.2\"");
+    let Component::Registry(reference) = &manifest.services["order"].component else { panic!("{manifest:?}") };
+    assert_eq!(reference.to_string(), "oci://ghcr.io/shop/order:1.2");
+    assert_eq!(manifest.error_at(reference, "gone").to_string(), "wharf.toml:2: services.order.component: gone");
+    assert_eq!(manifest.services["order"].component.path(), None);
+}
+
+#[test]
 fn a_service_outside_is_called_like_one_here() {
     let manifest = valid(
         r#"
@@ -336,7 +345,7 @@ fn a_service_outside_is_called_like_one_here() {
 fn what_goes_wrong_later_is_reported_at_its_line() {
     let manifest = valid("[services.user]\ncomponent = \"no.wasm\"");
     let component = manifest.services["user"].component.place();
-    let error = manifest.error_at(component, "there is no such file").to_string();
+    let error = manifest.error_at(&component, "there is no such file").to_string();
     assert_eq!(error, "wharf.toml:2: services.user.component: there is no such file");
     let error = manifest.error_at(&manifest.gateway.listen, "the port is in use").to_string();
     assert_eq!(error, "wharf.toml: gateway.listen: the port is in use");
@@ -355,7 +364,7 @@ fn paths_start_at_the_manifests_folder() {
     let manifest = Manifest::parse(&text, Path::new("etc/shop/wharf.toml")).expect("it is valid");
     assert_eq!(manifest.app.data.value, Path::new("/var/shop"));
     assert!(matches!(&manifest.admin, Admin::Socket(socket) if socket.value == Path::new("etc/shop/run/a.sock")));
-    assert_eq!(manifest.services["user"].component.place().value, Path::new("etc/shop/user.wasm"));
+    assert_eq!(manifest.services["user"].component.path(), Some(Path::new("etc/shop/user.wasm")));
 }
 
 #[test]

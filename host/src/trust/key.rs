@@ -5,6 +5,7 @@
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use ring::{
+    hmac::{self, HMAC_SHA256},
     rand::{SecureRandom, SystemRandom},
     signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey},
 };
@@ -22,6 +23,8 @@ use std::{
 const PREFIX: &str = "ed25519:";
 /// PKCS #8 of an Ed25519 key, up to its 32 bytes (RFC 8410).
 const PKCS8: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+/// How long an id is.
+pub(super) const ID: usize = 12;
 /// The longest key file.
 const LONGEST_FILE: u64 = 16 << 10;
 
@@ -104,6 +107,14 @@ impl PublicKey {
 
     pub(super) fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// What signatures of this key name it by: the proposal's own tool makes the same of a key.
+    pub(super) fn id(&self) -> [u8; ID] {
+        let whole = hmac::sign(&hmac::Key::new(HMAC_SHA256, &self.0), b"key_id");
+        let mut id = [0; ID];
+        id.copy_from_slice(&whole.as_ref()[..ID]);
+        id
     }
 
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {

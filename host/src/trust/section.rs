@@ -22,7 +22,7 @@ pub enum NotSigned {
     #[error("it is not a WebAssembly component")]
     Other,
     /// Its signatures are not what they should be.
-    #[error("its signatures can't be read: {0}")]
+    #[error("its signatures are not what they should be: {0}")]
     Unreadable(&'static str),
 }
 

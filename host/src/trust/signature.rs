@@ -8,9 +8,13 @@
 //!
 //! A signature is one of `wasmsig`, the first three bytes of the section, and the hashes of its set. Only a set with a
 //! single hash, that of everything after the section, speaks of the whole component.
+//!
+//! An id is made of its key, and leaves it open which one that is. So that a signature by a key that nobody knows here can
+//! be told from one that is false, Wharf adds the key itself, as if it were a signature by an algorithm 00. Other tools
+//! skip algorithms that they don't know.
 
 use super::{
-    key::{PrivateKey, PublicKey},
+    key::{ID, PrivateKey, PublicKey},
     section::{NotSigned, Parts, Reader, put_number, put_slice},
 };
 use sha2::{Digest, Sha256};
@@ -19,8 +23,9 @@ use sha2::{Digest, Sha256};
 const KIND: [u8; 3] = [1, 1, 1];
 /// What every signed message begins with, so that it can be taken for nothing else.
 const DOMAIN: &[u8] = b"wasmsig";
-/// The algorithm, and what the proposal has before a public key.
 const ED25519: u8 = 1;
+/// What is no signature, but the public key of its key id.
+const KEY: u8 = 0;
 const HASH: usize = 32;
 
 /// Who has signed a component.
@@ -30,7 +35,7 @@ pub struct Signers {
     pub valid: Vec<PublicKey>,
     /// Those who have signed something else, of which this may be a changed copy, or a part of it.
     pub changed: Vec<PublicKey>,
-    /// Signatures that are false, or by keys that neither the file nor the caller tells.
+    /// Signatures by keys that neither the file nor the caller tells: nobody can say whether they are false.
     pub unknown: usize,
 }
 
@@ -53,11 +58,12 @@ struct Set<'a> {
     signatures: Vec<(&'a [u8], u8, &'a [u8])>,
 }
 
-/// Who has signed a component. Signatures that do not tell their key are tried with those that are `known`.
+/// Who has signed a component, by the keys that are `known` and those that it tells.
 ///
 /// # Errors
 ///
-/// When it is no component, has no signature, or what should be signatures is something else.
+/// When it is no component, has no signature, or what should be signatures is something else: one that is false spoils
+/// all of them.
 pub fn signers(wasm: &[u8], known: &[PublicKey]) -> Result<Signers, NotSigned> {
     let parts = Parts::of(wasm)?;
     let section = parts.signatures.ok_or(NotSigned::Component)?;
@@ -65,18 +71,26 @@ pub fn signers(wasm: &[u8], known: &[PublicKey]) -> Result<Signers, NotSigned> {
     let mut signers = Signers::default();
     for set in read(section)? {
         let message = message(set.hashes);
+        let keys = set.keys(known)?;
         for (id, algorithm, signature) in set.signatures {
-            let candidates = told_keys(id).unwrap_or_else(|| known.to_vec());
-            let signer = candidates.iter().find(|key| algorithm == ED25519 && key.verifies(&message, signature));
-            let list = match signer {
-                None => {
-                    signers.unknown += 1;
-                    continue;
+            match algorithm {
+                KEY => continue,
+                ED25519 => {}
+                _ => return Err(NotSigned::Unreadable("one of them is by an algorithm that is not known here")),
+            }
+            // One without an id may be anybody's.
+            let mut candidates = keys.iter().filter(|(of, _)| id.is_empty() || of == id).peekable();
+            let may_be_strange = id.is_empty() || candidates.peek().is_none();
+            match candidates.find(|(_, key)| key.verifies(&message, signature)) {
+                Some((_, key)) => {
+                    let list = if *set.hashes == *whole { &mut signers.valid } else { &mut signers.changed };
+                    if !list.contains(key) {
+                        list.push(*key);
+                    }
                 }
-                Some(_) if *set.hashes == *whole => &mut signers.valid,
-                Some(_) => &mut signers.changed,
-            };
-            list.extend(signer.filter(|key| !list.contains(key)));
+                None if may_be_strange => signers.unknown += 1,
+                None => return Err(NotSigned::Unreadable("one of them is false")),
+            }
         }
     }
     Ok(signers)
@@ -91,27 +105,41 @@ pub fn sign(wasm: &[u8], key: &PrivateKey) -> Result<Vec<u8>, SignError> {
     let parts = Parts::of(wasm).map_err(SignError::NoComponent)?;
     let public = key.public();
     let sets = parts.signatures.map(read).transpose().map_err(SignError::NoComponent)?;
-    if signers(wasm, &[public]).is_ok_and(|signers| signers.valid.contains(&public)) {
-        return Err(SignError::Signed(public));
+    match signers(wasm, &[public]) {
+        Ok(signers) if signers.valid.contains(&public) => return Err(SignError::Signed(public)),
+        Ok(_) | Err(NotSigned::Component) => {}
+        Err(error) => return Err(SignError::NoComponent(error)),
     }
     let whole = Sha256::digest(parts.content);
-    let id = [&[ED25519], &public.as_bytes()[..]].concat();
+    let id = public.id();
     let signature = key.sign(&message(&whole));
     let kept = sets.into_iter().flatten().filter(|set| *set.hashes == *whole).flat_map(|set| set.signatures);
-    let signatures = kept.chain([(&id[..], ED25519, &signature[..])]).collect();
-    Ok(parts.with(&written(&Set { hashes: &whole, signatures })))
+    let kept = kept.filter(|(of, algorithm, _)| (*of, *algorithm) != (&id[..], KEY));
+    let own = [(&id[..], KEY, &public.as_bytes()[..]), (&id[..], ED25519, &signature[..])];
+    Ok(parts.with(&written(&Set { hashes: &whole, signatures: kept.chain(own).collect() })))
 }
 
 fn message(hashes: &[u8]) -> Vec<u8> {
     [DOMAIN, &KIND, hashes].concat()
 }
 
-/// The public keys that a key id of the length of a key is: one, or none that could have signed here. Ids of other lengths
-/// are names of keys, and say nothing.
-fn told_keys(id: &[u8]) -> Option<Vec<PublicKey>> {
-    let (kind, key) = id.split_first()?;
-    let key = key.try_into().ok()?;
-    Some(if *kind == ED25519 { vec![PublicKey::new(key)] } else { Vec::new() })
+// === impl Set ===
+
+impl Set<'_> {
+    /// The keys that are known or told, with their ids.
+    fn keys(&self, known: &[PublicKey]) -> Result<Vec<([u8; ID], PublicKey)>, NotSigned> {
+        let mut keys: Vec<_> = known.iter().map(|key| (key.id(), *key)).collect();
+        for (id, _, key) in self.signatures.iter().filter(|(_, algorithm, _)| *algorithm == KEY) {
+            let key = PublicKey::new((*key).try_into().map_err(|_| NotSigned::Unreadable("a key of theirs is none"))?);
+            if key.id() != *id {
+                return Err(NotSigned::Unreadable("a key of theirs has another's id"));
+            }
+            if !keys.contains(&(key.id(), key)) {
+                keys.push((key.id(), key));
+            }
+        }
+        Ok(keys)
+    }
 }
 
 fn read(section: &[u8]) -> Result<Vec<Set<'_>>, NotSigned> {
@@ -164,7 +192,12 @@ fn written(set: &Set<'_>) -> Vec<u8> {
 /// A section with one signature of these hashes, whatever they are of.
 #[cfg(test)]
 pub(super) fn section_of(hashes: &[u8], key: &PrivateKey) -> Vec<u8> {
-    let id = [&[ED25519], &key.public().as_bytes()[..]].concat();
     let signature = key.sign(&message(hashes));
-    written(&Set { hashes, signatures: vec![(&id[..], ED25519, &signature[..])] })
+    written(&Set { hashes, signatures: vec![(&key.public().id()[..], ED25519, &signature[..])] })
+}
+
+/// What a signature of this content is, bare.
+#[cfg(test)]
+pub(super) fn bare(content: &[u8], key: &PrivateKey) -> [u8; 64] {
+    key.sign(&message(&Sha256::digest(content)))
 }

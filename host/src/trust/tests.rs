@@ -117,7 +117,7 @@ fn what_the_proposals_tool_signs_is_taken() {
         assert_eq!(trust(&[&key(1), &key(7)]).check(&wasm), Ok(()));
         // It does not tell its key, so nobody can say whose it is.
         let error = refused(&trust(&[&key(1)]), &wasm);
-        assert!(error.contains("only signatures that are false, or by keys that it does not tell"), "{error}");
+        assert!(error.contains("is signed by keys that it does not tell"), "{error}");
     }
 }
 
@@ -147,6 +147,24 @@ fn every_bit_counts() {
     for length in 0..wasm.len() {
         assert!(trust.check(&wasm[..length]).is_err(), "{length} bytes of {} do", wasm.len());
     }
+}
+
+#[test]
+fn a_false_signature_spoils_the_good_ones() {
+    let (good, bad) = (key(1), key(2));
+    let wasm = sign(&signed(b"hey", &bad), &good).expect("it is a component");
+    let at = wasm.windows(64).position(|bytes| bytes == signature_of(&wasm, &bad)).expect("it is there");
+    for byte in at..at + 64 {
+        let mut spoilt = wasm.clone();
+        spoilt[byte] ^= 0x40;
+        assert!(refused(&trust(&[&good]), &spoilt).contains("one of them is false"));
+    }
+}
+
+/// The signature by this key of what is in a component.
+fn signature_of(wasm: &[u8], key: &PrivateKey) -> [u8; 64] {
+    let content = section::Parts::of(wasm).expect("a component").content;
+    signature::bare(content, key)
 }
 
 #[test]

@@ -1,0 +1,88 @@
+//! Components that are in registries.
+
+use super::say;
+use anyhow::Context;
+use futures::future::try_join_all;
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
+use tokio::time::{Duration, Instant};
+use wharf::{
+    app::Components,
+    manifest::{Manifest, Placed},
+    oci::{Progress, Provenance, PullError, Pulled, Puller, Reference},
+};
+
+/// How often one hears of a transfer that takes long.
+const LINES: Duration = Duration::from_secs(3);
+
+/// Says now and then how far a transfer is.
+pub struct Telling {
+    what: &'static str,
+    of: String,
+    last: Mutex<Option<Instant>>,
+}
+
+/// Pulls the components of these services.
+pub async fn components(manifest: &Manifest, wanted: &[(&str, &Placed<Reference>)]) -> anyhow::Result<Components> {
+    let puller = puller(manifest)?;
+    // Several services may have the same.
+    let mut services: BTreeMap<&Reference, Vec<_>> = BTreeMap::new();
+    for (service, reference) in wanted {
+        services.entry(&reference.value).or_default().push((*service, *reference));
+    }
+    let pulling = services.into_iter().map(|(reference, services)| {
+        let puller = &puller;
+        async move {
+            let pulled = pull(puller, reference).await;
+            let pulled = pulled
+                .map_err(|error| manifest.errors_at(services.iter().map(|(_, place)| place.with(error.to_string()))))?;
+            let each = services.into_iter().map(move |(service, _)| (service.to_owned(), pulled.clone()));
+            anyhow::Ok(each.collect::<Vec<_>>())
+        }
+    });
+    Ok(try_join_all(pulling).await?.into_iter().flatten().collect())
+}
+
+/// Pulls one component.
+pub async fn one(manifest: &Manifest, reference: &Reference) -> anyhow::Result<PathBuf> {
+    let pulled = pull(&puller(manifest)?, reference).await;
+    pulled.with_context(|| format!("{reference} can't be pulled"))
+}
+
+fn puller(manifest: &Manifest) -> anyhow::Result<Puller> {
+    Ok(Puller::new(&manifest.pulled())?)
+}
+
+async fn pull(puller: &Puller, reference: &Reference) -> Result<PathBuf, PullError> {
+    let telling = Telling::new("Pulling", reference);
+    let Pulled { path, digest, provenance } = puller.pull(reference, &|progress| telling.tell(progress)).await?;
+    match provenance {
+        Provenance::Registry => say("Pulled", format_args!("{reference} ({digest})")),
+        Provenance::Cache => {}
+        Provenance::LastKnown { away } => {
+            say("Cached", format_args!("{reference} is what it was the last time ({digest}): {away}"));
+        }
+    }
+    Ok(path)
+}
+
+// === impl Telling ===
+
+impl Telling {
+    pub fn new(what: &'static str, of: &Reference) -> Self {
+        Self { what, of: of.to_string(), last: Mutex::default() }
+    }
+
+    pub fn tell(&self, Progress { done, of }: Progress) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|last| last.elapsed() < LINES) {
+            return;
+        }
+        *last = Some(Instant::now());
+        let mebibytes = |bytes: u64| format!("{}.{}", bytes >> 20, (bytes % (1 << 20)) * 10 >> 20);
+        say(self.what, format_args!("{}: {} of {} MiB", self.of, mebibytes(done), mebibytes(of)));
+    }
+}
