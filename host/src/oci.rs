@@ -39,10 +39,10 @@ pub use registry::RegistryError;
 /// The largest component that is pulled or pushed.
 pub const LARGEST_COMPONENT: u64 = 256 << 20;
 
-/// How far a transfer is.
+/// How far a pull is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes that are here, or there.
+    /// Bytes that are here.
     pub done: u64,
     /// Bytes of all.
     pub of: u64,

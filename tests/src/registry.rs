@@ -34,6 +34,17 @@ impl Registry {
         Self::with(folder, &format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", path.display())).await
     }
 
+    /// Starts one that shows this certificate; both are PEM.
+    pub async fn tls(folder: &Path, certificate: &str, key: &str) -> Self {
+        let path = |name: &str, text: &str| {
+            let path = folder.join(name);
+            fs::write(&path, text).expect("the folder can be written to");
+            path.display().to_string()
+        };
+        let (certificate, key) = (path("tls.crt", certificate), path("tls.key", key));
+        Self::with(folder, &format!("  tls:\n    certificate: {certificate}\n    key: {key}\n")).await
+    }
+
     async fn with(folder: &Path, more: &str) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let folder = folder.join("registry");
@@ -84,6 +95,7 @@ async fn run(config: &Path, address: SocketAddr) -> Child {
     let child = command.spawn().unwrap_or_else(|error| {
         panic!("`docker-registry` can't be run: {error}; install it (Debian: apt-get install docker-registry)")
     });
+    // By TLS or not: that it is asked for something is enough.
     eventually("the registry answers", async || client::once(address, client::request("GET", "/v2/", "")).await).await;
     child
 }

@@ -146,6 +146,31 @@ async fn a_registry_may_want_to_know_who_asks() {
 }
 
 #[tokio::test]
+async fn a_registry_of_ones_own_is_trusted_by_its_certificate() {
+    let app = App::new("");
+    let [good, other] =
+        [(); 2].map(|()| rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate"));
+    let registry = Registry::tls(app.folder(), &good.cert.pem(), &good.signing_key.serialize_pem()).await;
+    let tag = registry.reference("hello:1");
+    app.write(&hello(&tag));
+    let folder = app.folder().join("docker/certs.d").join(registry.address().to_string());
+    fs::create_dir_all(&folder).expect("the folder can be written to");
+    let file = component("hello-p3").display().to_string();
+    for (certificate, said) in
+        [(other.cert.pem(), "certificate"), ("nothing".into(), "holds no certificate"), (good.cert.pem(), "")]
+    {
+        fs::write(folder.join("ca.crt"), certificate).expect("the folder can be written to");
+        for args in [&["push", &file, &tag][..], &["check"]] {
+            let mut command = app.command(args);
+            let done = command.env("DOCKER_CONFIG", app.folder().join("docker")).output().await;
+            let done = Done::from(done.expect("wharf can be run"));
+            assert_eq!(done.code(), Some(if said.is_empty() { 0 } else { 1 }), "{done:?}");
+            assert!(done.stderr.contains(said), "{done:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn who_owns_a_tag_does_not_decide_what_runs() {
     let app = App::new("");
     let registry = Registry::start(app.folder()).await;

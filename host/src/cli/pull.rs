@@ -18,11 +18,10 @@ use wharf::{
 /// How often one hears of a transfer that takes long.
 const LINES: Duration = Duration::from_secs(3);
 
-/// Says now and then how far a transfer is.
-pub struct Telling {
-    what: &'static str,
-    of: String,
-    last: Mutex<Option<Instant>>,
+/// Says now and then how far a transfer is that takes long.
+struct Telling<'a> {
+    of: &'a Reference,
+    last: Mutex<Instant>,
 }
 
 /// Pulls the components of these services.
@@ -57,7 +56,7 @@ fn puller(manifest: &Manifest) -> anyhow::Result<Puller> {
 }
 
 async fn pull(puller: &Puller, reference: &Reference) -> Result<PathBuf, PullError> {
-    let telling = Telling::new("Pulling", reference);
+    let telling = Telling { of: reference, last: Mutex::new(Instant::now()) };
     let Pulled { path, digest, provenance } = puller.pull(reference, &|progress| telling.tell(progress)).await?;
     match provenance {
         Provenance::Registry => say("Pulled", format_args!("{reference} ({digest})")),
@@ -69,20 +68,20 @@ async fn pull(puller: &Puller, reference: &Reference) -> Result<PathBuf, PullErr
     Ok(path)
 }
 
+/// Bytes as people read them.
+pub fn mebibytes(bytes: u64) -> String {
+    let tenths = (bytes * 10) >> 20;
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
 // === impl Telling ===
 
-impl Telling {
-    pub fn new(what: &'static str, of: &Reference) -> Self {
-        Self { what, of: of.to_string(), last: Mutex::default() }
-    }
-
-    pub fn tell(&self, Progress { done, of }: Progress) {
+impl Telling<'_> {
+    fn tell(&self, Progress { done, of }: Progress) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_some_and(|last| last.elapsed() < LINES) {
-            return;
+        if last.elapsed() >= LINES {
+            *last = Instant::now();
+            say("Pulling", format_args!("{}: {} of {} MiB", self.of, mebibytes(done), mebibytes(of)));
         }
-        *last = Some(Instant::now());
-        let mebibytes = |bytes: u64| format!("{}.{}", bytes >> 20, (bytes % (1 << 20)) * 10 >> 20);
-        say(self.what, format_args!("{}: {} of {} MiB", self.of, mebibytes(done), mebibytes(of)));
     }
 }

@@ -7,6 +7,8 @@ use wasmparser::{Parser, Payload};
 
 pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.wasm.config.v0+json";
+/// What a file of it is called, for tools that make one.
+const TITLE: &str = "org.opencontainers.image.title";
 const COMPONENT: &str = "application/wasm";
 /// What tools called it before there was one name.
 const OLD_COMPONENT: &str = "application/vnd.wasm.content.layer.v1+wasm";
@@ -139,14 +141,16 @@ impl Descriptor {
 // === impl Artifact ===
 
 impl Artifact {
-    /// What belongs to this component. The same component always has the same manifest, so that it is pushed only once
-    /// and its digest says that it is the same.
-    pub(super) fn of(wasm: &[u8]) -> Result<Self, NoComponent> {
+    /// What belongs to this component, in a repository of this name. The same component always has the same manifest
+    /// there, so that it is pushed only once and its digest says that it is the same.
+    pub(super) fn of(wasm: &[u8], repository: &str) -> Result<Self, NoComponent> {
         if wasm.len() as u64 > LARGEST_COMPONENT {
             return Err(NoComponent::TooLarge(wasm.len() as u64));
         }
         let component = Interfaces::of(wasm)?;
-        let layer = Descriptor::of(COMPONENT, wasm);
+        let mut layer = Descriptor::of(COMPONENT, wasm);
+        let title = repository.rsplit('/').next().unwrap_or(repository);
+        layer.annotations.insert(TITLE.to_owned(), format!("{title}.wasm"));
         let config = Config {
             // A time is wanted; that of the push would make each push another artifact.
             created: "1970-01-01T00:00:00Z",
@@ -215,7 +219,7 @@ mod tests {
                 (export "shop:users/users" (instance $empty)))"#,
         )
         .expect("it is well-formed");
-        let artifact = Artifact::of(&wasm).expect("a component");
+        let artifact = Artifact::of(&wasm, "shop/users").expect("a component");
         let config: serde_json::Value = serde_json::from_slice(&artifact.config).expect("JSON");
         assert_eq!(
             config,
@@ -233,24 +237,26 @@ mod tests {
         );
         let manifest: serde_json::Value = serde_json::from_slice(&artifact.manifest).expect("JSON");
         let descriptor = |kind: &str, content: &[u8]| serde_json::json!({"mediaType": kind, "digest": Digest::of(content), "size": content.len()});
+        let mut layer = descriptor("application/wasm", &wasm);
+        layer["annotations"] = serde_json::json!({"org.opencontainers.image.title": "users.wasm"});
         assert_eq!(
             manifest,
             serde_json::json!({
                 "schemaVersion": 2,
                 "mediaType": "application/vnd.oci.image.manifest.v1+json",
                 "config": descriptor("application/vnd.wasm.config.v0+json", &artifact.config),
-                "layers": [descriptor("application/wasm", &wasm)],
+                "layers": [layer],
             })
         );
         let read = Manifest::parse(&artifact.manifest).expect("a manifest");
-        assert_eq!(read.component(), Ok(&Descriptor::of(COMPONENT, &wasm)));
-        assert_eq!(Artifact::of(&wasm).expect("a component").manifest, artifact.manifest);
+        assert_eq!(read.component().map(|layer| layer.digest), Ok(Digest::of(&wasm)));
+        assert_eq!(Artifact::of(&wasm, "shop/users").expect("a component").manifest, artifact.manifest);
     }
 
     #[test]
     fn what_is_no_component_is_not_pushed() {
-        assert!(matches!(Artifact::of(b"\0asm\x01\0\0\0"), Err(NoComponent::Module)));
-        assert!(matches!(Artifact::of(b"#!/bin/sh"), Err(NoComponent::Broken(_))));
+        assert!(matches!(Artifact::of(b"\0asm\x01\0\0\0", "a"), Err(NoComponent::Module)));
+        assert!(matches!(Artifact::of(b"#!/bin/sh", "a"), Err(NoComponent::Broken(_))));
     }
 
     #[test]

@@ -124,14 +124,14 @@ impl Puller {
     ///
     /// When it can't be had from anywhere, or what comes is not what it should be.
     pub async fn pull(&self, reference: &Reference, progress: &(dyn Fn(Progress) + Sync)) -> Result<Pulled, PullError> {
-        let pulled = timeout(LONGEST_TRANSFER, self.from_anywhere(reference, progress)).await;
+        let pulled = timeout(LONGEST_TRANSFER, self.pull_anywhere(reference, progress)).await;
         pulled.unwrap_or_else(|_| {
             let reason = format!("it takes longer than {} minutes", LONGEST_TRANSFER.as_secs() / 60);
             Err(RegistryError::Away { registry: reference.registry.clone(), reason }.into())
         })
     }
 
-    async fn from_anywhere(
+    async fn pull_anywhere(
         &self,
         reference: &Reference,
         progress: &(dyn Fn(Progress) + Sync),
@@ -141,7 +141,7 @@ impl Puller {
         {
             return Ok(Pulled { path, digest, provenance: Provenance::Cache });
         }
-        let away = match self.from_registry(reference, progress).await {
+        let away = match self.pull_anew(reference, progress).await {
             Err(PullError::Registry(error @ RegistryError::Away { .. })) => error,
             pulled => return pulled,
         };
@@ -166,7 +166,7 @@ impl Puller {
         found.await.flatten()
     }
 
-    async fn from_registry(
+    async fn pull_anew(
         &self,
         reference: &Reference,
         progress: &(dyn Fn(Progress) + Sync),

@@ -1,7 +1,6 @@
 //! From a file to a reference.
 
 use super::{
-    Progress,
     artifact::{Artifact, MANIFEST, NoComponent},
     credentials::Credentials,
     digest::Digest,
@@ -37,22 +36,14 @@ pub enum PushError {
 /// # Errors
 ///
 /// When it is no component, or the registry does not take it.
-pub async fn push(
-    credentials: &Credentials,
-    reference: &Reference,
-    wasm: Vec<u8>,
-    progress: &(dyn Fn(Progress) + Sync),
-) -> Result<Digest, PushError> {
+pub async fn push(credentials: &Credentials, reference: &Reference, wasm: Vec<u8>) -> Result<Digest, PushError> {
     let Version::Tag(tag) = &reference.version else {
         return Err(PushError::NoTag { registry: reference.registry.clone(), name: reference.name.clone() });
     };
-    let artifact = Artifact::of(&wasm)?;
+    let artifact = Artifact::of(&wasm, &reference.name)?;
     let pushed = async {
         let mut registry = Registry::new(&HttpClient::new(), credentials, reference)?;
-        let of = wasm.len() as u64;
-        progress(Progress { done: 0, of });
         blob(&mut registry, wasm.into()).await?;
-        progress(Progress { done: of, of });
         blob(&mut registry, artifact.config.into()).await?;
         let digest = Digest::of(&artifact.manifest);
         let target = format!("manifests/{tag}");

@@ -49,10 +49,11 @@ impl Reference {
         Self { version: Version::Digest(digest), ..self.clone() }
     }
 
-    /// Where the registry's API is. Only one on this machine is spoken to without TLS.
-    pub(super) fn api(&self) -> String {
+    /// Where the registry's API is. Only one on this machine is spoken to without TLS, and only if there is no `certificate`
+    /// that it should show.
+    pub(super) fn api(&self, certificate: bool) -> String {
         let host = if self.registry == DOCKER { "registry-1.docker.io" } else { &self.registry };
-        let scheme = if is_loopback(host) { "http" } else { "https" };
+        let scheme = if is_loopback(host) && !certificate { "http" } else { "https" };
         format!("{scheme}://{host}/v2/{}", self.name)
     }
 
@@ -167,7 +168,7 @@ mod tests {
         }
         let docker: Reference = "oci://docker.io/order:1".parse().expect("a reference");
         assert_eq!(docker.to_string(), "oci://docker.io/library/order:1");
-        assert_eq!(docker.api(), "https://registry-1.docker.io/v2/library/order");
+        assert_eq!(docker.api(false), "https://registry-1.docker.io/v2/library/order");
     }
 
     #[test]
@@ -207,7 +208,8 @@ mod tests {
             ("127.0.0.1.nip.io", "https"),
         ] {
             let reference: Reference = format!("oci://{registry}/a:1").parse().expect("a reference");
-            assert_eq!(reference.api(), format!("{scheme}://{registry}/v2/a"));
+            assert_eq!(reference.api(false), format!("{scheme}://{registry}/v2/a"));
+            assert_eq!(reference.api(true), format!("https://{registry}/v2/a"));
         }
     }
 
@@ -217,7 +219,7 @@ mod tests {
             let _ = text.parse::<Reference>();
             if let Ok(reference) = format!("oci://{end}").parse::<Reference>() {
                 prop_assert_eq!(reference.to_string().parse::<Reference>(), Ok(reference.clone()));
-                prop_assert!(reference.api().parse::<http::Uri>().is_ok());
+                prop_assert!(reference.api(false).parse::<http::Uri>().is_ok());
             }
         }
     }

@@ -32,8 +32,8 @@ const MOST_REDIRECTS: usize = 5;
 pub(super) const LARGEST_ANSWER: u64 = 4 << 20;
 /// As much of what a registry says as is shown.
 const LONGEST_SAYING: usize = 200;
-/// Where Docker looks for certificates that are the system's.
-const CERTIFICATES: &str = "/etc/docker";
+/// Where Docker looks for the certificates of registries when the user has none.
+const SYSTEM: &str = "/etc/docker";
 
 /// Why a registry did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -152,8 +152,9 @@ impl<'a> Registry<'a> {
         credentials: &'a Credentials,
         reference: &Reference,
     ) -> Result<Self, RegistryError> {
-        let base = reference.api();
-        let client = match certificates(&reference.registry) {
+        let certificate = certificate(&reference.registry);
+        let base = reference.api(certificate.is_some());
+        let client = match certificate {
             Some(file) => client.trusting(Authorities::read(&file)?),
             None => client.clone(),
         };
@@ -355,8 +356,8 @@ fn said(body: &[u8]) -> String {
 }
 
 /// The file of the authorities that this registry's certificate must be from, where there is one.
-fn certificates(registry: &str) -> Option<PathBuf> {
-    let folders = docker_folder().into_iter().chain([PathBuf::from(CERTIFICATES)]);
+fn certificate(registry: &str) -> Option<PathBuf> {
+    let folders = docker_folder().into_iter().chain([PathBuf::from(SYSTEM)]);
     folders.map(|folder| folder.join("certs.d").join(registry).join("ca.crt")).find(|file| file.is_file())
 }
 

@@ -76,7 +76,7 @@ impl Mock {
 
     /// Has `wasm` as `order:1`. The digest of its manifest.
     fn has(&self, wasm: &[u8]) -> Digest {
-        let artifact = Artifact::of(wasm).expect("a component");
+        let artifact = Artifact::of(wasm, "order").expect("a component");
         let digest = Digest::of(&artifact.manifest);
         let headers = [("content-type", MANIFEST), ("docker-content-digest", &digest.to_string())];
         for version in ["1", &digest.to_string()] {
@@ -286,7 +286,7 @@ async fn what_is_not_what_was_asked_for_is_refused_and_not_kept() {
         }
     }
     registry.has(&wasm);
-    let manifest = Artifact::of(&other).expect("a component").manifest;
+    let manifest = Artifact::of(&other, "order").expect("a component").manifest;
     registry.answers(format!("GET /v2/order/manifests/{digest}"), 200, &[], manifest.clone());
     registry.answers("GET /v2/order/manifests/1", 200, &[("docker-content-digest", &digest.to_string())], manifest);
     for reference in [&tag, &by_digest] {
@@ -303,10 +303,10 @@ async fn what_is_too_large_is_not_begun() {
     let wasm = component("one");
     registry.has(&wasm);
     let told = |size: &str| {
-        let manifest = String::from_utf8(Artifact::of(&wasm).expect("a component").manifest).expect("JSON");
-        let written = format!("\"size\":{}}}]", wasm.len());
+        let manifest = String::from_utf8(Artifact::of(&wasm, "order").expect("a component").manifest).expect("JSON");
+        let written = format!("\"size\":{},\"annotations\"", wasm.len());
         assert!(manifest.contains(&written));
-        manifest.replace(&written, &format!("\"size\":{size}}}]"))
+        manifest.replace(&written, &format!("\"size\":{size},\"annotations\""))
     };
     registry.answers("GET /v2/order/manifests/1", 200, &[], told("268435457"));
     let error = pulling.pull(&registry.tag()).await.expect_err("it is too large");
@@ -418,7 +418,7 @@ async fn who_is_sent_on_goes_only_so_far() {
 async fn what_is_pushed_is_what_is_pulled() {
     let registry = Mock::start().await;
     let wasm = component("one");
-    let artifact = Artifact::of(&wasm).expect("a component");
+    let artifact = Artifact::of(&wasm, "order").expect("a component");
     let expected = Digest::of(&artifact.manifest);
     let upload = |query: &str, content: &[u8]| {
         let digest = Digest::of(content);
@@ -433,7 +433,7 @@ async fn what_is_pushed_is_what_is_pulled() {
         for content in [&wasm, &artifact.config] {
             registry.answers(upload(query, content), 201, &[], "");
         }
-        let pushed = push(&Credentials::default(), &registry.tag(), wasm.clone(), &|_| ()).await;
+        let pushed = push(&Credentials::default(), &registry.tag(), wasm.clone()).await;
         assert_eq!(pushed.expect("it is taken"), expected);
         let bodies = &registry.state().bodies;
         assert_eq!(bodies[&upload(query, &wasm)], wasm);
@@ -445,7 +445,7 @@ async fn what_is_pushed_is_what_is_pulled() {
     for content in [&wasm, &artifact.config] {
         registry.answers(format!("HEAD {}", blob_path(content)), 200, &[], "");
     }
-    push(&Credentials::default(), &registry.tag(), wasm.clone(), &|_| ()).await.expect("it is taken");
+    push(&Credentials::default(), &registry.tag(), wasm.clone()).await.expect("it is taken");
     assert!(
         registry.asked().iter().all(|asked| asked.starts_with("HEAD") || asked.starts_with("PUT /v2/order/manifests"))
     );
@@ -456,12 +456,11 @@ async fn what_is_pushed_is_what_is_pulled() {
         &[],
         r#"{"errors":[{"message":"tags are immutable\u001b[31m"}]}"#,
     );
-    let error =
-        push(&Credentials::default(), &registry.tag(), wasm.clone(), &|_| ()).await.expect_err("it is not taken");
+    let error = push(&Credentials::default(), &registry.tag(), wasm.clone()).await.expect_err("it is not taken");
     assert!(
         error.to_string().contains(r"refuses it with 405 Method Not Allowed (it says: tags are immutable\u{1b}[31m)"),
         "{error}"
     );
-    let error = push(&Credentials::default(), &registry.tag().at(expected), wasm, &|_| ()).await.expect_err("no tag");
+    let error = push(&Credentials::default(), &registry.tag().at(expected), wasm).await.expect_err("no tag");
     assert!(matches!(error, PushError::NoTag { .. }), "{error}");
 }
