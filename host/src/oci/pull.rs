@@ -18,7 +18,8 @@ use tokio::{fs::File, io::AsyncWriteExt, time::timeout};
 #[derive(Clone, Debug)]
 pub struct Puller {
     client: HttpClient,
-    credentials: Credentials,
+    /// `None`: those of the user, which are read only when a registry is asked.
+    credentials: Option<Credentials>,
     cache: Cache,
 }
 
@@ -104,9 +105,9 @@ impl Puller {
     ///
     /// # Errors
     ///
-    /// When the folder or the credentials can't be used.
+    /// When the folder can't be used.
     pub fn new(folder: &Path) -> Result<Self, PullError> {
-        Self::with_credentials(folder, Credentials::of_user()?)
+        Ok(Self { client: HttpClient::new(), credentials: None, cache: Cache::open(folder)? })
     }
 
     /// One that is somebody else.
@@ -115,7 +116,7 @@ impl Puller {
     ///
     /// When the folder can't be used.
     pub fn with_credentials(folder: &Path, credentials: Credentials) -> Result<Self, PullError> {
-        Ok(Self { client: HttpClient::new(), credentials, cache: Cache::open(folder)? })
+        Ok(Self { credentials: Some(credentials), ..Self::new(folder)? })
     }
 
     /// Pulls what is not in the cache. `progress` is told how far a transfer is.
@@ -171,7 +172,8 @@ impl Puller {
         reference: &Reference,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Pulled, PullError> {
-        let mut registry = Registry::new(&self.client, &self.credentials, reference)?;
+        let credentials = self.credentials.clone().map_or_else(Credentials::of_user, Ok)?;
+        let mut registry = Registry::new(&self.client, &credentials, reference)?;
         let target = format!("manifests/{}", reference.version());
         let accept = format!("{MANIFEST}, application/vnd.oci.image.index.v1+json");
         let asking = Asking { header: Some((ACCEPT, &accept)), ..Asking::new(Method::GET, &target) };
