@@ -6,12 +6,14 @@ mod build;
 mod check;
 mod client;
 mod deploy;
+mod diff;
 mod events;
 mod interrupt;
 mod keygen;
 mod pull;
 mod push;
 mod reload;
+mod rollout;
 mod sign;
 mod status;
 mod up;
@@ -73,8 +75,13 @@ enum Command {
     Reload(reload::Args),
     /// Lists, shows, replays and drops dead letters, and replays topics, in the running application.
     Events(events::Args),
-    /// Replaces a service of the running application by another component, while requests run.
+    /// Replaces a service of the running application by another component, while requests run: at once or by stages, as the
+    /// manifest or the command says.
     Deploy(deploy::Args),
+    /// Shows what a component would change in a service of the running application, and whether it fits.
+    Diff(diff::Args),
+    /// Shows the staged rollout of a service, brings it to its end, or undoes it.
+    Rollout(rollout::Args),
     /// Makes a key that signs components, and prints the public key that belongs to it.
     Keygen(keygen::Args),
     /// Adds a signature to a component.
@@ -118,6 +125,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Reload(args) => reload::run(&load(&cli.manifest)?, args),
         Command::Events(args) => events::run(&load(&cli.manifest)?, args),
         Command::Deploy(args) => deploy::run(&load(&cli.manifest)?, args),
+        Command::Diff(args) => diff::run(&load(&cli.manifest)?, args),
+        Command::Rollout(args) => rollout::run(&load(&cli.manifest)?, args),
         Command::Keygen(args) => keygen::run(args),
         Command::Sign(args) => sign::run(args),
         Command::Push(args) => push::run(args),

@@ -75,6 +75,7 @@ async fn what_is_deployed_must_be_signed_and_the_old_goes_on_until_it_is() {
 
     for (file, said) in [("new.wasm", "has no signature"), ("foreign.wasm", &*theirs)] {
         refused(&app, &["deploy", "hello", file], &["was not deployed", "service `hello`", said, &ours]).await;
+        refused(&app, &["diff", "hello", file], &["service `hello`", said, &ours]).await;
     }
     // The watch is no way around.
     fs::rename(app.folder().join("foreign.wasm"), &file).expect("it is there");

@@ -6,7 +6,10 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/status` | [`Status`](super::Status) |
-//! | `POST /v1/services/{service}/revisions` with the component as its body | the revision that now runs: [`Deployment`](crate::rollout::Deployment) |
+//! | `POST /v1/services/{service}/revisions` with the component as its body, and perhaps `x-rollout: {"stages": […]}` ([`RolloutOrder`]) | the revision that now runs, or is on its way: [`Deployment`](crate::rollout::Deployment) |
+//! | `POST /v1/services/{service}/diff` with a component as its body | what it would change, and what would not fit: [`ServiceDiff`] |
+//! | `GET /v1/services/{service}/rollout` | the staged rollout that is under way, or was the last: [`RolloutSnapshot`](crate::rollout::RolloutSnapshot) |
+//! | `POST /v1/services/{service}/rollout` with `{"command": "promote"}` or `{"command": "undo"}` | the same |
 //! | `POST /v1/breakers` with `{"edge": "order -> user", "command": "force-open"}` | the edge as it is then |
 //! | `POST /v1/breakers` with `{"endpoint": "payment at http://10.0.0.1:8080", "command": "force-open"}` | the endpoint as it is then |
 //! | `POST /v1/reload` | what changed in policies, routes and external services ([`Reloaded`](super::Reloaded)) |
@@ -17,8 +20,10 @@
 //! | `POST /v1/events/replay` with `{"topic": "order.created", "service": "mail", "from": "2026-11-24T00:00:00Z"}`, or `offset` in place of `from` | delivers the past of a topic to one subscription once more: [`Handled`] |
 
 mod events;
+mod rollouts;
 
 pub use events::{Handled, Letter, Letters, WholeLetter};
+pub use rollouts::{ROLLOUT, RolloutCommand, RolloutOrder, ServiceDiff, StageOrder};
 
 use super::{App, CommandError, assemble::refusal};
 use crate::{policy::BreakerCommand, rollout::DeployError, service::Body};
@@ -221,6 +226,15 @@ async fn answer(app: &App, token: Option<&Token>, request: Request<Incoming>) ->
             let service = service.to_string();
             deploy(app, &service, request).await
         }
+        (&Method::POST, ["v1", "services", service, "diff"]) => {
+            let service = service.to_string();
+            rollouts::diff(app, &service, request).await
+        }
+        (&Method::GET, ["v1", "services", service, "rollout"]) => rollouts::progress(app, service),
+        (&Method::POST, ["v1", "services", service, "rollout"]) => {
+            let service = service.to_string();
+            rollouts::command(app, &service, request).await
+        }
         (&Method::POST, ["v1", "breakers"]) => command(app, request).await,
         (&Method::POST, ["v1", "reload"]) => match app.reload().await {
             Ok(reloaded) => json(StatusCode::OK, &reloaded),
@@ -236,7 +250,7 @@ async fn answer(app: &App, token: Option<&Token>, request: Request<Incoming>) ->
             };
             events::answer(&app.bus, &method, &rest, &query, &body).await
         }
-        (_, ["v1", "status" | "breakers" | "reload"] | ["v1", "services", _, "revisions"]) => {
+        (_, ["v1", "status" | "breakers" | "reload"] | ["v1", "services", _, "revisions" | "rollout" | "diff"]) => {
             problem(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method")
         }
         _ => problem(StatusCode::NOT_FOUND, "the admin API has no such path"),
@@ -251,15 +265,18 @@ async fn deploy(app: &App, service: &str, request: Request<Incoming>) -> Respons
         );
         return problem(StatusCode::CONFLICT, &message);
     }
-    let origin = request.headers().get("x-origin").and_then(|origin| origin.to_str().ok());
-    let origin = origin.unwrap_or("the admin API").to_string();
-    let wasm = match Limited::new(request.into_body(), LARGEST_COMPONENT).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("the component did not arrive whole: {error}")),
+    let policy = match rollouts::policy_of(app, service, &request) {
+        Ok(policy) => policy,
+        Err(refused) => return *refused,
     };
-    match app.rollout().deploy(service, wasm.to_vec(), origin).await {
+    let (origin, wasm) = match component(request).await {
+        Ok(component) => component,
+        Err(refused) => return refused,
+    };
+    match app.rollout().deploy(service, wasm, origin, policy).await {
         Ok(deployment) => json(StatusCode::OK, &deployment),
         Err(error @ DeployError::UnknownService { .. }) => problem(StatusCode::NOT_FOUND, &error.to_string()),
+        Err(error @ DeployError::UnderWay { .. }) => problem(StatusCode::CONFLICT, &error.to_string()),
         Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &refusal(&app.manifest(), &error)),
     }
 }
@@ -301,6 +318,16 @@ async fn command(app: &App, request: Request<Incoming>) -> Response<Body> {
         };
         problem(status, &error.to_string())
     })
+}
+
+/// A component and where it comes from.
+async fn component(request: Request<Incoming>) -> Result<(String, Vec<u8>), Response<Body>> {
+    let origin = request.headers().get("x-origin").and_then(|origin| origin.to_str().ok());
+    let origin = origin.unwrap_or("the admin API").to_string();
+    match Limited::new(request.into_body(), LARGEST_COMPONENT).collect().await {
+        Ok(body) => Ok((origin, body.to_bytes().to_vec())),
+        Err(error) => Err(problem(StatusCode::BAD_REQUEST, &format!("the component did not arrive whole: {error}"))),
+    }
 }
 
 /// The body of a request that is no component.

@@ -122,7 +122,7 @@ async fn deploy(app: &App, service: &str, path: &Path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
         Err(error) => return tracing::warn!(service, %error, "the changed component can't be read"),
     };
-    if let Err(error) = app.rollout.deploy(service, wasm, path.display().to_string()).await {
+    if let Err(error) = app.rollout.deploy(service, wasm, path.display().to_string(), None).await {
         let error = refusal(&app.manifest(), &error);
         tracing::error!(service, error, "the changed component was refused; the old revision goes on");
     }

@@ -5,7 +5,7 @@ use anyhow::Context;
 use futures::future::try_join_all;
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 use tokio::time::{Duration, Instant};
@@ -45,10 +45,16 @@ pub async fn components(manifest: &Manifest, wanted: &[(&str, &Placed<Reference>
     Ok(try_join_all(pulling).await?.into_iter().flatten().collect())
 }
 
-/// Pulls one component.
-pub async fn one(manifest: &Manifest, reference: &Reference) -> anyhow::Result<PathBuf> {
-    let pulled = pull(&puller(manifest)?, reference).await;
-    pulled.with_context(|| format!("{reference} can't be pulled"))
+/// The component that a command names: a file, or one in a registry.
+pub async fn component(manifest: &Manifest, named: &Path) -> anyhow::Result<Vec<u8>> {
+    let path = match named.to_str().filter(|text| Reference::is_meant(text)) {
+        None => named.to_owned(),
+        Some(text) => {
+            let pulled = pull(&puller(manifest)?, &text.parse()?).await;
+            pulled.with_context(|| format!("{text} can't be pulled"))?
+        }
+    };
+    std::fs::read(path).with_context(|| format!("the component {} can't be read", named.display()))
 }
 
 fn puller(manifest: &Manifest) -> anyhow::Result<Puller> {

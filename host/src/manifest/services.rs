@@ -13,13 +13,14 @@ use super::{
     origin::Origin,
     policy::{EVENTS, GATEWAY},
     reader::{Document, Table, Value, quoted},
+    rollout,
     secret::SecretRef,
     signed_by,
     store::ServiceDatabase,
     subscription::Subscription,
     values::{SHORTEST, is_plain_name},
 };
-use crate::{oci::Reference, trust::PublicKey};
+use crate::{oci::Reference, policy::RolloutPolicy, trust::PublicKey};
 
 /// A service that runs here, as a component.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +51,8 @@ pub struct Service {
     pub instances: Instances,
     /// What one instance may use.
     pub limits: Limits,
+    /// How a new revision comes to get its calls.
+    pub rollout: RolloutPolicy,
 }
 
 /// Where a component comes from.
@@ -160,6 +163,7 @@ impl Service {
             secrets: read_settings(table.table("secrets"), doc, |value| Some(value.placed(SecretRef::read(value)?))),
             instances: Instances::read(table.table("instances")),
             limits: Limits::read(table.table("limits")),
+            rollout: rollout::read(table.table("rollout"), &RolloutPolicy::default()),
             name,
         };
         if service.signed_by.is_empty() {
