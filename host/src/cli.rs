@@ -11,11 +11,16 @@ mod diff;
 mod events;
 mod history;
 mod interrupt;
+mod keygen;
+mod pull;
+mod push;
 mod reload;
 mod rollback;
 mod rollout;
+mod sign;
 mod status;
 mod up;
+mod verify;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -86,6 +91,14 @@ enum Command {
     Rollback(rollback::Args),
     /// Shows who changed what in the running application, and what came of it.
     Audit(audit::Args),
+    /// Makes a key that signs components, and prints the public key that belongs to it.
+    Keygen(keygen::Args),
+    /// Adds a signature to a component.
+    Sign(sign::Args),
+    /// Pushes a component to a registry.
+    Push(push::Args),
+    /// Says who has signed a component, and whether it is still what they signed.
+    Verify(verify::Args),
 }
 
 pub fn main() -> ExitCode {
@@ -126,6 +139,10 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::History(args) => history::run(&load(&cli.manifest)?, args),
         Command::Rollback(args) => rollback::run(&load(&cli.manifest)?, args),
         Command::Audit(args) => audit::run(&load(&cli.manifest)?, args),
+        Command::Keygen(args) => keygen::run(args),
+        Command::Sign(args) => sign::run(args),
+        Command::Push(args) => push::run(args),
+        Command::Verify(args) => verify::run(args),
     }
 }
 

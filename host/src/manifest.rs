@@ -16,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{events::Retention, policy::Policy};
+use crate::{events::Retention, policy::Policy, trust::PublicKey};
 use toml::de::DeTable;
 
 mod error;
@@ -31,6 +31,7 @@ mod rollout;
 mod secret;
 mod server_url;
 mod services;
+mod signed_by;
 mod store;
 mod subscription;
 #[cfg(test)]
@@ -94,6 +95,9 @@ pub struct App {
     pub data: Placed<PathBuf>,
     /// How many revisions of each service are kept.
     pub revisions: usize,
+    /// Of these keys one must have signed the component of each service that does not name keys of its own; none: nobody has
+    /// to.
+    pub signed_by: Vec<Placed<PublicKey>>,
 }
 
 /// The longest manifest, in bytes.
@@ -153,7 +157,7 @@ impl Manifest {
         if services_table.is_empty() {
             services_table.report("expected at least one service, as in [services.user]");
         }
-        let (services, external) = services::read(services_table, doc);
+        let (services, external) = services::read(services_table, &app, doc);
         let topics = events::read_topics(root.table("topics"), doc);
         let (bus, retention) = events::read(root.table("events"));
         let key_value = events::read_redis(root.table("key-value"));
@@ -165,6 +169,11 @@ impl Manifest {
             Self { path, app, gateway, admin, services, external, topics, bus, retention, store, key_value, policies };
         validate::validate(&manifest, &edges, doc);
         manifest
+    }
+
+    /// Where what is pulled from registries is kept.
+    pub fn pulled(&self) -> PathBuf {
+        self.app.data.value.join("oci")
     }
 
     /// Whether there is a service of this name, here or outside.
@@ -218,8 +227,9 @@ impl App {
         let data = table.optional("data", Value::path);
         let data = data.unwrap_or_else(|| table.default("data", doc.resolve(".wharf")));
         let revisions = table.or("revisions", 5, |value| value.integer(1..=100));
+        let signed_by = signed_by::read(&mut table);
         table.finish();
-        Self { name: name.unwrap_or_default(), data, revisions }
+        Self { name: name.unwrap_or_default(), data, revisions, signed_by }
     }
 }
 

@@ -28,6 +28,7 @@ use crate::{
         Scope, Service, Shape, ShapeChanges, misfits,
     },
     store::MigrateError,
+    trust::{Distrust, Trust},
 };
 use bytes::Bytes;
 use staged::{Ready, Staged, Word};
@@ -69,6 +70,8 @@ pub struct Member {
     pub scope: Arc<Scope>,
     /// How its instances are used.
     pub settings: InstanceSettings,
+    /// Whose signature its component must carry.
+    pub trust: Trust,
     /// How a new revision comes to get its calls, unless a deploy says otherwise.
     pub policy: RolloutPolicy,
     /// The staged rollout that is under way, or was the last.
@@ -143,6 +146,9 @@ pub enum DeployError {
         /// The name that was meant, in words; empty where none is near.
         meant: String,
     },
+    /// Nobody has signed it who would have to.
+    #[error(transparent)]
+    Untrusted(#[from] Distrust),
     /// It is no component, or can't be compiled.
     #[error("{origin} can't be loaded: {source}")]
     Load {
@@ -261,23 +267,31 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 // === impl Loaded ===
 
 impl Loaded {
-    /// Compiles `wasm`, or finds it compiled. Takes its time on a thread of its own.
+    /// Compiles `wasm`, or finds it compiled, if it is to be trusted. Takes its time on a thread of its own.
     ///
     /// # Errors
     ///
-    /// [`DeployError::Load`] for what is no component.
-    pub async fn new(engine: &Arc<Engine>, wasm: impl Into<Bytes>, origin: String) -> Result<Self, DeployError> {
-        let (aside, wasm) = (engine.clone(), wasm.into());
+    /// [`DeployError::Untrusted`] for what the right people did not sign, [`DeployError::Load`] for what is no component.
+    pub async fn new(
+        engine: &Arc<Engine>,
+        trust: &Trust,
+        wasm: impl Into<Bytes>,
+        origin: String,
+    ) -> Result<Self, DeployError> {
+        let (aside, trust, wasm) = (engine.clone(), trust.clone(), wasm.into());
         let compiled = tokio::task::spawn_blocking(move || {
+            // Before anything else: the compiler is large, and what is not trusted must not come near it.
+            trust.check(&wasm)?;
             let hash = CodeCache::content_hash(&wasm);
             let component = aside.cache().load(aside.wasmtime(), &wasm, &hash);
-            component.map(|component| (component, hash, Metadata::read(&wasm), wasm))
+            Ok::<_, Distrust>(component.map(|component| (component, hash, Metadata::read(&wasm), wasm)))
         });
         match compiled.await {
-            Ok(Ok((component, hash, metadata, wasm))) => {
+            Ok(Ok(Ok((component, hash, metadata, wasm)))) => {
                 Ok(Self { component, hash, origin, metadata, wasm, kept: None, manifest: None })
             }
-            Ok(Err(source)) => Err(DeployError::Load { origin, source }),
+            Ok(Err(distrust)) => Err(DeployError::Untrusted(distrust)),
+            Ok(Ok(Err(source))) => Err(DeployError::Load { origin, source }),
             Err(panic) => {
                 let source = CacheError::Compile(format!("the compiler failed: {panic}"));
                 Err(DeployError::Load { origin, source })
@@ -300,9 +314,10 @@ impl Member {
         scope: Arc<Scope>,
         settings: InstanceSettings,
         policy: RolloutPolicy,
+        trust: Trust,
     ) -> Arc<Self> {
         let (staged, draining) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { service, scope, settings, policy, staged, draining })
+        Arc::new(Self { service, scope, settings, policy, trust, staged, draining })
     }
 
     /// The staged rollout that is under way, or was the last.
@@ -486,7 +501,7 @@ impl Rollout {
         policy: Option<RolloutPolicy>,
     ) -> Result<Deployment, DeployError> {
         let member = self.member(service)?.clone();
-        let loaded = Loaded::new(&self.engine, wasm, origin).await?;
+        let loaded = Loaded::new(&self.engine, &member.trust, wasm, origin).await?;
         let _deploying = self.deploying.lock().await;
         if let Some(staged) = member.under_way() {
             return Err(DeployError::UnderWay { service: service.to_string(), revision: staged.revision.number });
@@ -545,10 +560,10 @@ impl Rollout {
     ///
     /// # Errors
     ///
-    /// When there is no such service, or it is no component.
+    /// When there is no such service, or it is no component, or one that is not to be trusted.
     pub async fn diff(&self, service: &str, wasm: Vec<u8>, origin: String) -> Result<Diff, DeployError> {
-        self.member(service)?;
-        let loaded = Loaded::new(&self.engine, wasm, origin).await?;
+        let member = self.member(service)?;
+        let loaded = Loaded::new(&self.engine, &member.trust, wasm, origin).await?;
         let shape = Arc::new(loaded.shape());
         let mut after = self.running().0.clone();
         let before = after.insert(service.to_string(), shape.clone());

@@ -15,6 +15,7 @@ mod load;
 mod origin;
 mod postgres;
 mod redis;
+mod registry;
 mod scene;
 mod wait;
 
@@ -26,5 +27,6 @@ pub use load::{Load, Report};
 pub use origin::Origin;
 pub use postgres::Postgres;
 pub use redis::{Redis, Session};
+pub use registry::Registry;
 pub use scene::{Asking, EDGE, HELLO, at, behind, below, caller, held, linked, outside};
 pub use wait::{PATIENCE, eventually, within};

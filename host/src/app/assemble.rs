@@ -30,6 +30,7 @@ use crate::{
     },
     store::OpenError,
     telemetry::AccessLog,
+    trust::Trust,
 };
 use arc_swap::ArcSwap;
 use futures::future::{BoxFuture, join_all, try_join_all};
@@ -155,7 +156,7 @@ pub(super) fn misfits_at(manifest: &Manifest, found: &[Misfit]) -> ManifestError
             }
         };
         // A list that is not there has no line, but the component has.
-        Some(list.map_or_else(|| service.component.place().with(()), |entry| entry.with(())))
+        Some(list.map_or_else(|| service.component.place(), |entry| entry.with(())))
     };
     manifest.errors_at(found.iter().filter_map(|misfit| Some(place(misfit)?.with(misfit.to_string()))))
 }
@@ -175,6 +176,7 @@ pub(super) fn refusal(manifest: &Manifest, error: &DeployError) -> String {
 fn deploy_error_at(manifest: &Manifest, error: DeployError) -> StartError {
     let service = match &error {
         DeployError::Misfit(found) => return misfits_at(manifest, found).into(),
+        DeployError::Untrusted(distrust) => manifest.services.get(distrust.service()),
         DeployError::Revision { service, .. }
         | DeployError::Migrate { service, .. }
         | DeployError::Swapped { service, .. } => manifest.services.get(service),
@@ -188,7 +190,7 @@ fn deploy_error_at(manifest: &Manifest, error: DeployError) -> StartError {
         | DeployError::NoRollout(_) => None,
     };
     match service {
-        Some(service) => manifest.error_at(service.component.place(), error).into(),
+        Some(service) => manifest.error_at(&service.component.place(), error).into(),
         None => error.into(),
     }
 }
@@ -279,7 +281,7 @@ pub(super) async fn start(
         });
         members.insert(
             name.clone(),
-            Member::new(services[name].clone(), scope, instances(service), service.rollout.clone()),
+            Member::new(services[name].clone(), scope, instances(service), service.rollout.clone(), trust(service)),
         );
     }
     let rollout = Rollout::new(engine, members, grants(&manifest), history);
@@ -360,15 +362,14 @@ async fn load(
     history: Option<(&History, StartWith)>,
 ) -> Result<BTreeMap<String, Loaded>, StartError> {
     let loading = components.iter().map(|(name, path)| async move {
-        let (wasm, origin) = (read(manifest, name, path)?, path.display().to_string());
+        let wasm = read(manifest, name, path)?;
+        let service = manifest.services.get(name).ok_or_else(|| unknown(name))?;
+        let (trust, origin) = (trust(service), origin(service, path));
         let loaded = match history {
-            Some((history, with)) => Loaded::at_start(engine, history, name, (wasm, origin), with).await,
-            None => Loaded::new(engine, wasm, origin).await,
+            Some((history, with)) => Loaded::at_start(engine, &trust, history, name, (wasm, origin), with).await,
+            None => Loaded::new(engine, &trust, wasm, origin).await,
         };
-        let loaded = loaded.map_err(|error| match (manifest.services.get(name), error) {
-            (Some(service), error) => StartError::Manifest(manifest.error_at(service.component.place(), error)),
-            (None, error) => StartError::Deploy(error),
-        })?;
+        let loaded = loaded.map_err(|error| manifest.error_at(&service.component.place(), error))?;
         Ok::<_, StartError>((name.clone(), loaded))
     });
     Ok(try_join_all(loading).await?.into_iter().collect())
@@ -378,10 +379,28 @@ fn read(manifest: &Manifest, name: &str, path: &Path) -> Result<Vec<u8>, StartEr
     std::fs::read(path).map_err(|error| {
         let message = format!("the component {} can't be read: {error}", path.display());
         match manifest.services.get(name) {
-            Some(service) => manifest.error_at(service.component.place(), message).into(),
-            None => StartError::Deploy(DeployError::UnknownService { service: name.to_string(), meant: String::new() }),
+            Some(service) => manifest.error_at(&service.component.place(), message).into(),
+            None => unknown(name),
         }
     })
+}
+
+fn unknown(service: &str) -> StartError {
+    StartError::Deploy(DeployError::UnknownService { service: service.to_string(), meant: String::new() })
+}
+
+/// Where a service's component comes from, in words.
+fn origin(service: &manifest::Service, path: &Path) -> String {
+    match &service.component {
+        manifest::Component::Registry(reference) => reference.to_string(),
+        _ => path.display().to_string(),
+    }
+}
+
+/// Whose signature the component of a service must carry.
+fn trust(service: &manifest::Service) -> Trust {
+    let given_by = service.signed_by.first().map(|key| key.key.as_str()).unwrap_or_default();
+    Trust::new(service.name.as_str(), service.signed_by.iter().map(|key| key.value).collect(), given_by)
 }
 
 fn grants(manifest: &Manifest) -> BTreeMap<String, Grants> {

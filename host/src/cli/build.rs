@@ -1,6 +1,6 @@
 //! `wharf build`.
 
-use super::{interrupt::Signals, runtime, say};
+use super::{interrupt::Signals, pull, runtime, say};
 use anyhow::Context;
 use std::{path::PathBuf, thread};
 use tokio::sync::oneshot;
@@ -19,16 +19,17 @@ pub fn run(manifest: &Manifest) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The component of each service; those that have a source are brought up to date first. A signal ends the build, with
-/// all that it has started.
+/// The component of each service; those that have a source are brought up to date first, and those that are in a registry
+/// pulled. A signal ends the build, with all that it has started.
 pub async fn components(manifest: &Manifest, signals: &mut Signals) -> anyhow::Result<Components> {
     let mut components = Components::new();
-    let mut jobs = Vec::new();
+    let (mut jobs, mut in_registries) = (Vec::new(), Vec::new());
     for (name, service) in &manifest.services {
         match &service.component {
             Component::File(path) => {
                 components.insert(name.clone(), path.value.clone());
             }
+            Component::Registry(reference) => in_registries.push((name.as_str(), reference)),
             Component::Source(source) => jobs.push(BuildJob {
                 service: name.clone(),
                 dir: source.folder.value.clone(),
@@ -36,6 +37,12 @@ pub async fn components(manifest: &Manifest, signals: &mut Signals) -> anyhow::R
                 artifact: source.artifact.as_ref().map(|path| path.value.clone()),
             }),
         }
+    }
+    if !in_registries.is_empty() {
+        components.extend(tokio::select! {
+            pulled = pull::components(manifest, &in_registries) => pulled?,
+            signal = signals.next() => return Err(signal.into()),
+        });
     }
     if jobs.is_empty() {
         return Ok(components);
@@ -79,7 +86,7 @@ fn at_its_line(manifest: &Manifest, error: anyhow::Error) -> anyhow::Error {
 fn place(manifest: &Manifest, error: &BuildError) -> Option<Placed<()>> {
     let source = |service: &str| match &manifest.services.get(service)?.component {
         Component::Source(source) => Some(source),
-        Component::File(_) => None,
+        Component::File(_) | Component::Registry(_) => None,
     };
     let command = |source: &Source| source.build.as_ref().map(|command| command.with(()));
     match error {

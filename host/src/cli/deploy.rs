@@ -1,11 +1,11 @@
 //! `wharf deploy`.
 
 use super::{
-    client, print,
+    client, print, pull,
     rollout::{self, StageArg},
     runtime, say,
 };
-use anyhow::{Context, anyhow, bail};
+use anyhow::{anyhow, bail};
 use std::{path::PathBuf, time::Duration};
 use wharf::{
     app::{ROLLOUT, RolloutOrder},
@@ -17,7 +17,7 @@ use wharf::{
 pub struct Args {
     /// The service to replace.
     service: String,
-    /// The new component, a .wasm file.
+    /// The new component, a .wasm file, or one in a registry such as oci://registry/name:tag.
     file: PathBuf,
     /// A stage of its rollout, in place of those of the manifest; given several times, one after the other. `percent=5`,
     /// `header=x-preview: yes`, `cookie=preview=yes` or `shadow`, and how long it lasts at least: `percent=5,for=30s`.
@@ -39,12 +39,12 @@ pub struct Args {
 
 pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     let Args { service, file, json, .. } = args;
-    let wasm = std::fs::read(file).with_context(|| format!("the component {} can't be read", file.display()))?;
+    let runtime = runtime()?;
+    let wasm = runtime.block_on(pull::component(manifest, file))?;
     let path = format!("/v1/services/{service}/revisions");
     let origin = file.display().to_string();
     let order = serde_json::to_string(&order(args))?;
     let headers = [("x-origin", origin.as_str()), (ROLLOUT, order.as_str())];
-    let runtime = runtime()?;
     let deployment: Deployment = runtime
         .block_on(client::ask_with(manifest, "POST", &path, &headers, wasm.into()))
         .map_err(|error| anyhow!("{origin} was not deployed, and what runs goes on as it was: {error}"))?;

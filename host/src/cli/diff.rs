@@ -1,7 +1,7 @@
 //! `wharf diff`.
 
-use super::{client, print, runtime};
-use anyhow::{Context, bail};
+use super::{client, print, pull, runtime};
+use anyhow::bail;
 use std::path::PathBuf;
 use wharf::{
     app::ServiceDiff,
@@ -13,7 +13,7 @@ use wharf::{
 pub struct Args {
     /// The service.
     service: String,
-    /// The component that might replace what runs, a .wasm file.
+    /// The component that might replace what runs, a .wasm file, or one in a registry such as oci://registry/name:tag.
     file: PathBuf,
     /// Print it as JSON.
     #[arg(long)]
@@ -22,10 +22,11 @@ pub struct Args {
 
 pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     let Args { service, file, json } = args;
-    let wasm = std::fs::read(file).with_context(|| format!("the component {} can't be read", file.display()))?;
+    let runtime = runtime()?;
+    let wasm = runtime.block_on(pull::component(manifest, file))?;
     let path = format!("/v1/services/{service}/diff");
     let origin = file.display().to_string();
-    let diff: ServiceDiff = runtime()?.block_on(client::ask(manifest, "POST", &path, Some(&origin), wasm.into()))?;
+    let diff: ServiceDiff = runtime.block_on(client::ask(manifest, "POST", &path, Some(&origin), wasm.into()))?;
     if *json {
         print(serde_json::to_string(&diff)?)?;
     } else {

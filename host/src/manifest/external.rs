@@ -45,8 +45,19 @@ pub enum Addresses {
 }
 
 /// What only a service that runs here can have.
-const OF_COMPONENTS: [&str; 10] =
-    ["database", "buckets", "publishes", "subscribes", "calls", "outbound", "config", "secrets", "instances", "limits"];
+const OF_COMPONENTS: [&str; 11] = [
+    "signed-by",
+    "database",
+    "buckets",
+    "publishes",
+    "subscribes",
+    "calls",
+    "outbound",
+    "config",
+    "secrets",
+    "instances",
+    "limits",
+];
 /// What says that a service is a component.
 const COMPONENT: [&str; 4] = ["source", "component", "build", "artifact"];
 /// What only an external service can have.

@@ -1,8 +1,13 @@
 //! `[services.<name>]`: what each service is built from, may reach and may use.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{
+    App,
     error::Placed,
     external::{self, EITHER, ExternalService},
     origin::Origin,
@@ -10,11 +15,12 @@ use super::{
     reader::{Document, Table, Value, quoted},
     rollout,
     secret::SecretRef,
+    signed_by,
     store::ServiceDatabase,
     subscription::Subscription,
     values::{SHORTEST, is_plain_name},
 };
-use crate::policy::RolloutPolicy;
+use crate::{oci::Reference, policy::RolloutPolicy, trust::PublicKey};
 
 /// A service that runs here, as a component.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +29,8 @@ pub struct Service {
     pub name: Placed<String>,
     /// Where its component comes from.
     pub component: Component,
+    /// Of these keys one must have signed the component: its own, or the application's; none: nobody has to.
+    pub signed_by: Vec<Placed<PublicKey>>,
     /// The database of its own, if it has one.
     pub database: Option<ServiceDatabase>,
     /// The buckets that it may open by `wasi:keyvalue`.
@@ -54,6 +62,8 @@ pub enum Component {
     Source(Source),
     /// It is ready: a `.wasm` file.
     File(Placed<PathBuf>),
+    /// It is ready, in a registry.
+    Registry(Placed<Reference>),
 }
 
 /// How a component is built.
@@ -111,6 +121,7 @@ pub(super) fn wrong_name(name: &str) -> Option<String> {
 /// the same.
 pub(super) fn read(
     table: Table<'_>,
+    app: &App,
     doc: &Document<'_>,
 ) -> (BTreeMap<String, Service>, BTreeMap<String, ExternalService>) {
     let (mut services, mut external) = (BTreeMap::new(), BTreeMap::new());
@@ -126,7 +137,7 @@ pub(super) fn read(
                 external.insert(name.value.clone(), ExternalService::read(name, table));
             }
             Some(table) => {
-                services.insert(name.value.clone(), Service::read(name, table, doc));
+                services.insert(name.value.clone(), Service::read(name, table, app, doc));
             }
             None => {}
         }
@@ -137,10 +148,11 @@ pub(super) fn read(
 // === impl Service ===
 
 impl Service {
-    fn read(name: Placed<String>, mut table: Table<'_>, doc: &Document<'_>) -> Self {
+    fn read(name: Placed<String>, mut table: Table<'_>, app: &App, doc: &Document<'_>) -> Self {
         external::refuse_in_component(&mut table);
-        let service = Self {
+        let mut service = Self {
             component: Component::read(&mut table),
+            signed_by: signed_by::read(&mut table),
             database: table.or("database", None, ServiceDatabase::read),
             buckets: table.or("buckets", Vec::new(), |v| v.strings("bucket")),
             publishes: table.or("publishes", Vec::new(), |v| v.strings("topic")),
@@ -154,6 +166,9 @@ impl Service {
             rollout: rollout::read(table.table("rollout"), &RolloutPolicy::default()),
             name,
         };
+        if service.signed_by.is_empty() {
+            service.signed_by.clone_from(&app.signed_by);
+        }
         for (key, secret) in &service.secrets {
             if service.config.contains_key(key) {
                 doc.report_at(
@@ -225,19 +240,43 @@ impl Component {
                 for (key, _) in given.into_iter().filter(|(_, given)| *given) {
                     file.report::<()>(format!("`{key}` goes with `source`; a ready component is not built"));
                 }
-                if let Some(path) = file.path() {
-                    return Self::File(path);
+                if let Some(component) = Self::ready(&file) {
+                    return component;
                 }
             }
         }
         Self::File(table.placed(PathBuf::new()))
     }
 
-    /// What says where it comes from: the `source` or the `component` key.
-    pub fn place(&self) -> &Placed<PathBuf> {
+    /// Reads what `component` says.
+    fn ready(value: &Value<'_>) -> Option<Self> {
+        match value.as_str() {
+            Some(text) if Reference::is_meant(text) => match text.parse() {
+                Ok(reference) => Some(Self::Registry(value.placed(reference))),
+                Err(error) => value.report(format!("{error}, found {}", quoted(text))),
+            },
+            // Whoever writes a URL does not mean a file.
+            Some(text) if text.contains("://") => value
+                .expected("a path to a .wasm file, or a component in a registry such as \"oci://registry/name:tag\""),
+            _ => value.path().map(Self::File),
+        }
+    }
+
+    /// What says where it comes from: the place of the `source` or the `component` key.
+    pub fn place(&self) -> Placed<()> {
         match self {
-            Self::Source(source) => &source.folder,
-            Self::File(file) => file,
+            Self::Source(source) => source.folder.with(()),
+            Self::File(file) => file.with(()),
+            Self::Registry(reference) => reference.with(()),
+        }
+    }
+
+    /// The file or the folder, where it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Source(source) => Some(&source.folder.value),
+            Self::File(file) => Some(&file.value),
+            Self::Registry(_) => None,
         }
     }
 }

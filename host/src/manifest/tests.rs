@@ -68,7 +68,7 @@ fn the_example_is_valid() {
         Admin::Socket(Placed { value: folder.join(".wharf/admin.sock"), key: "admin.socket".into(), place: None })
     );
     assert_eq!(manifest.services.keys().collect::<Vec<_>>(), ["notification", "order", "product", "user"]);
-    assert_eq!(manifest.services["user"].component.place().value, folder.join("components/user"));
+    assert_eq!(manifest.services["user"].component.path(), Some(&*folder.join("components/user")));
     assert_eq!(manifest.bus, Bus::Embedded(Durability::Os));
     assert_eq!(manifest.retention, Retention::default());
     assert_eq!(manifest.gateway.routes.len(), 7);
@@ -258,6 +258,35 @@ fn a_route_has_the_gateways_rate_limit_unless_it_says_something_else() {
 }
 
 #[test]
+fn a_service_names_who_signs_it_or_the_application_does() {
+    let (all, own) = (
+        "ed25519:6kpsY+KcUgq+9VB7Ey7F+ZVHdq6+vnuSQh7qaRRG0iw=",
+        "ed25519:iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w=",
+    );
+    let manifest = valid(&format!(
+        "[app]\nname = \"shop\"\nsigned-by = [\"{all}\"]\n[services.order]\ncomponent = \"order.wasm\"\n\
+         signed-by = [\"{own}\", \"{all}\"]"
+    ));
+    let of = |service: &str| {
+        let keys = &manifest.services[service].signed_by;
+        keys.iter().map(|key| (key.value.to_string(), key.key.clone())).collect::<Vec<_>>()
+    };
+    let order = "services.order.signed-by".to_owned();
+    assert_eq!(of("order"), [(own.to_owned(), order.clone()), (all.to_owned(), order)]);
+    assert_eq!(of("user"), [(all.to_owned(), "app.signed-by".to_owned())]);
+    assert_eq!(valid("").services["user"].signed_by, []);
+}
+
+#[test]
+fn a_component_is_a_file_or_in_a_registry() {
+    let manifest = valid("[services.order]\ncomponent = \"oci://ghcr.io/shop/order:1.2\"");
+    let Component::Registry(reference) = &manifest.services["order"].component else { panic!("{manifest:?}") };
+    assert_eq!(reference.to_string(), "oci://ghcr.io/shop/order:1.2");
+    assert_eq!(manifest.error_at(reference, "gone").to_string(), "wharf.toml:2: services.order.component: gone");
+    assert_eq!(manifest.services["order"].component.path(), None);
+}
+
+#[test]
 fn a_service_outside_is_called_like_one_here() {
     let manifest = valid(
         r#"
@@ -316,7 +345,7 @@ fn a_service_outside_is_called_like_one_here() {
 fn what_goes_wrong_later_is_reported_at_its_line() {
     let manifest = valid("[services.user]\ncomponent = \"no.wasm\"");
     let component = manifest.services["user"].component.place();
-    let error = manifest.error_at(component, "there is no such file").to_string();
+    let error = manifest.error_at(&component, "there is no such file").to_string();
     assert_eq!(error, "wharf.toml:2: services.user.component: there is no such file");
     let error = manifest.error_at(&manifest.gateway.listen, "the port is in use").to_string();
     assert_eq!(error, "wharf.toml: gateway.listen: the port is in use");
@@ -335,7 +364,7 @@ fn paths_start_at_the_manifests_folder() {
     let manifest = Manifest::parse(&text, Path::new("etc/shop/wharf.toml")).expect("it is valid");
     assert_eq!(manifest.app.data.value, Path::new("/var/shop"));
     assert!(matches!(&manifest.admin, Admin::Socket(socket) if socket.value == Path::new("etc/shop/run/a.sock")));
-    assert_eq!(manifest.services["user"].component.place().value, Path::new("etc/shop/user.wasm"));
+    assert_eq!(manifest.services["user"].component.path(), Some(Path::new("etc/shop/user.wasm")));
 }
 
 #[test]

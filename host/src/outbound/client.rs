@@ -9,7 +9,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use rustls::{CertificateError, ClientConfig};
-use std::{error::Error as StdError, io, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fmt, io, sync::Arc, time::Duration};
 
 /// Connecting to an origin that does not answer is given up after this, whatever the deadline.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,11 +39,11 @@ pub(super) struct Tls {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) struct NoAnswer {
+pub(crate) struct NoAnswer {
     /// Whether there was no connection, so that nothing was sent.
-    pub(super) nothing_sent: bool,
+    pub(crate) nothing_sent: bool,
     /// What went wrong, with its causes.
-    pub(super) message: String,
+    pub(crate) message: String,
 }
 
 // === impl HttpClient ===
@@ -52,6 +52,11 @@ impl HttpClient {
     /// A client that trusts the certificate authorities of Mozilla's list.
     pub fn new() -> Self {
         Self::build(Tls::default())
+    }
+
+    /// A client that trusts these authorities in place of Mozilla's list.
+    pub(crate) fn trusting(&self, authorities: Authorities) -> Self {
+        self.with(Tls { authorities: Some(authorities), ..Tls::default() })
     }
 
     /// This client, if it goes by `tls`, or else a new one.
@@ -86,8 +91,14 @@ impl HttpClient {
     }
 
     /// Sends a request, whose URI must be absolute.
-    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, NoAnswer> {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, NoAnswer> {
         self.0.client.request(request).await.map_err(|error| NoAnswer::of(&error))
+    }
+}
+
+impl fmt::Debug for HttpClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HttpClient({:?})", self.0.tls)
     }
 }
 

@@ -7,6 +7,7 @@ use super::{DeployError, Deployment, History, HistoryError, Kept, Loaded, Newer,
 use crate::{
     engine::{CodeCache, Engine},
     service::Metadata,
+    trust::Trust,
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -52,7 +53,7 @@ impl Rollout {
         {
             return Ok(Deployment { revision: serves, outcome: Outcome::Unchanged });
         }
-        let loaded = Loaded::kept(&self.engine, &self.history, service, kept).await?;
+        let loaded = Loaded::kept(&self.engine, &member.trust, &self.history, service, kept).await?;
         let newer = match past {
             Past::Refused => Newer::Refused,
             Past::Forced => Newer::Allowed,
@@ -89,6 +90,7 @@ impl Loaded {
     /// [`DeployError::Load`] for what is no component, [`DeployError::History`] when a kept one can't be read.
     pub async fn at_start(
         engine: &Arc<Engine>,
+        trust: &Trust,
         history: &History,
         service: &str,
         (wasm, origin): (Vec<u8>, String),
@@ -101,27 +103,36 @@ impl Loaded {
         let kept = history.at_start(service, &hash).await;
         let mut loaded = match kept {
             Some(kept) if kept.revision.hash == hash => {
-                Self { kept: Some(kept), ..Self::new(engine, wasm, origin).await? }
+                Self { kept: Some(kept), ..Self::new(engine, trust, wasm, origin).await? }
             }
-            Some(kept) if with == StartWith::LastServing => Self::kept(engine, history, service, kept).await?,
-            _ => Self::new(engine, wasm, origin).await?,
+            Some(kept) if with == StartWith::LastServing => Self::kept(engine, trust, history, service, kept).await?,
+            _ => Self::new(engine, trust, wasm, origin).await?,
         };
         loaded.manifest = Some(hash);
         Ok(loaded)
     }
 
     /// A revision that is kept.
-    async fn kept(engine: &Arc<Engine>, history: &History, service: &str, kept: Kept) -> Result<Self, DeployError> {
+    async fn kept(
+        engine: &Arc<Engine>,
+        trust: &Trust,
+        history: &History,
+        service: &str,
+        kept: Kept,
+    ) -> Result<Self, DeployError> {
         let (aside, hash) = (engine.clone(), kept.revision.hash.clone());
         let compiled = tokio::task::spawn_blocking(move || aside.cache().find(aside.wasmtime(), &hash)).await;
-        if let Ok(Some(component)) = compiled {
+        // Compiled code carries no signature, and the keys may be others than they were.
+        if let Ok(Some(component)) = compiled
+            && !trust.is_demanded()
+        {
             let (hash, origin) = (kept.revision.hash.clone(), kept.revision.origin.clone());
             let (metadata, wasm) = (Metadata::default(), Bytes::new());
             return Ok(Self { component, hash, origin, metadata, wasm, kept: Some(kept), manifest: None });
         }
         let wrong = |source: HistoryError| DeployError::History { service: service.to_owned(), source };
         let wasm = history.component(&kept.revision.hash).await.map_err(wrong)?;
-        Ok(Self { kept: Some(kept.clone()), ..Self::new(engine, wasm, kept.revision.origin).await? })
+        Ok(Self { kept: Some(kept.clone()), ..Self::new(engine, trust, wasm, kept.revision.origin).await? })
     }
 
     /// Whether it is to become a new revision.

@@ -13,6 +13,7 @@ use crate::{
     },
     store::Database,
     telemetry::TraceContext,
+    trust::Trust,
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -183,7 +184,13 @@ impl House {
         let member = |(name, scope): (&&str, &Arc<Scope>)| {
             (
                 name.to_string(),
-                Member::new(self.services[name].clone(), scope.clone(), DEFAULTS, RolloutPolicy::default()),
+                Member::new(
+                    self.services[name].clone(),
+                    scope.clone(),
+                    DEFAULTS,
+                    RolloutPolicy::default(),
+                    Trust::everybody(),
+                ),
             )
         };
         Rollout::new(ENGINE.clone(), self.scopes.iter().map(member).collect(), self.grants.clone(), History::new())
@@ -194,7 +201,10 @@ impl House {
         let mut all = BTreeMap::new();
         for (name, wat) in components {
             let wasm = wat::parse_str(wat).unwrap_or_else(|error| panic!("{error}"));
-            all.insert((*name).to_string(), Loaded::new(&ENGINE, wasm, "test".into()).await.unwrap());
+            all.insert(
+                (*name).to_string(),
+                Loaded::new(&ENGINE, &Trust::everybody(), wasm, "test".into()).await.unwrap(),
+            );
         }
         all
     }
