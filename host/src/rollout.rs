@@ -8,6 +8,10 @@
 //! was. The swap is one store of a pointer: a call that came before it ends on the old revision, one that comes after it
 //! goes to the new one, and none finds nothing.
 
+mod change;
+
+pub use change::{Change, Changing};
+
 use crate::{
     engine::{CacheError, CodeCache, Engine},
     manifest::did_you_mean,
@@ -18,6 +22,7 @@ use crate::{
     },
     store::MigrateError,
 };
+use arc_swap::ArcSwap;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -32,8 +37,7 @@ const WARM_LIMIT: Duration = Duration::from_secs(10);
 /// All services of an application, and the way to replace them.
 pub struct Rollout {
     engine: Arc<Engine>,
-    members: BTreeMap<String, Member>,
-    grants: BTreeMap<String, Grants>,
+    members: ArcSwap<Members>,
     /// Locked for the whole of a deploy: two at a time could each fit what was there and not each other.
     deploying: tokio::sync::Mutex<()>,
     /// The shapes of what runs now. Locked while a revision or a policy is put in place, because what a policy says of
@@ -41,7 +45,11 @@ pub struct Rollout {
     shapes: Mutex<Shapes>,
 }
 
-type Shapes = BTreeMap<String, Arc<Shape>>;
+/// Services by name.
+pub type Members = BTreeMap<String, Arc<Member>>;
+
+/// What components need and offer, by the names of their services.
+pub type Shapes = BTreeMap<String, Arc<Shape>>;
 
 /// The components that run, and no other is put in their place as long as this is there.
 pub struct Running<'a>(MutexGuard<'a, Shapes>);
@@ -52,6 +60,8 @@ pub struct Member {
     pub service: Arc<Service>,
     /// What it may do.
     pub scope: Arc<Scope>,
+    /// What components must agree with of that.
+    pub grants: Grants,
     /// How its instances are used.
     pub settings: InstanceSettings,
     /// The number of its latest revision.
@@ -169,9 +179,20 @@ impl Loaded {
         }
     }
 
+    /// What a revision is of: to be linked otherwise.
+    pub fn again(revision: &Revision) -> Self {
+        let RevisionInfo { hash, origin, .. } = revision.info().clone();
+        Self { component: revision.component().clone(), hash, origin }
+    }
+
     /// Its shape.
     pub fn shape(&self) -> Shape {
         Shape::of(&self.component)
+    }
+
+    /// SHA-256 of the component.
+    pub fn hash(&self) -> &str {
+        &self.hash
     }
 }
 
@@ -179,8 +200,17 @@ impl Loaded {
 
 impl Member {
     /// A service that has no revision yet.
-    pub fn new(service: Arc<Service>, scope: Arc<Scope>, settings: InstanceSettings) -> Self {
-        Self { service, scope, settings, latest: Mutex::new(0) }
+    pub fn new(service: Arc<Service>, scope: Arc<Scope>, grants: Grants, settings: InstanceSettings) -> Self {
+        Self { service, scope, grants, settings, latest: Mutex::new(0) }
+    }
+
+    /// The same service with another scope, other grants or settings. Its revisions are counted on.
+    ///
+    /// NB: while nobody deploys, see [`Rollout::changing`].
+    #[must_use]
+    pub fn changed(&self, scope: Arc<Scope>, grants: Grants, settings: InstanceSettings) -> Self {
+        let latest = *self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        Self { service: self.service.clone(), scope, grants, settings, latest: Mutex::new(latest) }
     }
 
     fn next_number(&self) -> u64 {
@@ -222,13 +252,14 @@ impl Running<'_> {
 
 impl Rollout {
     /// A rollout for these services, none of which runs yet.
-    pub fn new(engine: Arc<Engine>, members: BTreeMap<String, Member>, grants: BTreeMap<String, Grants>) -> Self {
-        Self { engine, members, grants, deploying: tokio::sync::Mutex::default(), shapes: Mutex::default() }
+    pub fn new(engine: Arc<Engine>, members: Members) -> Self {
+        let members = ArcSwap::from_pointee(members);
+        Self { engine, members, deploying: tokio::sync::Mutex::default(), shapes: Mutex::default() }
     }
 
     /// The services.
-    pub fn members(&self) -> impl Iterator<Item = &Member> {
-        self.members.values()
+    pub fn members(&self) -> Arc<Members> {
+        self.members.load_full()
     }
 
     /// The engine that all of them share.
@@ -254,7 +285,8 @@ impl Rollout {
         let mut ready = Vec::new();
         for (name, loaded) in loaded {
             let member = self.member(&name)?;
-            ready.push((member, self.prepare(member, loaded, &all).await?));
+            let revision = self.prepare(&member, loaded, &all).await?;
+            ready.push((member, revision));
         }
         self.put_in_place(all, ready)
     }
@@ -265,9 +297,11 @@ impl Rollout {
     ///
     /// Why it was refused; then the old revision goes on.
     pub async fn deploy(&self, service: &str, wasm: Vec<u8>, origin: String) -> Result<Deployment, DeployError> {
-        let member = self.member(service)?;
+        self.member(service)?;
         let loaded = Loaded::new(&self.engine, wasm, origin).await?;
         let _deploying = self.deploying.lock().await;
+        // It may have been changed in between, or be no more.
+        let member = self.member(service)?;
         let before = member.service.revision().map(|revision| revision.info().clone());
         if let Some(before) = before
             && before.hash == loaded.hash
@@ -278,7 +312,7 @@ impl Rollout {
         after.insert(service.to_string(), Arc::new(loaded.shape()));
         self.check(&after)?;
         let hash = loaded.hash.clone();
-        let revision = self.prepare(member, loaded, &after).await.map_err(|error| self.explained(error, &hash))?;
+        let revision = self.prepare(&member, loaded, &after).await.map_err(|error| self.explained(error, &hash))?;
         let info = revision.info().clone();
         self.put_in_place(after, [(member, revision)])?;
         tracing::info!(service, revision = info.number, hash = &info.hash[..12], origin = info.origin, "deployed");
@@ -287,26 +321,27 @@ impl Rollout {
 
     /// Ends all services: calls that come from now on find them `unreachable`, those in flight end as they would.
     pub fn stop(&self) {
-        for member in self.members.values() {
+        for member in self.members().values() {
             member.service.swap(None);
         }
     }
 
     /// Whether components of these shapes fit each other and what is granted and declared.
     fn check(&self, shapes: &Shapes) -> Result<(), DeployError> {
-        let mut found = misfits(shapes, &self.grants);
+        let grants = self.members().iter().map(|(name, member)| (name.clone(), member.grants.clone())).collect();
+        let mut found = misfits(shapes, &grants);
         found.extend(self.fixed_results(shapes).err().into_iter().flatten());
         if found.is_empty() { Ok(()) } else { Err(DeployError::Misfit(found)) }
     }
 
     /// The fixed results of all edges, for components of these shapes.
-    fn fixed_results(&self, shapes: &Shapes) -> Result<Vec<(&Arc<Edge>, FixedResults)>, Vec<Misfit>> {
+    fn fixed_results(&self, shapes: &Shapes) -> Result<Vec<(Arc<Edge>, FixedResults)>, Vec<Misfit>> {
         let (mut results, mut found) = (Vec::new(), Vec::new());
-        for (caller, member) in &self.members {
+        for (caller, member) in &*self.members() {
             let edges: BTreeMap<_, _> = member.scope.edges.iter().collect();
             for (callee, edge) in edges {
                 match fixed_results(shapes, (caller, callee), &edge.fallback()) {
-                    Ok(of_edge) => results.push((edge, of_edge)),
+                    Ok(of_edge) => results.push((edge.clone(), of_edge)),
                     Err(more) => found.extend(more),
                 }
             }
@@ -316,10 +351,10 @@ impl Rollout {
 
     /// The swap. Should a policy have changed since the shapes were checked, so that it does not fit them any more, nothing
     /// is done.
-    fn put_in_place<'a>(
+    fn put_in_place(
         &self,
         shapes: Shapes,
-        revisions: impl IntoIterator<Item = (&'a Member, Revision)>,
+        revisions: impl IntoIterator<Item = (Arc<Member>, Revision)>,
     ) -> Result<(), DeployError> {
         let mut running = self.running();
         for (edge, results) in self.fixed_results(&shapes).map_err(DeployError::Misfit)? {
@@ -332,9 +367,10 @@ impl Rollout {
         Ok(())
     }
 
-    fn member(&self, service: &str) -> Result<&Member, DeployError> {
-        self.members.get(service).ok_or_else(|| {
-            let meant = did_you_mean(service, self.members.keys().map(String::as_str));
+    fn member(&self, service: &str) -> Result<Arc<Member>, DeployError> {
+        let members = self.members.load();
+        members.get(service).cloned().ok_or_else(|| {
+            let meant = did_you_mean(service, members.keys().map(String::as_str));
             DeployError::UnknownService { service: service.to_string(), meant }
         })
     }
@@ -344,7 +380,7 @@ impl Rollout {
         let runs = |member: &Member| member.service.revision().is_some_and(|revision| revision.info().hash == hash);
         match error {
             DeployError::Migrate { service, source: source @ MigrateError::Foreign { .. } } => {
-                match self.members.iter().find(|(_, member)| runs(member)) {
+                match self.members().iter().find(|(_, member)| runs(member)) {
                     Some((owner, _)) => DeployError::Swapped { service, owner: owner.clone(), source: source.into() },
                     None => DeployError::Migrate { service, source },
                 }
@@ -354,30 +390,35 @@ impl Rollout {
     }
 
     /// Everything that comes before the swap.
-    async fn prepare(
-        &self,
-        member: &Member,
-        loaded: Loaded,
-        shapes: &BTreeMap<String, Arc<Shape>>,
-    ) -> Result<Revision, DeployError> {
-        let service = member.service.name().to_string();
-        let wrong = |source| DeployError::Revision { service: service.clone(), source };
+    async fn prepare(&self, member: &Member, loaded: Loaded, shapes: &Shapes) -> Result<Revision, DeployError> {
+        let revision = self.link(member, loaded, shapes)?;
+        if let Some(database) = &member.scope.database {
+            let migrations = in_time(revision.migrations()).await.map_err(|source| wrong(member, source))?;
+            let migrated = database.migrate(&migrations).await;
+            migrated.map_err(|source| not_migrated(member, source))?;
+        }
+        in_time(revision.warm()).await.map_err(|source| wrong(member, source))?;
+        Ok(revision)
+    }
+
+    /// A new revision, not yet to be called.
+    fn link(&self, member: &Member, loaded: Loaded, shapes: &Shapes) -> Result<Revision, DeployError> {
         let info = RevisionInfo {
             number: member.next_number(),
             hash: loaded.hash,
             origin: loaded.origin,
             loaded: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         };
-        let grants = self.grants.get(&service).cloned().unwrap_or_default();
-        let revision =
-            Revision::link(&self.engine, &loaded.component, info, &member.scope, &grants, shapes, member.settings)
-                .map_err(wrong)?;
-        if let Some(database) = &member.scope.database {
-            let migrations = in_time(revision.migrations()).await.map_err(wrong)?;
-            let migrated = database.migrate(&migrations).await;
-            migrated.map_err(|source| DeployError::Migrate { service: service.clone(), source })?;
-        }
-        in_time(revision.warm()).await.map_err(wrong)?;
-        Ok(revision)
+        let (scope, grants) = (&member.scope, &member.grants);
+        Revision::link(&self.engine, &loaded.component, info, scope, grants, shapes, member.settings)
+            .map_err(|source| wrong(member, source))
     }
+}
+
+fn wrong(member: &Member, source: RevisionError) -> DeployError {
+    DeployError::Revision { service: member.service.name().to_string(), source }
+}
+
+fn not_migrated(member: &Member, source: MigrateError) -> DeployError {
+    DeployError::Migrate { service: member.service.name().to_string(), source }
 }

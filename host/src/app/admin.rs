@@ -9,7 +9,9 @@
 //! | `POST /v1/services/{service}/revisions` with the component as its body | the revision that now runs: [`Deployment`](crate::rollout::Deployment) |
 //! | `POST /v1/breakers` with `{"edge": "order -> user", "command": "force-open"}` | the edge as it is then |
 //! | `POST /v1/breakers` with `{"endpoint": "payment at http://10.0.0.1:8080", "command": "force-open"}` | the endpoint as it is then |
-//! | `POST /v1/reload` | what changed in policies, routes and external services ([`Reloaded`](super::Reloaded)) |
+//! | `POST /v1/plan` with `{"manifest": "/srv/wharf.toml", "components": {"order": "/srv/order.wasm"}}` | what bringing the changed manifest about comes to ([`Plan`](super::Plan)) |
+//! | `POST /v1/apply` with the same, and perhaps `"plan": "…"`, the plan's `id` | brings it about: [`Plan`](super::Plan); 409 where it is another one by now |
+//! | `POST /v1/reload` | brings about what takes no other component and no other set of services: [`Plan`](super::Plan) |
 //! | `GET /v1/events/dead-letters?topic=&service=&after=&limit=`, all of them optional | the oldest dead letters after a letter, without their payloads: [`Letters`] |
 //! | `GET /v1/events/dead-letters/{letter}` | one with its event: [`WholeLetter`] |
 //! | `POST /v1/events/dead-letters/replay` with `{"letters": ["17"]}`, or `{"all": true}` and perhaps `topic` and `service` | delivers them once more: [`Handled`] |
@@ -20,12 +22,12 @@ mod events;
 
 pub use events::{Handled, Letter, Letters, WholeLetter};
 
-use super::{App, CommandError, assemble::refusal};
+use super::{App, ApplyError, CommandError, Components, Plan, Request, assemble::refusal};
 use crate::{policy::BreakerCommand, rollout::DeployError, service::Body};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Method, Request as HttpRequest, Response, StatusCode,
     body::Incoming,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
     service::service_fn,
@@ -208,7 +210,7 @@ where
     });
 }
 
-async fn answer(app: &App, token: Option<&Token>, request: Request<Incoming>) -> Response<Body> {
+async fn answer(app: &Arc<App>, token: Option<&Token>, request: HttpRequest<Incoming>) -> Response<Body> {
     if let Some(token) = token
         && !token.admits(request.headers().get(AUTHORIZATION))
     {
@@ -222,10 +224,19 @@ async fn answer(app: &App, token: Option<&Token>, request: Request<Incoming>) ->
             deploy(app, &service, request).await
         }
         (&Method::POST, ["v1", "breakers"]) => command(app, request).await,
-        (&Method::POST, ["v1", "reload"]) => match app.reload().await {
-            Ok(reloaded) => json(StatusCode::OK, &reloaded),
-            Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
-        },
+        (&Method::POST, ["v1", "reload"]) => applied(app.apply(Request::Reload).await),
+        (&Method::POST, ["v1", step @ ("plan" | "apply")]) => {
+            let is_plan = *step == "plan";
+            let body = match order(request).await {
+                Ok(body) => body,
+                Err(refused) => return refused,
+            };
+            match apply_order(app, &body) {
+                Ok((components, _)) if is_plan => applied(app.plan(components).await),
+                Ok((components, plan)) => applied(app.apply(Request::Apply { components, plan }).await),
+                Err(refused) => refused,
+            }
+        }
         (method, ["v1", "events", rest @ ..]) => {
             let (method, rest) = (method.clone(), rest.iter().map(ToString::to_string).collect::<Vec<_>>());
             let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
@@ -236,14 +247,14 @@ async fn answer(app: &App, token: Option<&Token>, request: Request<Incoming>) ->
             };
             events::answer(&app.bus, &method, &rest, &query, &body).await
         }
-        (_, ["v1", "status" | "breakers" | "reload"] | ["v1", "services", _, "revisions"]) => {
+        (_, ["v1", "status" | "breakers" | "plan" | "apply" | "reload"] | ["v1", "services", _, "revisions"]) => {
             problem(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method")
         }
         _ => problem(StatusCode::NOT_FOUND, "the admin API has no such path"),
     }
 }
 
-async fn deploy(app: &App, service: &str, request: Request<Incoming>) -> Response<Body> {
+async fn deploy(app: &App, service: &str, request: HttpRequest<Incoming>) -> Response<Body> {
     if app.manifest().external.contains_key(service) {
         let message = format!(
             "`{service}` is external and has no revisions; as a component it has a `source` or a \
@@ -264,6 +275,40 @@ async fn deploy(app: &App, service: &str, request: Request<Incoming>) -> Respons
     }
 }
 
+/// What an operator wants to be brought about.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ApplyOrder {
+    manifest: Option<PathBuf>,
+    components: Components,
+    plan: Option<String>,
+}
+
+fn apply_order(app: &App, body: &[u8]) -> Result<(Components, Option<String>), Response<Body>> {
+    let ApplyOrder { manifest, components, plan } = serde_json::from_slice(body).map_err(|error| {
+        let expected = r#"expected {"components": {"order": "/srv/order.wasm"}}"#;
+        problem(StatusCode::BAD_REQUEST, &format!("{expected}: {error}"))
+    })?;
+    let running = app.manifest().path.clone();
+    let same = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    match manifest {
+        Some(given) if same(&given) != same(&running) => {
+            Err(applied(Err(ApplyError::OtherFile { running: same(&running), given })))
+        }
+        _ => Ok((components, plan)),
+    }
+}
+
+fn applied(applied: Result<Plan, ApplyError>) -> Response<Body> {
+    match applied {
+        Ok(plan) => json(StatusCode::OK, &plan),
+        Err(error @ (ApplyError::Stale | ApplyError::OtherFile { .. })) => {
+            problem(StatusCode::CONFLICT, &error.to_string())
+        }
+        Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
+    }
+}
+
 /// What an operator says of a circuit breaker: that of an edge, or of an endpoint outside.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -273,7 +318,7 @@ struct BreakerOrder {
     command: BreakerCommand,
 }
 
-async fn command(app: &App, request: Request<Incoming>) -> Response<Body> {
+async fn command(app: &App, request: HttpRequest<Incoming>) -> Response<Body> {
     let body = match order(request).await {
         Ok(body) => body,
         Err(refused) => return refused,
@@ -304,7 +349,7 @@ async fn command(app: &App, request: Request<Incoming>) -> Response<Body> {
 }
 
 /// The body of a request that is no component.
-async fn order(request: Request<Incoming>) -> Result<Bytes, Response<Body>> {
+async fn order(request: HttpRequest<Incoming>) -> Result<Bytes, Response<Body>> {
     match Limited::new(request.into_body(), LARGEST_ORDER).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) => Err(problem(StatusCode::BAD_REQUEST, &format!("the request did not arrive whole: {error}"))),

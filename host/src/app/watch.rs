@@ -7,16 +7,16 @@
 //! What changes between its loading and the beginning of the watch would be missed, so then each file is compared once
 //! with what was loaded from it, and the manifest read once more.
 
-use super::{App, Components, assemble::refusal};
+use super::{App, ApplyError, Request, assemble::refusal};
 use crate::engine::CodeCache;
-use notify::{RecursiveMode, Watcher};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use std::{
     collections::{BTreeSet, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, time::sleep};
 
 /// A file is quiet once it has not changed for this long.
 const QUIET: Duration = Duration::from_millis(50);
@@ -25,16 +25,17 @@ const QUIET: Duration = Duration::from_millis(50);
 type Files = HashMap<PathBuf, Vec<String>>;
 
 /// Watches until dropped. What runs when this is called is taken for what was loaded from the files.
-pub(super) fn watch(app: Arc<App>, components: Components) -> impl Future<Output = ()> + Send {
-    let loaded = app.rollout.members().filter_map(|member| {
+pub(super) fn watch(app: Arc<App>) -> impl Future<Output = ()> + Send {
+    let members = app.rollout.members();
+    let loaded = members.values().filter_map(|member| {
         let revision = member.service.revision()?;
         Some((member.service.name().to_string(), revision.info().hash.clone()))
     });
     let loaded = loaded.collect();
-    run(app, components, loaded)
+    run(app, loaded)
 }
 
-async fn run(app: Arc<App>, components: Components, loaded: HashMap<String, String>) {
+async fn run(app: Arc<App>, loaded: HashMap<String, String>) {
     let (sender, mut changed) = mpsc::unbounded_channel();
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if let Ok(event) = event
@@ -50,37 +51,28 @@ async fn run(app: Arc<App>, components: Components, loaded: HashMap<String, Stri
         Ok(watcher) => watcher,
         Err(error) => return tracing::warn!(%error, "component files can't be watched; use `wharf deploy`"),
     };
-    let mut files = Files::new();
-    let mut folders = BTreeSet::new();
-    for (service, path) in components {
-        let path = path.canonicalize().unwrap_or(path);
-        folders.extend(path.parent().map(PathBuf::from));
-        files.entry(path).or_default().push(service);
-    }
     let manifest = app.manifest().path.clone();
     let manifest = manifest.canonicalize().unwrap_or(manifest);
-    folders.extend(manifest.parent().map(PathBuf::from));
-    for folder in &folders {
-        if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
-            tracing::warn!(folder = %folder.display(), %error, "a folder of components can't be watched");
-        }
-    }
-    let files = Arc::new(files);
+    let mut folders = BTreeSet::new();
+    look_at(manifest.parent(), &mut folders, &mut watcher);
+    let mut files = Arc::new(files(&app));
+    files.keys().for_each(|file| look_at(file.parent(), &mut folders, &mut watcher));
     let mut pending = changed_since(files.clone(), loaded).await;
     pending.insert(manifest.clone());
     loop {
-        let next = if pending.is_empty() {
-            changed.recv().await.map(Some)
-        } else {
-            timeout(QUIET, changed.recv()).await.map_or(Some(None), |path| path.map(Some))
-        };
-        match next {
-            None => return,
-            Some(Some(path)) if files.contains_key(&path) || path == manifest => {
-                pending.insert(path);
+        let quiet = async { if pending.is_empty() { std::future::pending().await } else { sleep(QUIET).await } };
+        tokio::select! {
+            biased;
+            path = changed.recv() => match path {
+                None => return,
+                Some(path) if files.contains_key(&path) || path == manifest => _ = pending.insert(path),
+                Some(_) => {}
+            },
+            () = app.other_files.notified() => {
+                files = Arc::new(self::files(&app));
+                files.keys().for_each(|file| look_at(file.parent(), &mut folders, &mut watcher));
             }
-            Some(Some(_)) => {}
-            Some(None) => {
+            () = quiet => {
                 for path in std::mem::take(&mut pending) {
                     if path == manifest {
                         reload(&app).await;
@@ -91,6 +83,26 @@ async fn run(app: Arc<App>, components: Components, loaded: HashMap<String, Stri
                 }
             }
         }
+    }
+}
+
+/// The component files as they are now.
+fn files(app: &App) -> Files {
+    let mut files = Files::new();
+    for (service, path) in &app.parts.load().components {
+        let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+        files.entry(path).or_default().push(service.clone());
+    }
+    files
+}
+
+/// Watches a folder, unless it is watched.
+fn look_at(folder: Option<&Path>, folders: &mut BTreeSet<PathBuf>, watcher: &mut RecommendedWatcher) {
+    let Some(folder) = folder else { return };
+    if folders.insert(folder.to_owned())
+        && let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive)
+    {
+        tracing::warn!(folder = %folder.display(), %error, "a folder of components can't be watched");
     }
 }
 
@@ -109,9 +121,11 @@ async fn changed_since(files: Arc<Files>, loaded: HashMap<String, String>) -> BT
     tokio::task::spawn_blocking(compare).await.unwrap_or_default()
 }
 
-async fn reload(app: &App) {
-    if let Err(error) = app.reload().await {
-        tracing::error!(%error, "the changed manifest was refused; what runs goes on");
+async fn reload(app: &Arc<App>) {
+    match app.apply(Request::Reload).await {
+        Ok(_) => {}
+        Err(error @ ApplyError::Asks(_)) => tracing::warn!("the changed manifest waits: {error}"),
+        Err(error) => tracing::error!(%error, "the changed manifest was refused; what runs goes on"),
     }
 }
 

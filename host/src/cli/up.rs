@@ -5,7 +5,7 @@ use anyhow::Context;
 use std::{path::PathBuf, sync::Arc};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wharf::{
-    app::{App, Status},
+    app::{App, Request, Status},
     manifest::Manifest,
     telemetry::{AccessFormat, AccessLog},
 };
@@ -52,7 +52,7 @@ async fn serve(manifest: Manifest, args: &Args) -> anyhow::Result<()> {
 /// SIGHUP is what tells servers to read their settings again.
 async fn reload_on_hangup(app: Arc<App>, mut hangup: Signal) {
     while hangup.recv().await.is_some() {
-        if let Err(error) = app.reload().await {
+        if let Err(error) = app.apply(Request::Reload).await {
             tracing::error!(%error, "the manifest was refused; what runs goes on");
         }
     }

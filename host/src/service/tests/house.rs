@@ -181,9 +181,10 @@ impl House {
     /// A rollout of the same services, none of which it has started.
     pub fn rollout(&self) -> Rollout {
         let member = |(name, scope): (&&str, &Arc<Scope>)| {
-            (name.to_string(), Member::new(self.services[name].clone(), scope.clone(), DEFAULTS))
+            let member = Member::new(self.services[name].clone(), scope.clone(), self.grants[*name].clone(), DEFAULTS);
+            (name.to_string(), Arc::new(member))
         };
-        Rollout::new(ENGINE.clone(), self.scopes.iter().map(member).collect(), self.grants.clone())
+        Rollout::new(ENGINE.clone(), self.scopes.iter().map(member).collect())
     }
 
     /// Components, ready for a rollout.

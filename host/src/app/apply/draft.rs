@@ -1,0 +1,243 @@
+//! What a manifest comes to for what runs now: read, loaded and checked, and nothing of it done.
+
+use super::{
+    super::{
+        App, Parts,
+        assemble::{self, configuration, deploy_error_at, external_settings, grants, has_outbox, misfits_at},
+    },
+    ApplyError, Request,
+    plan::{self, Plan},
+};
+use crate::{
+    engine::CodeCache,
+    manifest::{self, Manifest},
+    outbound::ExternalSettings,
+    rollout::{Changing, Loaded, Shapes},
+    service::{FixedResults, Grants},
+};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+/// A manifest, about to be brought about.
+pub(super) struct Draft<'a> {
+    pub changing: Changing<'a>,
+    pub before: Arc<Parts>,
+    pub manifest: Arc<Manifest>,
+    pub components: super::Components,
+    /// What is to become a revision: other components, and those whose service is another now.
+    pub loaded: BTreeMap<String, Loaded>,
+    /// The services whose scope stays as it is.
+    pub same: BTreeSet<String>,
+    /// What each service reads by `wasi:config`.
+    pub config: BTreeMap<String, BTreeMap<String, String>>,
+    pub external: BTreeMap<String, ExternalSettings>,
+    pub grants: BTreeMap<String, Grants>,
+    pub shapes: Shapes,
+    pub results: BTreeMap<manifest::Edge, FixedResults>,
+    pub plan: Plan,
+}
+
+// === impl Draft ===
+
+impl<'a> Draft<'a> {
+    pub async fn new(app: &'a App, request: &Request) -> Result<Self, ApplyError> {
+        let changing = app.rollout.changing().await;
+        let before = app.parts.load_full();
+        let old = &*before.manifest;
+        let new = Manifest::load(&old.path)?;
+        let fixed = needing_restart(old, &new);
+        if !fixed.is_empty() {
+            return Err(ApplyError::NeedsRestart(fixed));
+        }
+        let components = match request {
+            Request::Reload => {
+                let asks = asking(old, &new);
+                if !asks.is_empty() {
+                    return Err(ApplyError::Asks(asks));
+                }
+                before.components.clone()
+            }
+            Request::Apply { components, .. } => {
+                let (named, given): (BTreeSet<_>, BTreeSet<_>) =
+                    (new.services.keys().collect(), components.keys().collect());
+                if let Some(name) = named.symmetric_difference(&given).next() {
+                    return Err(ApplyError::Components((*name).clone()));
+                }
+                components.clone()
+            }
+        };
+        let mut loaded = match request {
+            Request::Reload => BTreeMap::new(),
+            Request::Apply { .. } => other_components(app, &changing, &new, &components).await?,
+        };
+        let hashes: BTreeMap<_, _> = loaded.iter().map(|(name, it)| (name.clone(), it.hash().to_owned())).collect();
+
+        let mut config = BTreeMap::new();
+        for (name, service) in &new.services {
+            config.insert(name.clone(), configuration(&new, service)?);
+        }
+        let members = changing.members();
+        let mut same = BTreeSet::new();
+        let mut secrets = BTreeSet::new();
+        for (name, service) in &new.services {
+            let (Some(was), Some(member)) = (old.services.get(name), members.get(name)) else { continue };
+            let reads = member.scope.config == config[name];
+            if !reads && was.config == service.config && was.secrets == service.secrets {
+                secrets.insert(name.clone());
+            }
+            if reads && is_same(old, was, &new, service) {
+                same.insert(name.clone());
+            } else if !loaded.contains_key(name)
+                && let Some(revision) = changing.revision(name)
+            {
+                loaded.insert(name.clone(), Loaded::again(&revision));
+            }
+        }
+
+        let mut external = BTreeMap::new();
+        let mut certificates = BTreeSet::new();
+        for (name, service) in &new.external {
+            let settings = external_settings(&new, service)?;
+            if old.external.get(name) == Some(service)
+                && before.external.get(name).is_some_and(|present| !present.goes_by(&settings))
+            {
+                certificates.insert(name.clone());
+            }
+            external.insert(name.clone(), settings);
+        }
+
+        let grants = grants(&new);
+        let shapes = changing.shapes(new.services.keys(), &loaded);
+        let mut misfits = changing.check(&shapes, &grants).err().unwrap_or_default();
+        let mut results = BTreeMap::new();
+        for ends in new.edges() {
+            let policy = new.edge_policy(&ends.caller, &ends.callee);
+            match changing.fixed_results(&shapes, (&ends.caller, &ends.callee), &policy.params().fallback) {
+                Ok(of_edge) => _ = results.insert(ends, of_edge),
+                Err(found) => misfits.extend(found),
+            }
+        }
+        if !misfits.is_empty() {
+            return Err(misfits_at(&new, &misfits).into());
+        }
+
+        let component = |name: &String| {
+            let hash = hashes.get(name)?;
+            Some((changing.info(name).map(|info| info.hash), hash.clone()))
+        };
+        let components_changed =
+            new.services.keys().filter_map(|name| Some((name.clone(), component(name)?))).collect();
+        let aside = plan::Aside { components: components_changed, secrets, certificates };
+        let changes = plan::changes(old, &new, &aside);
+        let mut digest = Sha256::new();
+        digest.update(format!("{} {} ", app.identity, app.applied.load(Relaxed)));
+        for name in members.keys() {
+            digest.update(format!("{name} {:?} ", changing.info(name).map(|info| info.number)));
+        }
+        digest.update(format!("{new:?} {hashes:?} {config:?} {changes:?}"));
+        let id: String = format!("{:x}", digest.finalize()).chars().take(16).collect();
+        let plan = Plan { id, changes };
+        let manifest = Arc::new(new);
+        Ok(Self {
+            changing,
+            before,
+            manifest,
+            components,
+            loaded,
+            same,
+            config,
+            external,
+            grants,
+            shapes,
+            results,
+            plan,
+        })
+    }
+}
+
+/// The components that are not those that run, read and compiled.
+async fn other_components(
+    app: &App,
+    changing: &Changing<'_>,
+    manifest: &Manifest,
+    components: &super::Components,
+) -> Result<BTreeMap<String, Loaded>, ApplyError> {
+    let mut loaded = BTreeMap::new();
+    for (name, path) in components {
+        let wasm = assemble::read(manifest, name, path)?;
+        let running = changing.info(name).map(|info| info.hash);
+        let hashing = tokio::task::spawn_blocking(move || (CodeCache::content_hash(&wasm), wasm));
+        let (hash, wasm) = hashing.await.map_err(|error| ApplyError::Failed(error.to_string()))?;
+        if running.is_some_and(|running| running == hash) {
+            continue;
+        }
+        let origin = path.display().to_string();
+        let component = Loaded::new(app.rollout.engine(), wasm, origin).await;
+        let component = component.map_err(|error| match manifest.services.get(name) {
+            Some(service) => manifest.error_at(service.component.place(), error).into(),
+            None => deploy_error_at(manifest, error),
+        })?;
+        loaded.insert(name.clone(), component);
+    }
+    Ok(loaded)
+}
+
+/// Whether what a service is and may do is what it was, so that the revision that runs can go on.
+fn is_same(old: &Manifest, was: &manifest::Service, new: &Manifest, service: &manifest::Service) -> bool {
+    // Whom it calls may be in another place now: then an edge is another.
+    let same_callee = |callee: &manifest::Placed<String>| {
+        old.services.contains_key(&callee.value) == new.services.contains_key(&callee.value)
+    };
+    was.calls == service.calls
+        && service.calls.iter().all(same_callee)
+        && was.outbound == service.outbound
+        && was.buckets == service.buckets
+        && was.database.is_some() == service.database.is_some()
+        && has_outbox(was) == has_outbox(service)
+        && was.instances == service.instances
+        && was.limits == service.limits
+}
+
+/// What differs and is to be looked at before it is done.
+fn asking(old: &Manifest, new: &Manifest) -> Vec<String> {
+    let came = new.services.keys().filter(|name| !old.services.contains_key(*name));
+    let went = old.services.keys().filter(|name| !new.services.contains_key(*name));
+    let other = new
+        .services
+        .iter()
+        .filter(|(name, service)| old.services.get(*name).is_some_and(|was| was.component != service.component));
+    let came = came.map(|name| format!("services.{name} is new"));
+    let went = went.map(|name| format!("services.{name} is no more"));
+    came.chain(went).chain(other.map(|(name, _)| format!("services.{name} has another component"))).collect()
+}
+
+/// What differs and only a start brings about.
+fn needing_restart(old: &Manifest, new: &Manifest) -> Vec<String> {
+    let (was, is) = (&old.gateway, &new.gateway);
+    let differ = [
+        ("app.name", old.app.name != new.app.name),
+        ("app.data", old.app.data != new.app.data),
+        ("gateway.listen", was.listen != is.listen),
+        ("gateway.max-header-bytes", was.max_header_bytes != is.max_header_bytes),
+        ("gateway.header-timeout", was.header_timeout != is.header_timeout),
+        ("gateway.body-timeout", was.body_timeout != is.body_timeout),
+        ("gateway.idle-timeout", was.idle_timeout != is.idle_timeout),
+        ("gateway.shutdown-grace", was.shutdown_grace != is.shutdown_grace),
+        ("gateway.max-connections", was.max_connections != is.max_connections),
+        ("admin", old.admin != new.admin),
+        ("store", old.store != new.store),
+        ("events.bus", old.bus != new.bus),
+        ("events.keep", old.retention.age != new.retention.age || old.retention.size != new.retention.size),
+        ("events.limit", old.retention.limit != new.retention.limit),
+        ("key-value", old.key_value != new.key_value),
+    ];
+    let differ = differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned());
+    let databases = new.services.iter().filter(|(name, service)| {
+        let was = old.services.get(*name).and_then(|was| was.database.as_ref());
+        was.zip(service.database.as_ref()).is_some_and(|(was, is)| was != is)
+    });
+    differ.chain(databases.map(|(name, _)| format!("services.{name}.database"))).collect()
+}
