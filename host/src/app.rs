@@ -63,6 +63,7 @@ pub struct App {
 }
 
 /// What a manifest brings about, as it is now.
+#[derive(Clone)]
 struct Parts {
     manifest: Arc<Manifest>,
     components: Components,

@@ -26,7 +26,7 @@ mod retire;
 pub use plan::{Kind, Plan, Planned};
 
 use self::{draft::Draft, prepare::Prepared};
-use super::{App, Components, StartError, assemble};
+use super::{App, Components, Parts, StartError, assemble};
 use crate::manifest::ManifestErrors;
 use std::{
     path::PathBuf,
@@ -128,7 +128,15 @@ impl App {
         {
             return Err(ApplyError::Stale);
         }
-        let plan = std::mem::take(&mut draft.plan);
+        let plan = draft.plan.clone();
+        if draft.changes_nothing() {
+            // But where something stands, which errors tell.
+            let Draft { before, manifest, components, .. } = draft;
+            let parts = Parts { manifest, components, ..Parts::clone(&before) };
+            self.parts.store(Arc::new(parts));
+            self.other_files.notify_one();
+            return Ok(plan);
+        }
         let prepared = Prepared::new(self, &mut draft).await?;
         self.applied.fetch_add(1, Relaxed);
         self.place(draft, prepared).await;

@@ -158,6 +158,13 @@ impl<'a> Draft<'a> {
     }
 }
 
+impl Draft<'_> {
+    /// Whether all is as it is to be.
+    pub fn changes_nothing(&self) -> bool {
+        self.plan.changes.is_empty() && self.loaded.is_empty() && *self.before.manifest == *self.manifest
+    }
+}
+
 /// The components that are not those that run, read and compiled.
 async fn other_components(
     app: &App,

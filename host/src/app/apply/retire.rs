@@ -12,7 +12,10 @@ use crate::{
     service::{Edge, Scope, Service},
     store::Database,
 };
-use std::sync::{Arc, Weak};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+};
 use tokio::time::{Duration, Instant, sleep};
 
 /// Between two looks.
@@ -41,20 +44,7 @@ impl Retiring {
         let services = members.iter().filter(|(name, _)| gone(name)).map(|(_, member)| member.service.clone());
         let edges =
             before.edges.iter().filter(|(ends, _)| gone(&ends.callee) && old.services.contains_key(&ends.callee));
-        let loses = |name: &String| {
-            let publishes_less = || {
-                let (Some(was), Some(is)) = (old.services.get(name), new.services.get(name)) else { return false };
-                was.publishes.iter().any(|topic| !is.publishes.contains(topic))
-            };
-            gone(name)
-                || (before.databases.contains_key(name) && !after.databases.contains_key(name))
-                || (before.buckets.contains_key(name) && !after.buckets.contains_key(name))
-                || (before.outboxes.contains_key(name) && !after.outboxes.contains_key(name))
-                || publishes_less()
-        };
-        // One whose topics alone are fewer keeps its revision, and its scope.
-        let goes_on = |name: &String| after.manifest.services.contains_key(name) && !changed_state(before, after, name);
-        let scopes = members.iter().filter(|(name, _)| loses(name) && !goes_on(name));
+        let scopes = members.iter().filter(|(name, _)| gone(name) || loses_state(before, after, name));
         Self {
             services: services.collect(),
             edges: edges.map(|(_, edge)| Arc::downgrade(edge)).collect(),
@@ -93,17 +83,14 @@ impl Retiring {
     }
 }
 
-/// Whether the state that a service has is other than before, so that it has another scope.
-fn changed_state(before: &Parts, after: &Parts, name: &str) -> bool {
-    before.databases.contains_key(name) != after.databases.contains_key(name)
-        || before.buckets.contains_key(name) != after.buckets.contains_key(name)
-        || before.outboxes.contains_key(name) != after.outboxes.contains_key(name)
+/// Whether a service has state no longer that it had.
+fn loses_state(before: &Parts, after: &Parts, name: &str) -> bool {
+    (before.databases.contains_key(name) && !after.databases.contains_key(name))
+        || (before.buckets.contains_key(name) && !after.buckets.contains_key(name))
+        || (before.outboxes.contains_key(name) && !after.outboxes.contains_key(name))
 }
 
-fn missing<T: Clone>(
-    before: &std::collections::BTreeMap<String, T>,
-    after: &std::collections::BTreeMap<String, T>,
-) -> Vec<T> {
+fn missing<T: Clone>(before: &BTreeMap<String, T>, after: &BTreeMap<String, T>) -> Vec<T> {
     before.iter().filter(|(name, _)| !after.contains_key(*name)).map(|(_, it)| it.clone()).collect()
 }
 
