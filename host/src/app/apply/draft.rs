@@ -194,18 +194,34 @@ async fn other_components(
 
 /// Whether what a service is and may do is what it was, so that the revision that runs can go on.
 fn is_same(old: &Manifest, was: &manifest::Service, new: &Manifest, service: &manifest::Service) -> bool {
+    // NB: all fields by name, so that whoever adds one decides what it means here. `config` and `secrets` are compared as
+    // what they come to; the component, topics and subscriptions don't concern the scope.
+    let manifest::Service {
+        name: _,
+        component: _,
+        database,
+        buckets,
+        publishes: _,
+        subscribes: _,
+        calls,
+        outbound,
+        config: _,
+        secrets: _,
+        instances,
+        limits,
+    } = service;
     // Whom it calls may be in another place now: then an edge is another.
-    let same_callee = |callee: &manifest::Placed<String>| {
+    let same_place = |callee: &manifest::Placed<String>| {
         old.services.contains_key(&callee.value) == new.services.contains_key(&callee.value)
     };
-    was.calls == service.calls
-        && service.calls.iter().all(same_callee)
-        && was.outbound == service.outbound
-        && was.buckets == service.buckets
-        && was.database.is_some() == service.database.is_some()
+    was.calls == *calls
+        && calls.iter().all(same_place)
+        && was.outbound == *outbound
+        && was.buckets == *buckets
+        && was.database.is_some() == database.is_some()
         && has_outbox(was) == has_outbox(service)
-        && was.instances == service.instances
-        && was.limits == service.limits
+        && was.instances == *instances
+        && was.limits == *limits
 }
 
 /// What differs and is to be looked at before it is done.
@@ -223,26 +239,54 @@ fn asking(old: &Manifest, new: &Manifest) -> Vec<String> {
 
 /// What differs and only a start brings about.
 fn needing_restart(old: &Manifest, new: &Manifest) -> Vec<String> {
-    let (was, is) = (&old.gateway, &new.gateway);
+    // NB: all fields by name, as above.
+    let Manifest {
+        path: _,
+        app: manifest::App { name, data },
+        gateway,
+        admin,
+        services,
+        external: _,
+        topics: _,
+        bus,
+        retention,
+        store,
+        key_value,
+        policies: _,
+    } = new;
+    let manifest::Gateway {
+        listen,
+        max_header_bytes,
+        // Each route has it.
+        max_body_bytes: _,
+        header_timeout,
+        body_timeout,
+        idle_timeout,
+        shutdown_grace,
+        max_connections,
+        routes: _,
+        aggregates: _,
+    } = gateway;
+    let was = &old.gateway;
     let differ = [
-        ("app.name", old.app.name != new.app.name),
-        ("app.data", old.app.data != new.app.data),
-        ("gateway.listen", was.listen != is.listen),
-        ("gateway.max-header-bytes", was.max_header_bytes != is.max_header_bytes),
-        ("gateway.header-timeout", was.header_timeout != is.header_timeout),
-        ("gateway.body-timeout", was.body_timeout != is.body_timeout),
-        ("gateway.idle-timeout", was.idle_timeout != is.idle_timeout),
-        ("gateway.shutdown-grace", was.shutdown_grace != is.shutdown_grace),
-        ("gateway.max-connections", was.max_connections != is.max_connections),
-        ("admin", old.admin != new.admin),
-        ("store", old.store != new.store),
-        ("events.bus", old.bus != new.bus),
-        ("events.keep", old.retention.age != new.retention.age || old.retention.size != new.retention.size),
-        ("events.limit", old.retention.limit != new.retention.limit),
-        ("key-value", old.key_value != new.key_value),
+        ("app.name", old.app.name != *name),
+        ("app.data", old.app.data != *data),
+        ("gateway.listen", was.listen != *listen),
+        ("gateway.max-header-bytes", was.max_header_bytes != *max_header_bytes),
+        ("gateway.header-timeout", was.header_timeout != *header_timeout),
+        ("gateway.body-timeout", was.body_timeout != *body_timeout),
+        ("gateway.idle-timeout", was.idle_timeout != *idle_timeout),
+        ("gateway.shutdown-grace", was.shutdown_grace != *shutdown_grace),
+        ("gateway.max-connections", was.max_connections != *max_connections),
+        ("admin", old.admin != *admin),
+        ("store", old.store != *store),
+        ("events.bus", old.bus != *bus),
+        ("events.keep", (old.retention.age, old.retention.size) != (retention.age, retention.size)),
+        ("events.limit", old.retention.limit != retention.limit),
+        ("key-value", old.key_value != *key_value),
     ];
     let differ = differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned());
-    let databases = new.services.iter().filter(|(name, service)| {
+    let databases = services.iter().filter(|(name, service)| {
         let was = old.services.get(*name).and_then(|was| was.database.as_ref());
         was.zip(service.database.as_ref()).is_some_and(|(was, is)| was != is)
     });
