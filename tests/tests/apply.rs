@@ -53,7 +53,8 @@ async fn publish(host: &Host, at: &str, data: &str) {
 
 async fn heard(host: &Host, at: &str) -> Vec<String> {
     let answer = host.get(&format!("{at}/heard")).await;
-    answer.text().lines().filter_map(|line| line.rsplit(' ').next()).map(str::to_owned).collect()
+    let data = answer.text().lines().filter_map(|line| line.rsplit(' ').next());
+    data.map(|data| data.trim_matches('"').to_owned()).collect()
 }
 
 async fn hears(host: &Host, at: &str, expected: &[&str]) {
@@ -474,6 +475,6 @@ async fn an_edge_that_stays_keeps_what_is_known_on_it() {
     assert_eq!(apply(&host, &app).await.len(), 2);
     let edge = host.edge(&app, "caller -> callee").await;
     assert!(edge.to_string().contains("force"), "{edge}");
-    host.get("/find?key=pen").await.assert_text(503, "fault circuit-open");
+    host.get("/find?key=pen").await.assert_text(503, "fault FaultKind::CircuitOpen");
     host.stop().await;
 }
