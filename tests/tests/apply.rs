@@ -2,16 +2,14 @@
 
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, fs};
-use wharf_tests::{App, Done, HELLO, Host, Load, Origin, at, below, eventually, linked, patched};
+use wharf_tests::{App, Done, HELLO, Host, Load, Origin, Redis, at, below, caller, eventually, linked, patched};
 
 /// A service that publishes and hears `order.created`, below `/{name}`.
 fn listener(name: &str, subscribes: &str) -> String {
     below(
         name,
         "listener",
-        &format!(
-            "publishes = [\"order.created\"]\nsubscribes = [{subscribes}]\ninstances = {{ max = 1 }}"
-        ),
+        &format!("publishes = [\"order.created\"]\nsubscribes = [{subscribes}]\ninstances = {{ max = 1 }}"),
     )
 }
 
@@ -225,7 +223,10 @@ async fn when_one_part_fails_all_is_as_before() {
         (good.replace("<linked-callee>", "<hello-p3>"), "service `caller` imports `probe:shapes/shapes@0.1.0`"),
         // A component that traps when it starts, as a new service: the last in the order of names.
         (
-            format!("{good}[services.zebra]\ncomponent = {:?}\n[[gateway.routes]]\npath = \"/zebra\"\nservice = \"zebra\"", path("trapping")),
+            format!(
+                "{good}[services.zebra]\ncomponent = {:?}\n[[gateway.routes]]\npath = \"/zebra\"\nservice = \"zebra\"",
+                path("trapping")
+            ),
             "service `zebra`: its first instance failed",
         ),
         (format!("{good}[services.zebra]\ncomponent = {:?}\n", path("garbage")), "garbage.wasm can't be loaded"),
@@ -237,13 +238,12 @@ async fn when_one_part_fails_all_is_as_before() {
             "service `user`: ",
         ),
         // What can't be opened: a file lies where a service's database would.
-        (
-            format!("{good}[services.occupied]\ncomponent = \"<hello-p3>\"\ndatabase = true\n"),
-            "occupied",
-        ),
+        (format!("{good}[services.occupied]\ncomponent = \"<hello-p3>\"\ndatabase = true\n"), "occupied"),
         (format!("{good}[services.pay]\ndns = \"http://nobody.invalid\"\n"), "nobody.invalid can't be resolved"),
         (
-            format!("{good}[services.secret]\ncomponent = \"<hello-p3>\"\nsecrets = {{ key = \"env:NO_SUCH_VARIABLE_IN_HERE\" }}\n"),
+            format!(
+                "{good}[services.secret]\ncomponent = \"<hello-p3>\"\nsecrets = {{ key = \"env:NO_SUCH_VARIABLE_IN_HERE\" }}\n"
+            ),
             "NO_SUCH_VARIABLE_IN_HERE",
         ),
     ];
@@ -477,4 +477,104 @@ async fn an_edge_that_stays_keeps_what_is_known_on_it() {
     assert!(edge.to_string().contains("force"), "{edge}");
     host.get("/find?key=pen").await.assert_text(503, "fault FaultKind::CircuitOpen");
     host.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_on_the_way_to_a_service_that_goes_gets_there() {
+    let origin = Origin::start().await;
+    let slow = caller(&origin, "").replace("/{*rest}", "/outbound");
+    let app = App::new(&format!("{HELLO}{slow}"));
+    let host = Host::start_with(&app, &["--no-watch"]).await;
+    let held = host.hold(&origin).await;
+    app.write(HELLO);
+    let manifest = app.manifest().display().to_string();
+    let mut applying = app.spawn(&["--manifest", &manifest, "apply", "--yes"]);
+    // New requests go elsewhere at once, and the one that was there before is not in their way.
+    eventually("the route is gone", async || {
+        let answer = host.get("/outbound").await;
+        if answer.text() == "Hello, world!" { Ok(()) } else { Err(answer) }
+    })
+    .await;
+    assert!(held.is_under_way());
+    assert_eq!(applying.try_wait().expect("it is our child"), None, "it is not over yet");
+    origin.let_go();
+    held.answer().await.assert_text(200, "outside");
+    assert!(applying.wait().await.expect("it is our child").success());
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_service_stored_is_there_when_it_comes_back() {
+    let user = "[services.user]\ncomponent = \"<user>\"\ndatabase = true\npublishes = [\"user.created\"]\n\
+                [[gateway.routes]]\npath = \"/users/{*rest}\"\nservice = \"user\"\n\
+                [[gateway.routes]]\npath = \"/users\"\nservice = \"user\"\n";
+    let topic = "[topics.\"user.created\"]\n";
+    let shelf = below("shelf", "shelf", "buckets = [\"box\"]");
+    let all = format!("{HELLO}{user}{shelf}{topic}");
+    let app = App::new(&all);
+    let host = Host::start_with(&app, &["--no-watch"]).await;
+    let made = host.post("/users", &json!({ "email": "ada@example.com", "name": "Ada" })).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let made: Value = serde_json::from_str(made.text()).expect("JSON");
+    let path = format!("/users/{}", made["id"].as_str().expect("a user has an id"));
+    served(&host, &path).await;
+    served(&host, "/shelf/set?store=box&bucket=box&key=a&value=b").await;
+    for _ in 0..3 {
+        app.write(&format!("{HELLO}{topic}"));
+        apply(&host, &app).await;
+        host.get(&path).await.assert_text(200, "Hello, world!");
+        // It is closed: nothing of it is beside its file.
+        for kind in ["db/user", "kv/shelf"] {
+            let log = app.data().join(format!("{kind}.sqlite-wal"));
+            assert!(!log.exists(), "{}", log.display());
+        }
+        app.write(&all);
+        apply(&host, &app).await;
+        let found = host.get(&path).await;
+        assert_eq!((found.status, found.text().contains("ada@example.com")), (200, true), "{found:?}");
+    }
+    // Without a database it is no service that this component could be.
+    app.write(&all.replace("database = true\n", ""));
+    let said = refused(&host, &app).await;
+    assert!(said.contains("database"), "{said}");
+    served(&host, &path).await;
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn with_redis_subscriptions_come_and_go_as_well() {
+    let redis = Redis::start().await;
+    for bus in ["redis-streams", "redis-pubsub"] {
+        let events = format!("[events]\nbus = \"{bus}\"\nredis = \"{}\"\n", redis.url());
+        let before = format!("{HELLO}{}{TOPIC}{events}", listener("one", ""));
+        let app = App::new(&before);
+        let host = Host::start_with(&app, &["--no-watch"]).await;
+        let load = host.load("/hello", 2);
+        let both = format!("{HELLO}{}{}{TOPIC}{events}", listener("one", CREATED), listener("two", CREATED));
+        app.write(&both);
+        apply(&host, &app).await;
+        publish(&host, "/two", "1").await;
+        for at in ["/one", "/two"] {
+            hears(&host, at, &["1"]).await;
+        }
+        // Otherwise delivered, and heard all the same.
+        app.write(&both.replacen(
+            &format!("subscribes = [{CREATED}]"),
+            "subscribes = [{ topic = \"order.created\", attempts = 9, concurrency = 1 }]",
+            1,
+        ));
+        let planned = apply(&host, &app).await;
+        assert_eq!(planned.len(), 1, "{planned:?}");
+        assert!(planned[0].contains("subscribes.order.created.concurrency 16 -> 1"), "{planned:?}");
+        publish(&host, "/two", "2").await;
+        for at in ["/one", "/two"] {
+            hears(&host, at, &["1", "2"]).await;
+        }
+        app.write(&before);
+        apply(&host, &app).await;
+        publish(&host, "/one", "3").await;
+        assert_eq!(host.status(&app).await["events"]["subscriptions"], json!([]));
+        load.all_served().await;
+        host.stop().await;
+    }
 }

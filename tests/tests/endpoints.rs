@@ -379,7 +379,11 @@ async fn endpoints_change_while_the_host_runs_and_those_that_stay_keep_their_sta
     let done = reload(&format!("{}\n{outlier}", list(&[&new, &sick, &well]))).await;
     let changes = done.json()["changes"].clone();
     assert_eq!((done.code(), changes.as_array().map(Vec::len)), (Some(0), Some(1)), "{done:?}");
-    assert_eq!((&changes[0]["kind"], &changes[0]["what"]), (&json!("changed"), &json!("services.payment")), "{changes}");
+    assert_eq!(
+        (&changes[0]["kind"], &changes[0]["what"]),
+        (&json!("changed"), &json!("services.payment")),
+        "{changes}"
+    );
     for _ in 0..6 {
         host.get("/pay/charges").await.assert_text(200, "outside");
     }

@@ -338,7 +338,8 @@ async fn policies_change_while_the_host_runs_and_the_breaker_keeps_its_state() {
     }
     app.write(&manifest(3));
     let done = host.wharf(&app, &["reload", "--json"]).await;
-    let changes = json!([{ "kind": "changed", "what": format!("policy {EDGE}"), "details": ["breaker.failures 5 -> 3"] }]);
+    let changes =
+        json!([{ "kind": "changed", "what": format!("policy {EDGE}"), "details": ["breaker.failures 5 -> 3"] }]);
     assert_eq!((done.code(), &done.json()["changes"]), (Some(0), &changes), "{done:?}");
     assert_eq!(breaker(&host, &app, EDGE).await["consecutive_failures"], 2, "what was counted still counts");
     host.get("/trap").await.assert_fault(502, "trapped");

@@ -109,8 +109,7 @@ async fn subscriptions_come_change_and_go_while_it_runs() {
     let soon = || tokio::time::Instant::now() + SOON;
     // There is none at first, and so no connection that receives.
     let bus = start(server.url(), vec![]).await;
-    let ((one, mut first), (two, mut second), (three, mut third)) =
-        (acknowledging(), acknowledging(), acknowledging());
+    let ((one, mut first), (two, mut second), (three, mut third)) = (acknowledging(), acknowledging(), acknowledging());
     let entered = bus.enter(Subscription::new("user.created", "notification", one)).await.unwrap();
     assert_eq!(publish(&server, "0").await, 1, "the channel is confirmed");
     bus.begin(entered, soon()).await;
