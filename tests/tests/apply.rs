@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, fs};
-use wharf_tests::{App, Done, HELLO, Host, Load, Origin, Redis, at, below, caller, eventually, linked, patched};
+use wharf_tests::{
+    App, Done, HELLO, Host, Load, Origin, Postgres, Redis, at, below, caller, eventually, linked, patched,
+};
 
 /// A service that publishes and hears `order.created`, below `/{name}`.
 fn listener(name: &str, subscribes: &str) -> String {
@@ -515,7 +517,7 @@ async fn what_a_service_stored_is_there_when_it_comes_back() {
     let host = Host::start_with(&app, &["--no-watch"]).await;
     let made = host.post("/users", &json!({ "email": "ada@example.com", "name": "Ada" })).await;
     assert_eq!(made.status, 201, "{made:?}");
-    let made: Value = serde_json::from_str(made.text()).expect("JSON");
+    let made = made.json();
     let path = format!("/users/{}", made["id"].as_str().expect("a user has an id"));
     served(&host, &path).await;
     served(&host, "/shelf/set?store=box&bucket=box&key=a&value=b").await;
@@ -577,4 +579,76 @@ async fn with_redis_subscriptions_come_and_go_as_well() {
         load.all_served().await;
         host.stop().await;
     }
+}
+
+#[tokio::test]
+async fn of_many_who_apply_one_plan_one_does() {
+    let app = App::new(HELLO);
+    let host = Host::start_with(&app, &["--no-watch"]).await;
+    let load = host.load("/hello", 2);
+    app.file("again.wasm", patched("hello-p3", "Hello, world!", "Hello, again!"));
+    for round in 1..=3 {
+        app.write(&format!("{HELLO}{}", (0..round).map(|n| at(&format!("s{n}"), "hello-p2", "")).collect::<String>()));
+        let plan = host.wharf(&app, &["apply", "--dry-run", "--json"]).await.json()["id"].clone();
+        let id = plan.as_str().expect("a plan has an id");
+        let apply = || host.wharf(&app, &["apply", "--plan", id]);
+        // And one that deploys the while, before or after.
+        let deploy = host.wharf(&app, &["deploy", "hello", "again.wasm"]);
+        let reload = host.wharf(&app, &["reload"]);
+        let (one, two, three, deployed, _) = tokio::join!(apply(), apply(), apply(), deploy, reload);
+        assert_eq!(deployed.code(), Some(0), "{deployed:?}");
+        let done = [one, two, three];
+        let applied = done.iter().filter(|done| done.stderr.contains("Applied + services.")).count();
+        assert!(applied <= 1, "{done:?}");
+        for done in &done {
+            let known = ["Applied", "made for another state", "Unchanged"];
+            assert!(known.iter().any(|word| done.stderr.contains(word)), "{done:?}");
+        }
+        // Where the deploy came in between, the plan was for another state.
+        apply_all(&host, &app).await;
+        for n in 0..round {
+            host.get(&format!("/s{n}")).await.assert_text(200, "Hello, world!");
+        }
+    }
+    load.all_served().await;
+    host.stop().await;
+}
+
+async fn apply_all(host: &Host, app: &App) {
+    let done = host.wharf(app, &["apply", "--yes"]).await;
+    assert_eq!(done.code(), Some(0), "{done:?}");
+}
+
+#[tokio::test]
+async fn a_database_on_a_server_is_opened_and_closed_while_it_runs() {
+    let postgres = Postgres::start();
+    postgres.create("shop");
+    let store = format!("[store]\nurl = \"{}\"\n", postgres.url("shop"));
+    let user = "[services.user]\ncomponent = \"<user>\"\ndatabase = true\npublishes = [\"user.created\"]\n\
+                [[gateway.routes]]\npath = \"/users/{*rest}\"\nservice = \"user\"\n\
+                [[gateway.routes]]\npath = \"/users\"\nservice = \"user\"\n";
+    let before = format!("{HELLO}{store}[topics.\"user.created\"]\n");
+    let app = App::new(&before);
+    let host = Host::start_with(&app, &["--no-watch"]).await;
+    let load = host.load("/hello", 2);
+    let mut path = None;
+    for _ in 0..2 {
+        app.write(&format!("{before}{user}"));
+        apply(&host, &app).await;
+        let known = match &path {
+            Some(path) => path,
+            None => {
+                let made = host.post("/users", &json!({ "email": "ada@example.com", "name": "Ada" })).await;
+                assert_eq!(made.status, 201, "{made:?}");
+                let made = made.json();
+                path.insert(format!("/users/{}", made["id"].as_str().expect("a user has an id")))
+            }
+        };
+        let found = host.get(known).await;
+        assert!(found.text().contains("ada@example.com"), "{found:?}");
+        app.write(&before);
+        apply(&host, &app).await;
+    }
+    load.all_served().await;
+    host.stop().await;
 }

@@ -50,7 +50,7 @@ use tokio::{
 /// The largest component that can be deployed.
 const LARGEST_COMPONENT: usize = 256 << 20;
 /// The largest request that is no component.
-const LARGEST_ORDER: usize = 64 << 10;
+const LARGEST_ORDER: usize = 1 << 20;
 /// How long a client may take for the head of its request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -234,7 +234,7 @@ async fn answer(app: &Arc<App>, token: Option<&Token>, request: HttpRequest<Inco
             match apply_order(app, &body) {
                 Ok((components, _)) if is_plan => applied(app.plan(components).await),
                 Ok((components, plan)) => applied(app.apply(Request::Apply { components, plan }).await),
-                Err(refused) => refused,
+                Err((status, refused)) => problem(status, &refused),
             }
         }
         (method, ["v1", "events", rest @ ..]) => {
@@ -284,16 +284,16 @@ struct ApplyOrder {
     plan: Option<String>,
 }
 
-fn apply_order(app: &App, body: &[u8]) -> Result<(Components, Option<String>), Response<Body>> {
+fn apply_order(app: &App, body: &[u8]) -> Result<(Components, Option<String>), (StatusCode, String)> {
     let ApplyOrder { manifest, components, plan } = serde_json::from_slice(body).map_err(|error| {
         let expected = r#"expected {"components": {"order": "/srv/order.wasm"}}"#;
-        problem(StatusCode::BAD_REQUEST, &format!("{expected}: {error}"))
+        (StatusCode::BAD_REQUEST, format!("{expected}: {error}"))
     })?;
-    let running = app.manifest().path.clone();
     let same = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let running = same(&app.manifest().path);
     match manifest {
-        Some(given) if same(&given) != same(&running) => {
-            Err(applied(Err(ApplyError::OtherFile { running: same(&running), given })))
+        Some(given) if same(&given) != running => {
+            Err((StatusCode::CONFLICT, ApplyError::OtherFile { running, given }.to_string()))
         }
         _ => Ok((components, plan)),
     }
@@ -302,9 +302,7 @@ fn apply_order(app: &App, body: &[u8]) -> Result<(Components, Option<String>), R
 fn applied(applied: Result<Plan, ApplyError>) -> Response<Body> {
     match applied {
         Ok(plan) => json(StatusCode::OK, &plan),
-        Err(error @ (ApplyError::Stale | ApplyError::OtherFile { .. })) => {
-            problem(StatusCode::CONFLICT, &error.to_string())
-        }
+        Err(error @ ApplyError::Stale) => problem(StatusCode::CONFLICT, &error.to_string()),
         Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
     }
 }

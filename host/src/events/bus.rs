@@ -220,8 +220,8 @@ enum Before {
     Present,
     /// It was there, and its place is kept.
     Left,
-    /// Nothing.
-    Unknown,
+    /// Nothing. It was entered then, in milliseconds since 1970 by the clock of whoever keeps it.
+    Unknown(i64),
 }
 
 /// An event that may be published: who publishes it was found to have the right, and it has its id. Publishing it twice,

@@ -44,6 +44,11 @@ pub(super) struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     pub async fn new(app: &'a App, request: &Request) -> Result<Self, ApplyError> {
+        if let Request::Apply { components, .. } = request {
+            // So that whoever deploys meanwhile need not wait for the compiler: what it made is found again below.
+            let manifest = Manifest::load(&app.manifest().path)?;
+            other_components(app, &manifest, components).await?;
+        }
         let changing = app.rollout.changing().await;
         let before = app.parts.load_full();
         let old = &*before.manifest;
@@ -71,7 +76,7 @@ impl<'a> Draft<'a> {
         };
         let mut loaded = match request {
             Request::Reload => BTreeMap::new(),
-            Request::Apply { .. } => other_components(app, &changing, &new, &components).await?,
+            Request::Apply { .. } => other_components(app, &new, &components).await?,
         };
         let hashes: BTreeMap<_, _> = loaded.iter().map(|(name, it)| (name.clone(), it.hash().to_owned())).collect();
 
@@ -168,14 +173,14 @@ impl Draft<'_> {
 /// The components that are not those that run, read and compiled.
 async fn other_components(
     app: &App,
-    changing: &Changing<'_>,
     manifest: &Manifest,
     components: &super::Components,
 ) -> Result<BTreeMap<String, Loaded>, ApplyError> {
+    let members = app.rollout.members();
     let mut loaded = BTreeMap::new();
     for (name, path) in components {
         let wasm = assemble::read(manifest, name, path)?;
-        let running = changing.info(name).map(|info| info.hash);
+        let running = members.get(name).and_then(|member| Some(member.service.revision()?.info().hash.clone()));
         let hashing = tokio::task::spawn_blocking(move || (CodeCache::content_hash(&wasm), wasm));
         let (hash, wasm) = hashing.await.map_err(|error| ApplyError::Failed(error.to_string()))?;
         if running.is_some_and(|running| running == hash) {

@@ -419,7 +419,7 @@ impl Transport for Embedded {
                 Ok(match known {
                     Some(true) => Before::Present,
                     Some(false) => Before::Left,
-                    None => Before::Unknown,
+                    None => Before::Unknown(Timestamp::now().as_millisecond()),
                 })
             });
             entering.await.map_err(|fault| BusError::Enter(fault.message().to_owned()))
@@ -430,7 +430,7 @@ impl Transport for Embedded {
         let Subscription { topic, service, .. } = subscription;
         Box::pin(async move {
             self.remove(topic, service).await;
-            if before == Before::Unknown {
+            if let Before::Unknown(_) = before {
                 self.forget(topic, service).await;
             }
         })

@@ -46,7 +46,7 @@ pub(super) struct PubSub {
     redis: Arc<Redis>,
     channels: Arc<Channels>,
     /// What asks the receiver for another channel; `None` while there is no receiver.
-    more: tokio::sync::Mutex<Option<mpsc::UnboundedSender<(Arc<str>, oneshot::Sender<()>)>>>,
+    more: tokio::sync::Mutex<Option<mpsc::UnboundedSender<More>>>,
     publish_timeout: Duration,
     closed: AtomicBool,
     stations: Stations,
@@ -56,9 +56,12 @@ pub(super) struct PubSub {
 struct Receiver {
     redis: Arc<Redis>,
     channels: Arc<Channels>,
-    /// Channels to receive from besides, each with where to say that Redis has confirmed it.
-    more: mpsc::UnboundedReceiver<(Arc<str>, oneshot::Sender<()>)>,
+    /// Channels to receive from besides.
+    more: mpsc::UnboundedReceiver<More>,
 }
+
+/// A channel to receive from besides, and where to say that Redis has confirmed it.
+type More = (Arc<str>, oneshot::Sender<()>);
 
 /// The mailboxes of each channel. What a channel without any brings is dropped: a subscription to it is entered and has not
 /// begun, or was the last and has ended.
@@ -136,7 +139,7 @@ impl PubSub {
     }
 
     /// Begins to receive from all channels, and returns what asks for more of them.
-    async fn receive(&self) -> RedisResult<mpsc::UnboundedSender<(Arc<str>, oneshot::Sender<()>)>> {
+    async fn receive(&self) -> RedisResult<mpsc::UnboundedSender<More>> {
         let (ask, more) = mpsc::unbounded_channel();
         let receiver = Receiver { redis: Arc::clone(&self.redis), channels: Arc::clone(&self.channels), more };
         let subscribed = receiver.subscribe().await?;

@@ -260,21 +260,26 @@ impl Transport for Streams {
     fn enter<'a>(&'a self, subscription: &'a Subscription) -> BoxFuture<'a, Result<Before, BusError>> {
         Box::pin(async move {
             let Subscription { topic, service, .. } = subscription;
-            // Another host may have it, and then it is not this one's to strike out.
+            let wrong = |err| self.redis.unusable(&err);
+            // By the clock that heartbeats go by.
+            let (seconds, micros): (i64, i64) = self.redis.query(&cmd("TIME")).await.map_err(wrong)?;
+            let now = seconds * 1000 + micros / 1000;
             let mut note = cmd("HSETNX");
-            note.arg(self.keys.seen()).arg(keys::subscription(topic, service)).arg(Timestamp::now().as_millisecond());
-            let is_new: bool = self.redis.query(&note).await.map_err(|err| self.redis.unusable(&err))?;
+            note.arg(self.keys.seen()).arg(keys::subscription(topic, service)).arg(now);
+            let is_new: bool = self.redis.query(&note).await.map_err(wrong)?;
             let group = Group::of(&self.redis, &self.keys, &self.config, subscription);
             prepared(&self.redis, &self.config, group.create(From::Now).await)?;
-            Ok(if is_new { Before::Unknown } else { Before::Left })
+            Ok(if is_new { Before::Unknown(now) } else { Before::Left })
         })
     }
 
     fn strike<'a>(&'a self, subscription: &'a Subscription, before: Before) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            // One whose place was kept is dropped when no host has had it for long.
-            if before == Before::Unknown
-                && let Err(err) = trimmer::drop_group(&self.redis, &self.keys, self.partitions, subscription).await
+            // One whose place was kept is dropped when no host has had it for long, and one that another host has begun
+            // meanwhile is that host's.
+            if let Before::Unknown(noted) = before
+                && let Err(err) =
+                    trimmer::drop_group(&self.redis, &self.keys, self.partitions, subscription, noted).await
             {
                 self.redis.trouble(&err);
             }

@@ -135,14 +135,14 @@ fn forget(keys: &Keys, partitions: u16, (topic, service): (&str, &str), seen_bef
     forget
 }
 
-/// Drops the group of a subscription that has got nothing.
+/// Drops the group of a subscription that no host has had since it was noted.
 pub(super) async fn drop_group(
     redis: &Redis,
     keys: &Keys,
     partitions: u16,
     subscription: &Subscription,
+    noted: i64,
 ) -> RedisResult<()> {
-    // Whenever it was seen: no number of a time is larger.
-    let forget = forget(keys, partitions, (&subscription.topic, &subscription.service), 1 << 53);
+    let forget = forget(keys, partitions, (&subscription.topic, &subscription.service), noted + 1);
     redis.query::<u8>(&forget).await.map(drop)
 }

@@ -2,7 +2,7 @@
 
 use super::{Folder, created};
 use crate::events::{
-    Bus, DeliveryPolicy, Subscriber, Subscription, Verdict,
+    Bus, Cron, DeliveryPolicy, Schedule, Subscriber, Subscription, Verdict,
     testing::{acknowledging, gated, policy, probe, start, until},
 };
 use std::sync::Arc;
@@ -127,4 +127,35 @@ async fn what_services_may_publish_changes_while_it_runs() {
     bus.publish("order", paid(), None).await.unwrap();
     let refused = bus.publish("order", created(2), None).await.unwrap_err().to_string();
     assert!(refused.contains("may not publish order.created"), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_schedule_that_stays_goes_on_and_one_that_goes_ends() {
+    let folder = Folder::new();
+    let bus = start(folder.kind(), vec![]).await;
+    let schedule = |topic: &str, hour: u8| Schedule {
+        topic: topic.into(),
+        cron: Cron::parse(&format!("0 {hour} * * *"), jiff::tz::TimeZone::UTC).unwrap(),
+        subject: None,
+        data: None,
+    };
+    let tasks = || {
+        let schedules = bus.0.schedules.lock().unwrap();
+        let tasks = schedules.running.iter().map(|(it, task)| (it.topic.to_string(), task.id())).collect::<Vec<_>>();
+        (tasks, schedules.tasks.len())
+    };
+    bus.run_schedules(vec![schedule("a", 1), schedule("b", 2), schedule("c", 3)]);
+    let (before, _) = tasks();
+    bus.run_schedules(vec![schedule("a", 1), schedule("b", 9), schedule("d", 4)]);
+    until("those that went have ended", async || {
+        bus.run_schedules(vec![schedule("a", 1), schedule("b", 9), schedule("d", 4)]);
+        tasks().1 == 3
+    })
+    .await;
+    let (after, _) = tasks();
+    let names: Vec<_> = after.iter().map(|(topic, _)| topic.as_str()).collect();
+    assert_eq!((names, after[0].1), (vec!["a", "b", "d"], before[0].1));
+    assert!(after[1..].iter().all(|(_, task)| before.iter().all(|(_, was)| was != task)), "{before:?} {after:?}");
+    bus.shutdown(Duration::from_secs(1)).await;
+    assert_eq!(tasks(), (vec![], 0));
 }
