@@ -148,6 +148,7 @@ async fn services_with_routes_and_subscriptions_come_and_go_under_load() {
     publish(&host, "/one", "3").await;
     hears(&host, "/one", &["1", "2", "3"]).await;
     assert_eq!(standing(&host, &app).await, was);
+    assert!(!host.log().contains("still in use"), "{}", host.log());
 
     // Its place in the log is kept, as over a restart without it.
     app.write(&format!("{before}{}", listener("two", CREATED)));
@@ -591,7 +592,8 @@ async fn of_many_who_apply_one_plan_one_does() {
         app.write(&format!("{HELLO}{}", (0..round).map(|n| at(&format!("s{n}"), "hello-p2", "")).collect::<String>()));
         let plan = host.wharf(&app, &["apply", "--dry-run", "--json"]).await.json()["id"].clone();
         let id = plan.as_str().expect("a plan has an id");
-        let apply = || host.wharf(&app, &["apply", "--plan", id]);
+        let args = ["apply", "--plan", id];
+        let apply = || host.wharf(&app, &args);
         // And one that deploys the while, before or after.
         let deploy = host.wharf(&app, &["deploy", "hello", "again.wasm"]);
         let reload = host.wharf(&app, &["reload"]);
@@ -650,5 +652,82 @@ async fn a_database_on_a_server_is_opened_and_closed_while_it_runs() {
         apply(&host, &app).await;
     }
     load.all_served().await;
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn whatever_came_before_it_is_what_a_start_would_have_made() {
+    let origin = Origin::start().await;
+    let endpoint = format!("[services.pay]\nendpoints = [\"http://{}\"]\n", origin.address());
+    let pay = "[[gateway.routes]]\npath = \"/pay\"\nservice = \"pay\"\n";
+    let pieces = [
+        listener("two", CREATED),
+        below("shelf", "shelf", "buckets = [\"box\"]"),
+        format!(
+            "[services.callee]\ncomponent = \"<linked-callee>\"\n{}",
+            below("caller", "linked-caller", "calls = [\"callee\"]")
+        ),
+        format!("{endpoint}{pay}"),
+        "[policy.edges.\"gateway -> hello\"]\ndeadline = \"2s\"\n".to_owned(),
+        "[services.user]\ncomponent = \"<user>\"\ndatabase = true\npublishes = [\"user.created\"]\n\
+         [[gateway.routes]]\npath = \"/users\"\nservice = \"user\"\nrate-limit = { requests = 5, per = \"1s\" }\n"
+            .to_owned(),
+    ];
+    let manifest = |round: usize| {
+        let chosen = (0..pieces.len()).filter(|at| round >> at & 1 == 1).map(|at| pieces[at].as_str());
+        // Sometimes the one that stays is another, too.
+        let one = listener("one", CREATED).replace(
+            "instances = {",
+            if round & 0b1000 == 0 { "instances = {" } else { "outbound = [\"http://127.0.0.1:1\"]\ninstances = {" },
+        );
+        format!("{HELLO}{one}{TOPIC}[topics.\"user.created\"]\n{}", chosen.collect::<String>())
+    };
+    let names = |mut standing: Value| {
+        standing.as_object_mut().expect("an object").remove("revisions");
+        standing
+    };
+    let (app, fresh) = (App::new(&manifest(0)), App::new(&manifest(0)));
+    let host = Host::start_with(&app, &["--no-watch"]).await;
+    let load = host.load("/hello", 2);
+    // A walk through the combinations that takes and gives several at a time.
+    for round in [0b111111, 0b010101, 0b101010, 0b000000, 0b011110, 0b110011, 0b001100, 0b100001] {
+        app.write(&manifest(round));
+        apply(&host, &app).await;
+        fresh.write(&manifest(round));
+        let started = Host::start_with(&fresh, &["--no-watch"]).await;
+        assert_eq!(names(standing(&host, &app).await), names(standing(&started, &fresh).await), "{round:06b}");
+        for path in ["/two/alive", "/shelf/get?bucket=box&key=none", "/caller/find?key=pen", "/pay", "/users"] {
+            let (here, there) = (host.get(path).await, started.get(path).await);
+            assert_eq!((here.status, here.text()), (there.status, there.text()), "{round:06b} {path}");
+        }
+        started.stop().await;
+        publish(&host, "/one", &format!("{round}")).await;
+        hears_last(&host, "/one", &format!("{round}")).await;
+        let nothing = host.wharf(&app, &["apply", "--yes"]).await;
+        assert!(nothing.stderr.contains("Unchanged the manifest is what runs already"), "{nothing:?}");
+    }
+    load.all_served().await;
+    assert!(!host.log().contains("WARN") && !host.log().contains("ERROR"), "{}", host.log());
+    host.stop().await;
+}
+
+async fn hears_last(host: &Host, at: &str, expected: &str) {
+    eventually("the event is heard", async || {
+        let heard = heard(host, at).await;
+        if heard.last().is_some_and(|last| last == expected) { Ok(()) } else { Err(heard) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn services_that_call_each_other_in_a_circle_go_together() {
+    let one = |name: &str, callee: &str| below(name, "caller", &format!("calls = [\"{callee}\"]"));
+    let app = App::new(&format!("{HELLO}{}{}", one("left", "right"), one("right", "left")));
+    let host = Host::start_with(&app, &["--no-watch"]).await;
+    host.get("/left/neighbour?name=right&path=/hello").await.assert_text(200, "alive");
+    app.write(HELLO);
+    assert_eq!(apply(&host, &app).await.len(), 4);
+    assert!(!host.log().contains("still in use"), "{}", host.log());
+    assert_eq!(standing(&host, &app).await["services"], json!(["hello"]));
     host.stop().await;
 }
