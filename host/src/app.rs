@@ -3,10 +3,10 @@
 //! The only place that knows all parts of the house. A capability is added by its folder and one line here.
 
 mod admin;
+mod apply;
 mod assemble;
 mod audit;
 mod lock;
-mod reload;
 mod status;
 mod watch;
 
@@ -14,9 +14,9 @@ pub use admin::{
     AdminAddress, AdminError, Handled, Letter, Letters, ROLLOUT, RolloutCommand, RolloutOrder, ServiceDiff, StageOrder,
     Token, WholeLetter,
 };
+pub use apply::{ApplyError, Kind, Plan, Planned, Request};
 pub use assemble::{Components, StartError, admin_address, check};
 pub use audit::{Audit, AuditEntry, AuditError, Came, Deed, Who, last_entries};
-pub use reload::{ReloadError, Reloaded};
 pub use status::{Draining, ServiceStatus, Status};
 
 use crate::{
@@ -34,29 +34,50 @@ use crate::{
 };
 use admin::Admin;
 use arc_swap::ArcSwap;
+use assemble::Grounds;
 use futures::future::join_all;
 use lock::DataLock;
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
-use tokio::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+};
+use tokio::{
+    sync::Notify,
+    time::{Duration, Instant, timeout},
+};
 
 /// A running application.
 pub struct App {
-    manifest: ArcSwap<Manifest>,
+    parts: ArcSwap<Parts>,
+    grounds: Grounds,
     rollout: Arc<Rollout>,
-    edges: Edges,
     routes: SharedRoutes,
-    external: BTreeMap<String, Arc<External>>,
     bus: Bus,
-    databases: Vec<Database>,
-    buckets: Vec<Buckets>,
-    outboxes: Vec<Outbox>,
     address: SocketAddr,
     started: Instant,
     audit: Audit,
-    /// Held by the one who reloads.
-    reloading: tokio::sync::Mutex<()>,
+    /// Held by the one who brings another manifest about.
+    applying: tokio::sync::Mutex<()>,
+    /// This run of the host, and how often another manifest was brought about in it.
+    identity: String,
+    applied: AtomicU64,
+    /// Tells who watches files that there are others.
+    other_files: Notify,
     /// Let go when all the rest is.
     _lock: DataLock,
+}
+
+/// What a manifest brings about, as it is now.
+#[derive(Clone)]
+struct Parts {
+    manifest: Arc<Manifest>,
+    components: Components,
+    edges: Edges,
+    external: BTreeMap<String, Arc<External>>,
+    databases: BTreeMap<String, Database>,
+    buckets: BTreeMap<String, Buckets>,
+    outboxes: BTreeMap<String, Outbox>,
 }
 
 /// All edges of an application, by who calls whom.
@@ -96,7 +117,6 @@ pub struct Ready {
     app: Arc<App>,
     gateway: Gateway,
     admin: Admin,
-    components: Components,
 }
 
 /// How an application ended.
@@ -125,7 +145,7 @@ impl App {
 
     /// The manifest that it runs.
     pub fn manifest(&self) -> Arc<Manifest> {
-        self.manifest.load_full()
+        self.parts.load().manifest.clone()
     }
 
     /// Does to the circuit breaker of an edge ("order -> user") what an operator says, and gives the edge as it is then.
@@ -134,7 +154,8 @@ impl App {
     ///
     /// When there is no such edge, or it has no breaker.
     pub fn command(&self, edge: &str, command: BreakerCommand) -> Result<GuardSnapshot, CommandError> {
-        let Some(found) = self.edges.values().find(|known| **known.name() == *edge) else {
+        let parts = self.parts.load();
+        let Some(found) = parts.edges.values().find(|known| **known.name() == *edge) else {
             let meant = self.nearly(edge);
             return Err(CommandError::UnknownEdge { edge: edge.escape_debug().to_string(), meant });
         };
@@ -149,8 +170,9 @@ impl App {
     ///
     /// When there is no such endpoint, or it has no breaker.
     pub fn command_endpoint(&self, name: &str, command: BreakerCommand) -> Result<EndpointSnapshot, CommandError> {
+        let parts = self.parts.load();
         let found = name.split_once(" at ").and_then(|(service, endpoint)| {
-            let external = self.external.get(service)?;
+            let external = parts.external.get(service)?;
             external.command(endpoint, command)
         });
         let Some(found) = found else {
@@ -162,11 +184,12 @@ impl App {
 
     /// The edge or the endpoint that is nearly called so, as a suggestion.
     fn nearly(&self, name: &str) -> String {
-        let endpoints = self.external.values().flat_map(|external| {
+        let parts = self.parts.load();
+        let endpoints = parts.external.values().flat_map(|external| {
             let ExternalSnapshot { name, endpoints, .. } = external.snapshot();
             endpoints.into_iter().map(move |endpoint| format!("{name} at {}", endpoint.endpoint))
         });
-        let names: Vec<_> = self.edges.values().map(|edge| edge.name().to_string()).chain(endpoints).collect();
+        let names: Vec<_> = parts.edges.values().map(|edge| edge.name().to_string()).chain(endpoints).collect();
         did_you_mean(name, names.iter().map(String::as_str))
     }
 
@@ -203,9 +226,10 @@ impl Ready {
     ///
     /// With `watch`, a component whose file changes is deployed.
     pub async fn serve(self, shutdown: impl Future<Output = ()>, watch: bool) -> Ended {
-        let Self { app, gateway, admin, components } = self;
+        let Self { app, gateway, admin } = self;
         let grace = app.manifest().gateway.shutdown_grace;
-        let watch = watch.then(|| watch::watch(app.clone(), components));
+        // Before anybody can deploy: see there.
+        let watch = watch.then(|| watch::watch(app.clone()));
         let mut aside = vec![tokio::spawn(admin.serve(app.clone()))];
         aside.extend(watch.map(tokio::spawn));
         let drained = gateway.serve(shutdown).await;
@@ -215,16 +239,19 @@ impl Ready {
             let _ = task.await;
         }
         let grace = grace.min(Duration::from_secs(10));
+        // Who brings another manifest about is let finish what is begun.
+        let _applying = timeout(grace, app.applying.lock()).await;
+        let parts = app.parts.load_full();
         // First what the requests left to publish; what the handling of events adds still is there at the next start.
         let until = Instant::now() + grace / 2;
-        join_all(app.outboxes.iter().map(|outbox| outbox.drain(until))).await;
+        join_all(parts.outboxes.values().map(|outbox| outbox.drain(until))).await;
         app.bus.shutdown(grace).await;
-        join_all(app.outboxes.iter().map(Outbox::close)).await;
+        join_all(parts.outboxes.values().map(Outbox::close)).await;
         app.rollout.stop();
-        for database in &app.databases {
+        for database in parts.databases.values() {
             database.close().await;
         }
-        for buckets in &app.buckets {
+        for buckets in parts.buckets.values() {
             buckets.close().await;
         }
         Ended { cut: drained.cut }

@@ -1,6 +1,7 @@
 //! The commands. Nothing else prints to the terminal: what people read goes to standard error, what programs read (JSON,
 //! the access log) to standard output.
 
+mod apply;
 mod audit;
 mod breaker;
 mod build;
@@ -73,8 +74,11 @@ enum Command {
     Status(status::Args),
     /// Forces the circuit breaker of an edge or of an endpoint outside open, switches it off, or resets it, in the running application.
     Breaker(breaker::Args),
-    /// Lets the running application read its manifest again: policies, routes and the endpoints of external services take
-    /// effect, breakers keep their state.
+    /// Brings the running application to its changed manifest, whole or not at all: services that come, change and go,
+    /// routes, policies, subscriptions. Shows what that comes to first, and asks.
+    Apply(apply::Args),
+    /// Lets the running application read its manifest again, and brings about at once what takes no other component and no
+    /// other set of services; breakers keep their state.
     Reload(reload::Args),
     /// Lists, shows, replays and drops dead letters, and replays topics, in the running application.
     Events(events::Args),
@@ -131,6 +135,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Check(args) => check::run(&load(&cli.manifest)?, args),
         Command::Status(args) => status::run(&load(&cli.manifest)?, args),
         Command::Breaker(args) => breaker::run(&load(&cli.manifest)?, args),
+        Command::Apply(args) => apply::run(&load(&cli.manifest)?, args),
         Command::Reload(args) => reload::run(&load(&cli.manifest)?, args),
         Command::Events(args) => events::run(&load(&cli.manifest)?, args),
         Command::Deploy(args) => deploy::run(&load(&cli.manifest)?, args),

@@ -34,8 +34,8 @@ pub(crate) mod testing;
 pub(crate) use archive::Shelf;
 pub use archive::{ArchiveError, DeadLetter, DeadLetterFilter, DeadReason, MAX_LISTED, ReplayFrom};
 pub use bus::{
-    Bus, BusConfig, BusError, BusKind, Durability, EmbeddedConfig, LogError, Prepared, PublishError, Publisher,
-    RedisConfig, Retention,
+    Bus, BusConfig, BusError, BusKind, Durability, EmbeddedConfig, Entered, LogError, Prepared, PublishError,
+    Publisher, Publishes, RedisConfig, Retention,
 };
 pub use event::{Event, InvalidEvent, MAX_CONTENT_TYPE, MAX_DATA, MAX_DELAY, MAX_SUBJECT, MAX_TOPIC, NewEvent};
 pub use meter::{BusSnapshot, Connection, LogSnapshot, SubscriptionSnapshot};

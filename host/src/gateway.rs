@@ -46,6 +46,7 @@ mod tests;
 pub use config::{ConfigError, GatewayConfig};
 pub use limit::RouteLimitSnapshot;
 pub use listener::{BindError, Drained, Gateway};
+pub(crate) use routes::methods_and_path as route_name;
 pub use routes::{Aggregate, Part, Route, RouteError, Routes, RoutesBuilder, SharedRoutes};
 
 use crate::{

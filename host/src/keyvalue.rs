@@ -164,6 +164,12 @@ impl Buckets {
         Ok(Bucket { name: name.as_str().into(), backend: self.backend.clone() })
     }
 
+    /// What the same service has under other names: the file, if there is one, is the same.
+    #[must_use]
+    pub fn renamed(&self, names: impl IntoIterator<Item = String>) -> Self {
+        Self { names: Arc::new(names.into_iter().collect()), ..self.clone() }
+    }
+
     /// Finishes what is under way, and closes the file, if there is one.
     pub async fn close(&self) {
         if let Backend::Sqlite(sqlite) = &self.backend {

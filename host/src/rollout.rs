@@ -11,10 +11,12 @@
 //!
 //! What serves is recorded by the [`History`] just before the swap.
 
+mod change;
 mod history;
 mod rollback;
 mod staged;
 
+pub use change::{Change, Changing, Entering};
 pub use history::{History, HistoryError, Kept, Reversal, Revisions, Serving, Standing};
 pub use rollback::{Past, StartWith};
 pub use staged::{RolloutEnd, RolloutSnapshot};
@@ -27,9 +29,10 @@ use crate::{
         Edge, FixedResults, Grants, InstanceSettings, Marked, Metadata, Misfit, Revision, RevisionError, RevisionInfo,
         Scope, Service, Shape, ShapeChanges, misfits,
     },
-    store::MigrateError,
+    store::{MigrateError, Migration},
     trust::{Distrust, Trust},
 };
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use staged::{Ready, Staged, Word};
 use std::{
@@ -46,8 +49,7 @@ const WARM_LIMIT: Duration = Duration::from_secs(10);
 /// All services of an application, and the way to replace them.
 pub struct Rollout {
     engine: Arc<Engine>,
-    members: BTreeMap<String, Arc<Member>>,
-    grants: BTreeMap<String, Grants>,
+    members: ArcSwap<Members>,
     marked: Arc<Marked>,
     history: History,
     /// Locked for the whole of a deploy: two at a time could each fit what was there and not each other.
@@ -57,7 +59,11 @@ pub struct Rollout {
     shapes: Mutex<Shapes>,
 }
 
-type Shapes = BTreeMap<String, Arc<Shape>>;
+/// Services by name.
+pub type Members = BTreeMap<String, Arc<Member>>;
+
+/// What components need and offer, by the names of their services.
+pub type Shapes = BTreeMap<String, Arc<Shape>>;
 
 /// The components that run, and no other is put in their place as long as this is there.
 pub struct Running<'a>(MutexGuard<'a, Shapes>);
@@ -68,6 +74,8 @@ pub struct Member {
     pub service: Arc<Service>,
     /// What it may do.
     pub scope: Arc<Scope>,
+    /// What components must agree with of that.
+    pub grants: Grants,
     /// How its instances are used.
     pub settings: InstanceSettings,
     /// Whose signature its component must carry.
@@ -75,9 +83,9 @@ pub struct Member {
     /// How a new revision comes to get its calls, unless a deploy says otherwise.
     pub policy: RolloutPolicy,
     /// The staged rollout that is under way, or was the last.
-    staged: Mutex<Option<Arc<Staged>>>,
+    staged: Arc<Mutex<Option<Arc<Staged>>>>,
     /// Revisions that get no more calls, and have some under way.
-    draining: Mutex<Vec<Arc<Revision>>>,
+    draining: Arc<Mutex<Vec<Arc<Revision>>>>,
 }
 
 /// A component, read and compiled.
@@ -299,9 +307,27 @@ impl Loaded {
         }
     }
 
+    /// What a revision is of, as it is kept: to be linked otherwise.
+    fn again(revision: &Revision, kept: Kept) -> Self {
+        let RevisionInfo { hash, origin, metadata, .. } = revision.info().clone();
+        let (component, wasm) = (revision.component().clone(), Bytes::new());
+        Self { component, hash, origin, metadata, wasm, kept: Some(kept), manifest: None }
+    }
+
+    /// It is what the manifest names.
+    #[must_use]
+    pub fn of_manifest(self) -> Self {
+        Self { manifest: Some(self.hash.clone()), ..self }
+    }
+
     /// Its shape.
     pub fn shape(&self) -> Shape {
         Shape::of(&self.component)
+    }
+
+    /// SHA-256 of the component.
+    pub fn hash(&self) -> &str {
+        &self.hash
     }
 }
 
@@ -312,12 +338,30 @@ impl Member {
     pub fn new(
         service: Arc<Service>,
         scope: Arc<Scope>,
+        grants: Grants,
         settings: InstanceSettings,
         policy: RolloutPolicy,
         trust: Trust,
     ) -> Arc<Self> {
-        let (staged, draining) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { service, scope, settings, policy, trust, staged, draining })
+        let (staged, draining) = (Arc::default(), Arc::default());
+        Arc::new(Self { service, scope, grants, settings, policy, trust, staged, draining })
+    }
+
+    /// The same service with another scope, other grants, settings, or what a component must do to replace the one that
+    /// runs.
+    ///
+    /// NB: while nobody deploys, see [`Rollout::changing`].
+    #[must_use]
+    pub fn changed(
+        &self,
+        scope: Arc<Scope>,
+        grants: Grants,
+        settings: InstanceSettings,
+        policy: RolloutPolicy,
+        trust: Trust,
+    ) -> Arc<Self> {
+        let (service, staged, draining) = (self.service.clone(), self.staged.clone(), self.draining.clone());
+        Arc::new(Self { service, scope, grants, settings, policy, trust, staged, draining })
     }
 
     /// The staged rollout that is under way, or was the last.
@@ -396,14 +440,9 @@ impl Running<'_> {
 
 impl Rollout {
     /// A rollout for these services, none of which runs yet.
-    pub fn new(
-        engine: Arc<Engine>,
-        members: BTreeMap<String, Arc<Member>>,
-        grants: BTreeMap<String, Grants>,
-        history: History,
-    ) -> Arc<Self> {
+    pub fn new(engine: Arc<Engine>, members: Members, history: History) -> Arc<Self> {
         let (deploying, shapes, marked) = (tokio::sync::Mutex::default(), Mutex::default(), Arc::default());
-        Arc::new(Self { engine, members, grants, marked, history, deploying, shapes })
+        Arc::new(Self { engine, members: ArcSwap::from_pointee(members), marked, history, deploying, shapes })
     }
 
     /// The revisions that there were.
@@ -412,8 +451,8 @@ impl Rollout {
     }
 
     /// The services.
-    pub fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
-        self.members.values()
+    pub fn members(&self) -> Arc<Members> {
+        self.members.load_full()
     }
 
     /// The trials that go by a mark of requests; to be asked where requests come in.
@@ -460,7 +499,7 @@ impl Rollout {
     ) -> Result<(), DeployError> {
         let mut ready = Vec::new();
         for (name, mut loaded) in loaded {
-            let member = self.member(&name)?.clone();
+            let member = self.member(&name)?;
             // What served when the host ended did so on the schema that there was.
             let newer = if loaded.kept.is_some() { Newer::Allowed } else { Newer::Refused };
             let info = self.begin(&member, &mut loaded).await?;
@@ -500,9 +539,11 @@ impl Rollout {
         origin: String,
         policy: Option<RolloutPolicy>,
     ) -> Result<Deployment, DeployError> {
-        let member = self.member(service)?.clone();
+        let member = self.member(service)?;
         let loaded = Loaded::new(&self.engine, &member.trust, wasm, origin).await?;
         let _deploying = self.deploying.lock().await;
+        // It may have been changed in between, or be no more.
+        let member = self.member(service)?;
         if let Some(staged) = member.under_way() {
             return Err(DeployError::UnderWay { service: service.to_string(), revision: staged.revision.number });
         }
@@ -612,7 +653,7 @@ impl Rollout {
     /// Takes account of which trials go by a mark.
     fn note_marked(&self) {
         let trials: Vec<_> =
-            self.members.values().filter_map(|member| lock(&member.staged).as_ref()?.trial()).collect();
+            self.members().values().filter_map(|member| lock(&member.staged).as_ref()?.trial()).collect();
         self.marked.set(trials.iter());
     }
 
@@ -719,7 +760,7 @@ impl Rollout {
 
     /// Ends all services: calls that come from now on find them `unreachable`, those in flight end as they would.
     pub fn stop(&self) {
-        for member in self.members.values() {
+        for member in self.members().values() {
             if let Some(staged) = member.under_way() {
                 staged.say(Word::Undo("the host stops".into()));
             }
@@ -731,8 +772,9 @@ impl Rollout {
     /// on trial.
     fn check(&self, shapes: &Shapes) -> Result<(), DeployError> {
         let mut found = self.misfits(shapes);
-        let trials: Vec<_> = self.members.values().filter_map(|member| Some((member, member.under_way()?))).collect();
-        let with = |trials: &[(&Arc<Member>, Arc<Staged>)]| {
+        let trials: Vec<_> =
+            self.members().values().filter_map(|member| Some((member.clone(), member.under_way()?))).collect();
+        let with = |trials: &[(Arc<Member>, Arc<Staged>)]| {
             let mut shapes = shapes.clone();
             for (member, staged) in trials {
                 shapes.insert(member.service.name().to_string(), staged.shape.clone());
@@ -748,20 +790,24 @@ impl Rollout {
         if found.is_empty() { Ok(()) } else { Err(DeployError::Misfit(found)) }
     }
 
+    fn grants(&self) -> BTreeMap<String, Grants> {
+        self.members().iter().map(|(name, member)| (name.clone(), member.grants.clone())).collect()
+    }
+
     fn misfits(&self, shapes: &Shapes) -> Vec<Misfit> {
-        let mut found = misfits(shapes, &self.grants);
+        let mut found = misfits(shapes, &self.grants());
         found.extend(self.fixed_results(shapes).err().into_iter().flatten());
         found
     }
 
     /// The fixed results of all edges, for components of these shapes.
-    fn fixed_results(&self, shapes: &Shapes) -> Result<Vec<(&Arc<Edge>, FixedResults)>, Vec<Misfit>> {
+    fn fixed_results(&self, shapes: &Shapes) -> Result<Vec<(Arc<Edge>, FixedResults)>, Vec<Misfit>> {
         let (mut results, mut found) = (Vec::new(), Vec::new());
-        for (caller, member) in &self.members {
+        for (caller, member) in &*self.members() {
             let edges: BTreeMap<_, _> = member.scope.edges.iter().collect();
             for (callee, edge) in edges {
                 match fixed_results(shapes, (caller, callee), &edge.fallback()) {
-                    Ok(of_edge) => results.push((edge, of_edge)),
+                    Ok(of_edge) => results.push((edge.clone(), of_edge)),
                     Err(more) => found.extend(more),
                 }
             }
@@ -790,9 +836,10 @@ impl Rollout {
         Ok(())
     }
 
-    fn member(&self, service: &str) -> Result<&Arc<Member>, DeployError> {
-        self.members.get(service).ok_or_else(|| {
-            let meant = did_you_mean(service, self.members.keys().map(String::as_str));
+    fn member(&self, service: &str) -> Result<Arc<Member>, DeployError> {
+        let members = self.members.load();
+        members.get(service).cloned().ok_or_else(|| {
+            let meant = did_you_mean(service, members.keys().map(String::as_str));
             DeployError::UnknownService { service: service.to_string(), meant }
         })
     }
@@ -803,7 +850,7 @@ impl Rollout {
             |member: &Arc<Member>| member.service.revision().is_some_and(|revision| revision.info().hash == hash);
         match error {
             DeployError::Migrate { service, source: source @ MigrateError::Foreign { .. } } => {
-                match self.members.iter().find(|(_, member)| runs(member)) {
+                match self.members().iter().find(|(_, member)| runs(member)) {
                     Some((owner, _)) => DeployError::Swapped { service, owner: owner.clone(), source: source.into() },
                     None => DeployError::Migrate { service, source },
                 }
@@ -822,31 +869,68 @@ impl Rollout {
         shapes: &Shapes,
         newer: Newer,
     ) -> Result<(Revision, Serving), DeployError> {
-        let service = member.service.name().to_string();
-        let wrong = |source| DeployError::Revision { service: service.clone(), source };
-        let number = info.number;
-        let mut serving = Serving { manifest: loaded.manifest.clone(), ..Serving::default() };
-        let grants = self.grants.get(&service).cloned().unwrap_or_default();
-        let component = &loaded.component;
-        let revision = Revision::link(&self.engine, component, info, scope, &grants, shapes, member.settings);
-        let revision = revision.map_err(wrong)?;
-        if let Some(database) = &member.scope.database {
-            let migrations = in_time(revision.migrations()).await.map_err(wrong)?;
-            serving.schema = u32::try_from(migrations.len()).unwrap_or(u32::MAX);
-            match database.migrate(&migrations).await {
-                Ok(_) => {}
-                Err(MigrateError::Newer { component: known, unknown, .. }) if newer == Newer::Allowed => {
-                    let unknown = self::migrations(known, &unknown);
-                    tracing::warn!(service, revision = number, unknown, "runs on a newer schema than it knows");
-                    serving.lags = true;
-                }
-                Err(MigrateError::Newer { component: known, unknown, .. }) if loaded.kept.is_some() => {
-                    return Err(DeployError::PastMigrations { service, number, known, unknown });
-                }
-                Err(source) => return Err(DeployError::Migrate { service, source }),
-            }
-        }
-        in_time(revision.warm()).await.map_err(wrong)?;
+        let revision = self.link(member, loaded, info, scope, shapes)?;
+        let migrations = migrations_of(member, &revision).await?;
+        let serving = migrate(member, loaded, &revision, &migrations, newer).await?;
+        warm(member, &revision).await?;
         Ok((revision, serving))
     }
+
+    /// A new revision, not yet to be called.
+    fn link(
+        &self,
+        member: &Member,
+        loaded: &Loaded,
+        info: RevisionInfo,
+        scope: &Arc<Scope>,
+        shapes: &Shapes,
+    ) -> Result<Revision, DeployError> {
+        let (component, grants) = (&loaded.component, &member.grants);
+        Revision::link(&self.engine, component, info, scope, grants, shapes, member.settings)
+            .map_err(|source| wrong(member, source))
+    }
+}
+
+fn wrong(member: &Member, source: RevisionError) -> DeployError {
+    DeployError::Revision { service: member.service.name().to_string(), source }
+}
+
+/// The schema that a revision declares; none where it has no database.
+async fn migrations_of(member: &Member, revision: &Revision) -> Result<Vec<Migration>, DeployError> {
+    match &member.scope.database {
+        Some(_) => in_time(revision.migrations()).await.map_err(|source| wrong(member, source)),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Brings the schema up to date, and says how the revision is to be recorded.
+async fn migrate(
+    member: &Member,
+    loaded: &Loaded,
+    revision: &Revision,
+    migrations: &[Migration],
+    newer: Newer,
+) -> Result<Serving, DeployError> {
+    let (service, number) = (member.service.name().to_string(), revision.info().number);
+    let mut serving = Serving { manifest: loaded.manifest.clone(), ..Serving::default() };
+    let Some(database) = &member.scope.database else { return Ok(serving) };
+    serving.schema = u32::try_from(migrations.len()).unwrap_or(u32::MAX);
+    match database.migrate(migrations).await {
+        Ok(_) => {}
+        Err(MigrateError::Newer { component: known, unknown, .. }) if newer == Newer::Allowed => {
+            let unknown = self::migrations(known, &unknown);
+            tracing::warn!(service, revision = number, unknown, "runs on a newer schema than it knows");
+            serving.lags = true;
+        }
+        Err(MigrateError::Newer { component: known, unknown, .. }) if loaded.kept.is_some() => {
+            return Err(DeployError::PastMigrations { service, number, known, unknown });
+        }
+        Err(source) => return Err(DeployError::Migrate { service, source }),
+    }
+    Ok(serving)
+}
+
+/// Makes the first instance.
+async fn warm(member: &Member, revision: &Revision) -> Result<(), DeployError> {
+    in_time(revision.warm()).await.map_err(|source| wrong(member, source))
 }

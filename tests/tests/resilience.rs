@@ -338,18 +338,16 @@ async fn policies_change_while_the_host_runs_and_the_breaker_keeps_its_state() {
     }
     app.write(&manifest(3));
     let done = host.wharf(&app, &["reload", "--json"]).await;
-    assert_eq!(
-        (done.code(), done.json()),
-        (Some(0), json!({ "edges": [EDGE], "routes": false, "external": [] })),
-        "{done:?}"
-    );
+    let changes =
+        json!([{ "kind": "changed", "what": format!("policy {EDGE}"), "details": ["breaker.failures 5 -> 3"] }]);
+    assert_eq!((done.code(), &done.json()["changes"]), (Some(0), &changes), "{done:?}");
     assert_eq!(breaker(&host, &app, EDGE).await["consecutive_failures"], 2, "what was counted still counts");
     host.get("/trap").await.assert_fault(502, "trapped");
     host.get("/alive").await.assert_fault(503, "circuit-open");
     // And open it stays under another policy still.
     app.write(&manifest(4));
     host.signal("HUP");
-    host.logged("manifest reloaded edges=[\"gateway -> callee\"] routes=false").await;
+    host.logged("manifest applied changes=[\"~ policy gateway -> callee: breaker.failures 3 -> 4\"]").await;
     host.get("/alive").await.assert_fault(503, "circuit-open");
     host.stop().await;
 }
@@ -362,11 +360,11 @@ async fn of_many_who_reload_at_once_one_takes_the_manifest_over() {
     app.write(&format!("{quiet}\ninject = {{ percent = 100, fault = \"unreachable\" }}"));
     let reload = || host.wharf(&app, &["reload", "--json"]);
     let (one, two, three, four) = tokio::join!(reload(), reload(), reload(), reload());
-    let mut edges = [one, two, three, four].map(|done| done.json()["edges"].as_array().map_or(0, Vec::len));
-    edges.sort_unstable();
-    assert_eq!(edges, [0, 0, 0, 1]);
+    let mut changes = [one, two, three, four].map(|done| done.json()["changes"].as_array().map_or(0, Vec::len));
+    changes.sort_unstable();
+    assert_eq!(changes, [0, 0, 0, 1]);
     host.get("/x").await.assert_fault(502, "unreachable");
-    for once in ["FAULT INJECTION IS ON", "manifest reloaded"] {
+    for once in ["FAULT INJECTION IS ON", "manifest applied"] {
         host.logged(once).await;
         assert_eq!(host.log().matches(once).count(), 1, "{once}: {}", host.log());
     }
@@ -378,7 +376,7 @@ async fn a_changed_manifest_is_taken_over_by_itself() {
     let app = App::new(&behind("hello-p3", "deadline = \"1s\""));
     let host = app.start().await;
     app.write(&behind("hello-p3", "deadline = \"2s\""));
-    host.logged("manifest reloaded").await;
+    host.logged("manifest applied").await;
     let routes = behind("hello-p3", "deadline = \"2s\"").replace("{*rest}", "only");
     app.write(&routes);
     eventually("the route is gone", async || match host.get("/other").await {
@@ -397,8 +395,8 @@ async fn a_manifest_that_can_not_be_taken_over_changes_nothing() {
     let host = Host::start_with(&app, &["--no-watch"]).await;
     let refusals = [
         (good.replace("1s", "0s"), "deadline: expected a duration from 1ms to 24h, found `\"0s\"`"),
-        (format!("{good}\n[services.other]\ncomponent = \"<hello-p3>\""), "services changed, and that takes a restart"),
-        (format!("{good}\n[topics.\"a\"]\n[app]\nname = \"other\"\ndata = \"data\""), "app, topics changed"),
+        (format!("{good}\n[services.other]\ncomponent = \"<hello-p3>\""), "services.other is new: `wharf apply`"),
+        (format!("{good}\n[topics.\"a\"]\n[app]\nname = \"other\"\ndata = \"data\""), "app.name changed, and that"),
     ];
     for (manifest, expected) in refusals {
         app.write(&manifest);
@@ -410,7 +408,7 @@ async fn a_manifest_that_can_not_be_taken_over_changes_nothing() {
     app.write(&good);
     let done = host.wharf(&app, &["reload"]).await;
     assert_eq!(done.code(), Some(0), "{done:?}");
-    assert!(done.stderr.contains("the same routes, and no edge has another policy"), "{done:?}");
+    assert!(done.stderr.contains("Reloaded the manifest is what runs already"), "{done:?}");
     host.stop().await;
 }
 

@@ -104,7 +104,8 @@ async fn a_certificate_of_an_authority_that_is_not_trusted_is_refused() {
     // The authority is renewed, and for a while both are trusted; the manifest says the same.
     app.file("ca.pem", other.pem() + &authority.pem());
     let done = host.wharf(&app, &["reload", "--json"]).await;
-    assert_eq!((done.code(), &done.json()["external"]), (Some(0), &json!(["payment"])), "{done:?}");
+    let expected = json!(["other certificates in the file of `ca`"]);
+    assert_eq!((done.code(), &done.json()["changes"][0]["details"]), (Some(0), &expected), "{done:?}");
     host.get("/pay/charges").await.assert_text(200, "outside");
     // A file that is no good is not taken over.
     app.file("ca.pem", "nonsense");

@@ -14,7 +14,9 @@
 //! | `POST /v1/services/{service}/rollback` with `{"revision": 3, "force": false}`, both optional | the revision that now runs: [`Deployment`](crate::rollout::Deployment) |
 //! | `POST /v1/breakers` with `{"edge": "order -> user", "command": "force-open"}` | the edge as it is then |
 //! | `POST /v1/breakers` with `{"endpoint": "payment at http://10.0.0.1:8080", "command": "force-open"}` | the endpoint as it is then |
-//! | `POST /v1/reload` | what changed in policies, routes and external services ([`Reloaded`](super::Reloaded)) |
+//! | `POST /v1/plan` with `{"manifest": "/srv/wharf.toml", "components": {"order": "/srv/order.wasm"}}` | what bringing the changed manifest about comes to ([`Plan`](super::Plan)) |
+//! | `POST /v1/apply` with the same, and perhaps `"plan": "…"`, the plan's `id` | brings it about: [`Plan`](super::Plan); 409 where it is another one by now |
+//! | `POST /v1/reload` | brings about what takes no other component and no other set of services: [`Plan`](super::Plan) |
 //! | `GET /v1/events/dead-letters?topic=&service=&after=&limit=`, all of them optional | the oldest dead letters after a letter, without their payloads: [`Letters`] |
 //! | `GET /v1/events/dead-letters/{letter}` | one with its event: [`WholeLetter`] |
 //! | `POST /v1/events/dead-letters/replay` with `{"letters": ["17"]}`, or `{"all": true}` and perhaps `topic` and `service` | delivers them once more: [`Handled`] |
@@ -29,7 +31,7 @@ mod rollouts;
 pub use events::{Handled, Letter, Letters, WholeLetter};
 pub use rollouts::{ROLLOUT, RolloutCommand, RolloutOrder, ServiceDiff, StageOrder};
 
-use super::{App, CommandError, assemble::refusal, audit::Who};
+use super::{App, ApplyError, CommandError, Components, Plan, Request, assemble::refusal, audit::Who};
 use crate::{
     manifest::Manifest,
     policy::BreakerCommand,
@@ -40,7 +42,7 @@ use audited::{Noted, noting_order};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Method, Request as HttpRequest, Response, StatusCode,
     body::Incoming,
     header::{CONTENT_TYPE, HeaderValue},
     service::service_fn,
@@ -63,7 +65,7 @@ use tokio::{
 /// The largest component that can be deployed.
 const LARGEST_COMPONENT: usize = 256 << 20;
 /// The largest request that is no component.
-const LARGEST_ORDER: usize = 64 << 10;
+const LARGEST_ORDER: usize = 1 << 20;
 /// How long a client may take for the head of its request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -239,7 +241,7 @@ fn failed(panic: &tokio::task::JoinError) -> Response<Body> {
     problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("the host failed at this: {panic}"))
 }
 
-async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
+async fn answer(app: &Arc<App>, request: HttpRequest<Incoming>) -> Response<Body> {
     let path: Vec<&str> = request.uri().path().split('/').skip(1).collect();
     match (request.method(), path.as_slice()) {
         (&Method::GET, ["v1", "status"]) => json(StatusCode::OK, &app.status()),
@@ -265,10 +267,19 @@ async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
             }
         }
         (&Method::POST, ["v1", "breakers"]) => command(app, request).await,
-        (&Method::POST, ["v1", "reload"]) => match app.reload().await {
-            Ok(reloaded) => json(StatusCode::OK, &reloaded),
-            Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
-        },
+        (&Method::POST, ["v1", "reload"]) => applied(app.apply(Request::Reload).await),
+        (&Method::POST, ["v1", step @ ("plan" | "apply")]) => {
+            let is_plan = *step == "plan";
+            let body = match order(request).await {
+                Ok(body) => body,
+                Err(refused) => return refused,
+            };
+            match apply_order(app, &body) {
+                Ok((components, _)) if is_plan => applied(app.plan(components).await),
+                Ok((components, plan)) => applied(app.apply(Request::Apply { components, plan }).await),
+                Err((status, refused)) => problem(status, &refused),
+            }
+        }
         (method, ["v1", "events", rest @ ..]) => {
             let (method, rest) = (method.clone(), rest.iter().map(ToString::to_string).collect::<Vec<_>>());
             let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
@@ -281,14 +292,14 @@ async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
         }
         (
             _,
-            ["v1", "status" | "breakers" | "reload"]
+            ["v1", "status" | "breakers" | "plan" | "apply" | "reload"]
             | ["v1", "services", _, "revisions" | "rollback" | "rollout" | "diff"],
         ) => problem(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method"),
         _ => problem(StatusCode::NOT_FOUND, "the admin API has no such path"),
     }
 }
 
-async fn deploy(app: &App, service: &str, request: Request<Incoming>) -> Response<Body> {
+async fn deploy(app: &App, service: &str, request: HttpRequest<Incoming>) -> Response<Body> {
     if let Some(conflict) = revisions::none_of_external(app, service) {
         return conflict;
     }
@@ -318,6 +329,38 @@ fn deployment(manifest: &Manifest, came: Result<Deployment, DeployError>) -> Res
     }
 }
 
+/// What an operator wants to be brought about.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ApplyOrder {
+    manifest: Option<PathBuf>,
+    components: Components,
+    plan: Option<String>,
+}
+
+fn apply_order(app: &App, body: &[u8]) -> Result<(Components, Option<String>), (StatusCode, String)> {
+    let ApplyOrder { manifest, components, plan } = serde_json::from_slice(body).map_err(|error| {
+        let expected = r#"expected {"components": {"order": "/srv/order.wasm"}}"#;
+        (StatusCode::BAD_REQUEST, format!("{expected}: {error}"))
+    })?;
+    let same = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let running = same(&app.manifest().path);
+    match manifest {
+        Some(given) if same(&given) != running => {
+            Err((StatusCode::CONFLICT, ApplyError::OtherFile { running, given }.to_string()))
+        }
+        _ => Ok((components, plan)),
+    }
+}
+
+fn applied(applied: Result<Plan, ApplyError>) -> Response<Body> {
+    match applied {
+        Ok(plan) => json(StatusCode::OK, &plan),
+        Err(error @ ApplyError::Stale) => problem(StatusCode::CONFLICT, &error.to_string()),
+        Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
+    }
+}
+
 /// What an operator says of a circuit breaker: that of an edge, or of an endpoint outside.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -327,7 +370,7 @@ struct BreakerOrder {
     command: BreakerCommand,
 }
 
-async fn command(app: &App, request: Request<Incoming>) -> Response<Body> {
+async fn command(app: &App, request: HttpRequest<Incoming>) -> Response<Body> {
     let body = match order(request).await {
         Ok(body) => body,
         Err(refused) => return refused,
@@ -359,7 +402,7 @@ async fn command(app: &App, request: Request<Incoming>) -> Response<Body> {
 }
 
 /// A component and where it comes from.
-async fn component(request: Request<Incoming>) -> Result<(String, Vec<u8>), Response<Body>> {
+async fn component(request: HttpRequest<Incoming>) -> Result<(String, Vec<u8>), Response<Body>> {
     let origin = request.headers().get("x-origin").and_then(|origin| origin.to_str().ok());
     let origin = origin.unwrap_or("the admin API").to_string();
     match Limited::new(request.into_body(), LARGEST_COMPONENT).collect().await {
@@ -369,7 +412,7 @@ async fn component(request: Request<Incoming>) -> Result<(String, Vec<u8>), Resp
 }
 
 /// The body of a request that is no component.
-async fn order(request: Request<Incoming>) -> Result<Bytes, Response<Body>> {
+async fn order(request: HttpRequest<Incoming>) -> Result<Bytes, Response<Body>> {
     match Limited::new(request.into_body(), LARGEST_ORDER).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) => Err(problem(StatusCode::BAD_REQUEST, &format!("the request did not arrive whole: {error}"))),

@@ -3,19 +3,21 @@
 mod events;
 mod state;
 
-use self::{
-    events::{bus_config, subscriptions},
-    state::{buckets, databases, outboxes, server},
+pub(super) use self::{
+    events::{publishes, subscriptions},
+    state::{Grounds, buckets, databases, has_outbox, outboxes},
 };
+
+use self::{events::bus_config, state::server};
 use super::{
-    App, Edges, Ready,
+    App, Edges, Parts, Ready,
     admin::{Admin, AdminAddress, AdminError, Token},
     audit::{Audit, Came, Deed, Who},
     lock::DataLock,
 };
 use crate::{
     engine::{Engine, Limits},
-    events::{Bus, BusError},
+    events::{Bus, BusError, Schedule},
     gateway::{Aggregate, BindError, Gateway, GatewayConfig, Part, Route, RouteError, Routes, Upstream},
     inbox::{self},
     keyvalue::KeyValueError,
@@ -38,9 +40,12 @@ use hyper::{Request, Response};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 /// The component file of each service, by name.
 pub type Components = BTreeMap<String, PathBuf>;
@@ -173,7 +178,7 @@ pub(super) fn refusal(manifest: &Manifest, error: &DeployError) -> String {
 }
 
 /// The error at the line of the component that it is about.
-fn deploy_error_at(manifest: &Manifest, error: DeployError) -> StartError {
+pub(super) fn deploy_error_at(manifest: &Manifest, error: DeployError) -> StartError {
     let service = match &error {
         DeployError::Misfit(found) => return misfits_at(manifest, found).into(),
         DeployError::Untrusted(distrust) => manifest.services.get(distrust.service()),
@@ -239,53 +244,35 @@ pub(super) async fn start(
 
     let services: BTreeMap<String, Arc<Service>> =
         manifest.services.keys().map(|name| (name.clone(), Service::new(name.as_str()))).collect();
-    let client = HttpClient::new();
-    let external = external(&manifest, &client).await?;
-    let mut edges = Edges::new();
-    for edge in manifest.edges() {
-        let endpoint = match (services.get(&edge.callee), external.get(&edge.callee)) {
-            (Some(service), _) => Endpoint::Service(service.clone()),
-            (None, Some(external)) => Endpoint::External(external.clone()),
-            // Those that end at an origin outside are made with the service's grants, below.
-            (None, None) => continue,
-        };
-        let policy = manifest.edge_policy(&edge.caller, &edge.callee).clone();
-        let built = Edge::new(edge.caller.as_str(), &edge.callee, policy, endpoint);
-        edges.insert(edge, built);
-    }
+    let grounds = Grounds::new(&manifest)?;
+    let external = external(&manifest, &grounds.client).await?;
+    let edges = edges(&manifest, &services, &external, &grounds.client, &Edges::new());
 
-    let databases = databases(&manifest).await?;
-    let buckets = buckets(&manifest).await?;
+    let all = |_: &str| true;
+    let databases = databases(&manifest, &grounds, all).await?;
+    let buckets = buckets(&manifest, &grounds, all).await?;
     let bus = bus_config(&manifest)?;
     let running = watch::Sender::new(false);
-    let subscriptions = subscriptions(&manifest, &edges, &databases, &bus.retention, &running).await?;
+    let ready = running.subscribe();
+    let subscriptions = subscriptions(&manifest, &edges, &databases, &ready, |_, _| true).await?;
     let bus = Bus::start(bus, subscriptions).await?;
-    let outboxes = outboxes(&manifest, &databases, &bus).await?;
+    let outboxes = outboxes(&manifest, &databases, &bus, all).await?;
+    let parts = Parts { manifest: Arc::new(manifest), components, edges, external, databases, buckets, outboxes };
+    let manifest = &*parts.manifest;
+    let grants = grants(manifest);
     let mut members = BTreeMap::new();
     for (name, service) in &manifest.services {
-        let outbound = outbound(&manifest, name, service, &client, &mut edges);
-        let neighbours = service.calls.iter().filter_map(|callee| {
-            let edge = edges.get(&manifest::Edge::new(name, &callee.value))?;
-            Some((callee.value.clone(), edge.clone()))
-        });
-        let scope = Arc::new(Scope {
-            name: services[name].name().clone(),
-            edges: neighbours.collect(),
-            outbound,
-            publisher: bus.publisher(name.as_str()),
-            database: databases.get(name).cloned(),
-            buckets: buckets.get(name).cloned(),
-            outbox: outboxes.get(name).cloned(),
-            config: configuration(&manifest, service)?,
-            limits: limits(service),
-        });
+        let config = configuration(manifest, service)?;
+        let scope = Arc::new(scope(&parts, &services[name], service, config, &bus));
+        let grants = grants.get(name).cloned().unwrap_or_default();
+        let (rollout, trust) = (service.rollout.clone(), trust(service));
         members.insert(
             name.clone(),
-            Member::new(services[name].clone(), scope, instances(service), service.rollout.clone(), trust(service)),
+            Member::new(services[name].clone(), scope, grants, instances(service), rollout, trust),
         );
     }
-    let rollout = Rollout::new(engine, members, grants(&manifest), history);
-    rollout.start(loaded).await.map_err(|error| match deploy_error_at(&manifest, error) {
+    let rollout = Rollout::new(engine, members, history);
+    rollout.start(loaded).await.map_err(|error| match deploy_error_at(manifest, error) {
         source if kept.is_empty() => source,
         source => StartError::Kept { source: source.into(), kept },
     })?;
@@ -297,27 +284,98 @@ pub(super) async fn start(
     }
     running.send_replace(true);
 
-    bus.run_schedules(
-        manifest.topics.values().filter_map(|topic| Some(topic.schedule.as_ref()?.value.clone())).collect(),
-    );
-    listener.routes().replace(routes(&manifest, &edges, &rollout.marked())?);
+    bus.run_schedules(schedules(manifest));
+    listener.routes().replace(routes(manifest, &parts.edges, &rollout.marked())?);
     let app = Arc::new(App {
-        manifest: ArcSwap::from_pointee(manifest),
+        parts: ArcSwap::from_pointee(parts),
+        grounds,
         rollout,
-        edges,
         routes: listener.routes(),
-        external,
         bus,
-        databases: databases.into_values().collect(),
-        buckets: buckets.into_values().collect(),
-        outboxes: outboxes.into_values().collect(),
         address,
         started: Instant::now(),
         audit,
-        reloading: tokio::sync::Mutex::default(),
+        applying: tokio::sync::Mutex::default(),
+        identity: uuid::Uuid::new_v4().to_string(),
+        applied: AtomicU64::new(0),
+        other_files: Notify::new(),
         _lock: lock,
     });
-    Ok(Ready { app, gateway: listener.with_access_log(log), admin, components })
+    Ok(Ready { app, gateway: listener.with_access_log(log), admin })
+}
+
+/// All edges of a manifest. Those of `before` that end where they did are taken over, with all that is known on them.
+pub(super) fn edges(
+    manifest: &Manifest,
+    services: &BTreeMap<String, Arc<Service>>,
+    external: &BTreeMap<String, Arc<External>>,
+    client: &HttpClient,
+    before: &Edges,
+) -> Edges {
+    let mut edges = Edges::new();
+    for ends in manifest.edges() {
+        let endpoint = match (services.get(&ends.callee), external.get(&ends.callee)) {
+            (Some(service), _) => Some(Endpoint::Service(service.clone())),
+            (None, Some(external)) => Some(Endpoint::External(external.clone())),
+            (None, None) => None,
+        };
+        let present = before.get(&ends);
+        let edge = match (endpoint, present) {
+            (Some(endpoint), Some(present)) if present.ends_at(&endpoint) => present.clone(),
+            // An origin outside is what its name says.
+            (None, Some(present)) if !manifest.has_service(&ends.callee) => present.clone(),
+            (Some(endpoint), _) => edge(manifest, &ends, endpoint),
+            (None, _) => {
+                let services = manifest.services.get(&ends.caller);
+                let mut origins = services.into_iter().flat_map(|service| &service.outbound);
+                let Some(origin) = origins.find(|origin| origin.to_string() == ends.callee) else { continue };
+                let endpoint = Endpoint::External(External::origin(&origin.to_uri(), client.clone()));
+                edge(manifest, &ends, endpoint)
+            }
+        };
+        edges.insert(ends, edge);
+    }
+    edges
+}
+
+fn edge(manifest: &Manifest, ends: &manifest::Edge, endpoint: Endpoint) -> Arc<Edge> {
+    let policy = manifest.edge_policy(&ends.caller, &ends.callee).clone();
+    Edge::new(ends.caller.as_str(), &ends.callee, policy, endpoint)
+}
+
+/// What a service is and may do, made of the parts.
+pub(super) fn scope(
+    parts: &Parts,
+    service: &Service,
+    of: &manifest::Service,
+    config: BTreeMap<String, String>,
+    bus: &Bus,
+) -> Scope {
+    let name = &**service.name();
+    let edge = |callee: &str| parts.edges.get(&manifest::Edge::new(name, callee));
+    let neighbours = of.calls.iter().filter_map(|callee| Some((callee.value.clone(), edge(callee)?.clone())));
+    let mut outbound = Outbound::default();
+    for origin in &of.outbound {
+        if let Some(edge) = edge(&origin.to_string()) {
+            outbound.allow(&origin.to_uri(), edge.clone());
+        }
+    }
+    Scope {
+        name: service.name().clone(),
+        edges: neighbours.collect(),
+        outbound,
+        publisher: bus.publisher(name),
+        database: parts.databases.get(name).cloned(),
+        buckets: parts.buckets.get(name).cloned(),
+        outbox: parts.outboxes.get(name).cloned(),
+        config,
+        limits: limits(of),
+    }
+}
+
+/// The topics whose events come by the clock.
+pub(super) fn schedules(manifest: &Manifest) -> Vec<Schedule> {
+    manifest.topics.values().filter_map(|topic| Some(topic.schedule.as_ref()?.value.clone())).collect()
 }
 
 /// The services outside, by name.
@@ -328,7 +386,7 @@ async fn external(manifest: &Manifest, client: &HttpClient) -> Result<BTreeMap<S
     Ok(join_all(starting).await.into_iter().collect())
 }
 
-fn all_external_settings(manifest: &Manifest) -> Result<Vec<ExternalSettings>, ManifestErrors> {
+pub(super) fn all_external_settings(manifest: &Manifest) -> Result<Vec<ExternalSettings>, ManifestErrors> {
     manifest.external.values().map(|external| external_settings(manifest, external)).collect()
 }
 
@@ -375,7 +433,7 @@ async fn load(
     Ok(try_join_all(loading).await?.into_iter().collect())
 }
 
-fn read(manifest: &Manifest, name: &str, path: &Path) -> Result<Vec<u8>, StartError> {
+pub(super) fn read(manifest: &Manifest, name: &str, path: &Path) -> Result<Vec<u8>, StartError> {
     std::fs::read(path).map_err(|error| {
         let message = format!("the component {} can't be read: {error}", path.display());
         match manifest.services.get(name) {
@@ -390,7 +448,7 @@ fn unknown(service: &str) -> StartError {
 }
 
 /// Where a service's component comes from, in words.
-fn origin(service: &manifest::Service, path: &Path) -> String {
+pub(super) fn origin(service: &manifest::Service, path: &Path) -> String {
     match &service.component {
         manifest::Component::Registry(reference) => reference.to_string(),
         _ => path.display().to_string(),
@@ -398,12 +456,12 @@ fn origin(service: &manifest::Service, path: &Path) -> String {
 }
 
 /// Whose signature the component of a service must carry.
-fn trust(service: &manifest::Service) -> Trust {
+pub(super) fn trust(service: &manifest::Service) -> Trust {
     let given_by = service.signed_by.first().map(|key| key.key.as_str()).unwrap_or_default();
     Trust::new(service.name.as_str(), service.signed_by.iter().map(|key| key.value).collect(), given_by)
 }
 
-fn grants(manifest: &Manifest) -> BTreeMap<String, Grants> {
+pub(super) fn grants(manifest: &Manifest) -> BTreeMap<String, Grants> {
     let edges = manifest.edges();
     let grants = manifest.services.iter().map(|(name, service)| {
         let external = service.calls.iter().filter(|callee| manifest.external.contains_key(&callee.value));
@@ -425,7 +483,7 @@ fn limits(service: &manifest::Service) -> Limits {
     Limits { memory, tables: service.limits.tables }
 }
 
-fn instances(service: &manifest::Service) -> InstanceSettings {
+pub(super) fn instances(service: &manifest::Service) -> InstanceSettings {
     let from = service.instances;
     InstanceSettings {
         max: from.max,
@@ -436,31 +494,16 @@ fn instances(service: &manifest::Service) -> InstanceSettings {
     }
 }
 
-fn configuration(manifest: &Manifest, service: &manifest::Service) -> Result<BTreeMap<String, String>, ManifestErrors> {
+pub(super) fn configuration(
+    manifest: &Manifest,
+    service: &manifest::Service,
+) -> Result<BTreeMap<String, String>, ManifestErrors> {
     let mut all = service.config.clone();
     for (key, secret) in &service.secrets {
         let value = secret.resolve().map_err(|error| manifest.error_at(secret, error))?;
         all.insert(key.clone(), value.expose().to_string());
     }
     Ok(all)
-}
-
-fn outbound(
-    manifest: &Manifest,
-    name: &str,
-    service: &manifest::Service,
-    client: &HttpClient,
-    edges: &mut Edges,
-) -> Outbound {
-    let mut outbound = Outbound::default();
-    for origin in &service.outbound {
-        let (text, uri) = (origin.to_string(), origin.to_uri());
-        let endpoint = Endpoint::External(External::origin(&uri, client.clone()));
-        let edge = Edge::new(name, &text, manifest.edge_policy(name, &text).clone(), endpoint);
-        outbound.allow(&uri, edge.clone());
-        edges.insert(manifest::Edge::new(name, text), edge);
-    }
-    outbound
 }
 
 fn gateway_config(manifest: &Manifest) -> GatewayConfig {

@@ -71,7 +71,8 @@ pub struct Draining {
 
 impl Status {
     pub(super) fn of(app: &App) -> Self {
-        let services = app.rollout.members().map(|member| {
+        let (members, parts) = (app.rollout.members(), app.parts.load());
+        let services = members.values().map(|member| {
             let revision = member.service.revision();
             ServiceStatus {
                 name: member.service.name().to_string(),
@@ -91,17 +92,17 @@ impl Status {
             }
         });
         Self {
-            app: app.manifest().app.name.clone(),
+            app: parts.manifest.app.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_string(),
             pid: std::process::id(),
             uptime_seconds: app.started.elapsed().as_secs(),
             gateway: format!("http://{}", app.address),
             services: services.collect(),
             rate_limits: app.routes.limits(),
-            external: app.external.values().map(|external| external.snapshot()).collect(),
-            edges: app.edges.values().map(|edge| edge.snapshot()).collect(),
+            external: parts.external.values().map(|external| external.snapshot()).collect(),
+            edges: parts.edges.values().map(|edge| edge.snapshot()).collect(),
             events: app.bus.snapshot(),
-            outboxes: app.outboxes.iter().map(|outbox| outbox.snapshot()).collect(),
+            outboxes: parts.outboxes.values().map(|outbox| outbox.snapshot()).collect(),
         }
     }
 }

@@ -11,19 +11,19 @@
 //! with what was loaded from it, and the manifest read once more.
 
 use super::{
-    App, Components, Reloaded,
+    App, ApplyError, Request,
     assemble::refusal,
     audit::{Came, Deed, Who},
 };
 use crate::engine::CodeCache;
-use notify::{RecursiveMode, Watcher};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use std::{
     collections::{BTreeSet, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, time::sleep};
 
 /// A file is quiet once it has not changed for this long.
 const QUIET: Duration = Duration::from_millis(50);
@@ -32,9 +32,9 @@ const QUIET: Duration = Duration::from_millis(50);
 type Files = HashMap<PathBuf, Vec<String>>;
 
 /// Watches until dropped.
-pub(super) async fn watch(app: Arc<App>, components: Components) {
+pub(super) async fn watch(app: Arc<App>) {
     let mut loaded = HashMap::new();
-    for service in components.keys() {
+    for service in app.rollout.members().keys() {
         if let Some(hash) = app.rollout.history().manifest(service).await {
             loaded.insert(service.clone(), hash);
         }
@@ -54,37 +54,28 @@ pub(super) async fn watch(app: Arc<App>, components: Components) {
         Ok(watcher) => watcher,
         Err(error) => return tracing::warn!(%error, "component files can't be watched; use `wharf deploy`"),
     };
-    let mut files = Files::new();
-    let mut folders = BTreeSet::new();
-    for (service, path) in components {
-        let path = path.canonicalize().unwrap_or(path);
-        folders.extend(path.parent().map(PathBuf::from));
-        files.entry(path).or_default().push(service);
-    }
     let manifest = app.manifest().path.clone();
     let manifest = manifest.canonicalize().unwrap_or(manifest);
-    folders.extend(manifest.parent().map(PathBuf::from));
-    for folder in &folders {
-        if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
-            tracing::warn!(folder = %folder.display(), %error, "a folder of components can't be watched");
-        }
-    }
-    let files = Arc::new(files);
+    let mut folders = BTreeSet::new();
+    look_at(manifest.parent(), &mut folders, &mut watcher);
+    let mut files = Arc::new(files(&app));
+    files.keys().for_each(|file| look_at(file.parent(), &mut folders, &mut watcher));
     let mut pending = changed_since(files.clone(), loaded).await;
     pending.insert(manifest.clone());
     loop {
-        let next = if pending.is_empty() {
-            changed.recv().await.map(Some)
-        } else {
-            timeout(QUIET, changed.recv()).await.map_or(Some(None), |path| path.map(Some))
-        };
-        match next {
-            None => return,
-            Some(Some(path)) if files.contains_key(&path) || path == manifest => {
-                pending.insert(path);
+        let quiet = async { if pending.is_empty() { std::future::pending().await } else { sleep(QUIET).await } };
+        tokio::select! {
+            biased;
+            path = changed.recv() => match path {
+                None => return,
+                Some(path) if files.contains_key(&path) || path == manifest => _ = pending.insert(path),
+                Some(_) => {}
+            },
+            () = app.other_files.notified() => {
+                files = Arc::new(self::files(&app));
+                files.keys().for_each(|file| look_at(file.parent(), &mut folders, &mut watcher));
             }
-            Some(Some(_)) => {}
-            Some(None) => {
+            () = quiet => {
                 for path in std::mem::take(&mut pending) {
                     if path == manifest {
                         reload(&app).await;
@@ -95,6 +86,26 @@ pub(super) async fn watch(app: Arc<App>, components: Components) {
                 }
             }
         }
+    }
+}
+
+/// The component files as they are now.
+fn files(app: &App) -> Files {
+    let mut files = Files::new();
+    for (service, path) in &app.parts.load().components {
+        let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+        files.entry(path).or_default().push(service.clone());
+    }
+    files
+}
+
+/// Watches a folder, unless it is watched.
+fn look_at(folder: Option<&Path>, folders: &mut BTreeSet<PathBuf>, watcher: &mut RecommendedWatcher) {
+    let Some(folder) = folder else { return };
+    if folders.insert(folder.to_owned())
+        && let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive)
+    {
+        tracing::warn!(folder = %folder.display(), %error, "a folder of components can't be watched");
     }
 }
 
@@ -113,11 +124,12 @@ async fn changed_since(files: Arc<Files>, loaded: HashMap<String, String>) -> BT
     tokio::task::spawn_blocking(compare).await.unwrap_or_default()
 }
 
-async fn reload(app: &App) {
+async fn reload(app: &Arc<App>) {
     let deed = Deed::new("reload");
-    match app.reload().await {
-        Ok(reloaded) if reloaded == Reloaded::default() => {}
+    match app.apply(Request::Reload).await {
+        Ok(plan) if plan.changes.is_empty() => {}
         Ok(_) => app.audit.note(&Who::Watch, &deed, Came::Done).await,
+        Err(error @ ApplyError::Asks(_)) => tracing::warn!("the changed manifest waits: {error}"),
         Err(error) => {
             tracing::error!(%error, "the changed manifest was refused; what runs goes on");
             app.audit.note(&Who::Watch, &deed.because(error.to_string()), Came::Refused).await;

@@ -5,7 +5,7 @@ use anyhow::Context;
 use std::{path::PathBuf, sync::Arc};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wharf::{
-    app::{App, Came, Deed, Status, Who},
+    app::{App, Came, Deed, Request, Status, Who},
     manifest::Manifest,
     rollout::StartWith,
     telemetry::{AccessFormat, AccessLog},
@@ -59,7 +59,7 @@ async fn serve(manifest: Manifest, args: &Args) -> anyhow::Result<()> {
 async fn reload_on_hangup(app: Arc<App>, mut hangup: Signal) {
     while hangup.recv().await.is_some() {
         let deed = Deed::new("reload");
-        match app.reload().await {
+        match app.apply(Request::Reload).await {
             Ok(_) => app.audit().note(&Who::Signal, &deed, Came::Done).await,
             Err(error) => {
                 tracing::error!(%error, "the manifest was refused; what runs goes on");

@@ -5,6 +5,7 @@ mod pubsub;
 mod redis;
 #[cfg(test)]
 mod shelved;
+mod stations;
 mod streams;
 #[cfg(test)]
 mod taking;
@@ -16,7 +17,6 @@ use super::{
     ArchiveError, BusSnapshot, Connection, DeadLetter, DeadLetterFilter, Event, InvalidEvent, InvalidPolicy,
     LogSnapshot, NewEvent, ReplayFrom, Schedule, Subscription,
     archive::Archive,
-    dispatcher::Closing,
     meter::Meter,
     schedule::{Firing, Scheduler},
 };
@@ -24,21 +24,21 @@ use crate::{
     policy::{Fault, FaultKind},
     telemetry::TraceContext,
 };
+use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 use tokio::{
-    sync::watch,
-    task::JoinSet,
-    time::{Duration, Instant, timeout_at},
+    task::{AbortHandle, JoinSet},
+    time::{Duration, Instant},
 };
 
 /// How to start a bus.
@@ -49,10 +49,13 @@ pub struct BusConfig {
     /// What carries the events.
     pub kind: BusKind,
     /// Which topics each service may publish. What is not in here is denied.
-    pub publishes: HashMap<String, Vec<String>>,
+    pub publishes: Publishes,
     /// How long events of the past are kept.
     pub retention: Retention,
 }
+
+/// Which topics each service may publish.
+pub type Publishes = HashMap<String, Vec<String>>;
 
 /// How long events are kept that every subscription has settled: for replay. What a subscription has not settled is kept
 /// whatever this says, and so are dead letters.
@@ -130,6 +133,9 @@ pub enum BusError {
     /// A subscription's delivery policy can't work.
     #[error(transparent)]
     Policy(#[from] InvalidPolicy),
+    /// A subscription can't be entered.
+    #[error("a subscription can't be entered: {0}")]
+    Enter(String),
     /// One service has two subscriptions to one topic, which would share a consumer group.
     #[error("service {service} is subscribed to {topic} twice")]
     Twice {
@@ -174,18 +180,49 @@ pub struct Publisher {
 struct Running {
     name: &'static str,
     transport: Box<dyn Transport>,
-    grants: HashMap<String, Grant>,
-    meters: Vec<Arc<Meter>>,
+    grants: ArcSwap<HashMap<String, Grant>>,
+    /// Those of the subscriptions, by topic and service.
+    meters: Mutex<BTreeMap<Name, Arc<Meter>>>,
     published: AtomicU64,
     refused: AtomicU64,
-    /// The task that fires schedules, if there are any.
-    schedules: Mutex<JoinSet<()>>,
+    schedules: Mutex<Schedules>,
 }
 
+/// A subscription's topic and service.
+type Name = (Arc<str>, Arc<str>);
+
+/// The tasks that fire schedules.
+#[derive(Default)]
+struct Schedules {
+    tasks: JoinSet<()>,
+    running: Vec<(Schedule, AbortHandle)>,
+}
+
+#[derive(Clone)]
 struct Grant {
     /// `/services/<name>`
     source: Arc<str>,
     topics: HashSet<Arc<str>>,
+}
+
+/// A subscription that is entered and gets nothing yet: what is published from now on waits for it, as far as the bus keeps
+/// anything. Either it [begins](Bus::begin), or it is to be [struck out](Bus::strike).
+#[must_use = "it has to begin, or to be struck out"]
+#[derive(Debug)]
+pub struct Entered {
+    subscription: Subscription,
+    before: Before,
+}
+
+/// What was known of a subscription before it was entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    /// It is there.
+    Present,
+    /// It was there, and its place is kept.
+    Left,
+    /// Nothing. It was entered then, in milliseconds since 1970 by the clock of whoever keeps it.
+    Unknown(i64),
 }
 
 /// An event that may be published: who publishes it was found to have the right, and it has its id. Publishing it twice,
@@ -227,14 +264,28 @@ trait Transport: Send + Sync {
         None
     }
 
+    /// Makes ready for events of these topics.
+    fn declare(&self, _topics: BTreeSet<String>) -> BoxFuture<'_, Result<(), BusError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Enters a subscription, so that what is published from now on waits for it as far as anything is kept. One that is
+    /// known goes on where it was.
+    fn enter<'a>(&'a self, subscription: &'a Subscription) -> BoxFuture<'a, Result<Before, BusError>>;
+
+    /// Takes back that a subscription was entered.
+    fn strike<'a>(&'a self, subscription: &'a Subscription, before: Before) -> BoxFuture<'a, ()>;
+
+    /// Begins to deliver to a subscription that was entered, in place of the present one of its topic and service, which
+    /// ends by the deadline. Nothing can go wrong any more: what does is tried again.
+    fn begin(&self, subscription: Subscription, deadline: Instant) -> BoxFuture<'_, Arc<Meter>>;
+
+    /// Begins no more deliveries to a subscription that is no more, and ends those under way by the deadline. As far as
+    /// anything is kept, its place is, like that of one which is missing at a start.
+    fn end<'a>(&'a self, topic: &'a str, service: &'a str, deadline: Instant) -> BoxFuture<'a, ()>;
+
     /// Takes no more events, and delivers until the deadline those that would be lost otherwise.
     fn shutdown(&self, deadline: Instant) -> BoxFuture<'_, ()>;
-}
-
-/// The tasks of a transport. They end with it.
-struct Stations {
-    closing: watch::Sender<Option<Instant>>,
-    tasks: Mutex<JoinSet<()>>,
 }
 
 // === impl Bus ===
@@ -268,27 +319,102 @@ impl Bus {
                 (Box::new(pubsub), meters)
             }
         };
-        let grants = config.publishes.into_iter().map(|(service, topics)| {
-            let source = format!("/services/{service}").into();
-            (service, Grant { source, topics: topics.into_iter().map(Arc::from).collect() })
-        });
+        let meters = meters.into_iter().map(|meter| (meter.name(), meter)).collect();
         Ok(Self(Arc::new(Running {
             name: config.kind.name(),
             transport,
-            grants: grants.collect(),
-            meters,
+            grants: ArcSwap::from_pointee(grants(config.publishes)),
+            meters: Mutex::new(meters),
             published: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             schedules: Mutex::default(),
         })))
     }
 
-    /// Fires these schedules from now on, until the bus shuts down.
+    /// Fires these schedules from now on and no others, until the bus shuts down. One that was there before goes on.
     pub fn run_schedules(&self, schedules: Vec<Schedule>) {
-        if !schedules.is_empty() {
-            let scheduler = Scheduler::new(schedules, Arc::downgrade(&self.0), Timestamp::now);
-            self.0.schedules.lock().unwrap_or_else(PoisonError::into_inner).spawn(scheduler.run());
+        let mut present = self.0.schedules.lock().unwrap_or_else(PoisonError::into_inner);
+        let Schedules { tasks, running } = &mut *present;
+        running.retain(|(schedule, task)| {
+            let stays = schedules.contains(schedule);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for schedule in schedules {
+            if !running.iter().any(|(present, _)| *present == schedule) {
+                let scheduler = Scheduler::new(vec![schedule.clone()], Arc::downgrade(&self.0), Timestamp::now);
+                running.push((schedule, tasks.spawn(scheduler.run())));
+            }
         }
+        // Those that were aborted before.
+        while tasks.try_join_next().is_some() {}
+    }
+
+    /// Makes ready for the topics that services are about to be allowed to publish.
+    ///
+    /// # Errors
+    ///
+    /// When Redis does not do its part.
+    pub async fn declare(&self, publishes: &Publishes) -> Result<(), BusError> {
+        let present = self.0.grants.load_full();
+        let known: HashSet<&str> = present.values().flat_map(|grant| &grant.topics).map(|topic| &**topic).collect();
+        let new: BTreeSet<String> =
+            publishes.values().flatten().filter(|topic| !known.contains(topic.as_str())).cloned().collect();
+        if new.is_empty() { Ok(()) } else { self.0.transport.declare(new).await }
+    }
+
+    /// Lets services publish these topics, besides those that they may publish already.
+    pub fn allow_too(&self, publishes: Publishes) {
+        let mut all = HashMap::clone(&self.0.grants.load());
+        for (service, grant) in grants(publishes) {
+            all.entry(service)
+                .or_insert_with(|| Grant { topics: HashSet::new(), ..grant.clone() })
+                .topics
+                .extend(grant.topics);
+        }
+        self.0.grants.store(Arc::new(all));
+    }
+
+    /// Lets services publish these topics and no others.
+    pub fn allow_only(&self, publishes: Publishes) {
+        self.0.grants.store(Arc::new(grants(publishes)));
+    }
+
+    /// Enters a subscription of a service that is about to come up, or has one more, or wants its events otherwise.
+    ///
+    /// # Errors
+    ///
+    /// When it is none, or the bus does not do its part; then nothing is entered.
+    pub async fn enter(&self, subscription: Subscription) -> Result<Entered, BusError> {
+        subscription.policy.validate()?;
+        let before = self.0.transport.enter(&subscription).await?;
+        Ok(Entered { subscription, before })
+    }
+
+    /// Takes back what was entered, as far as it was not there before.
+    pub async fn strike(&self, entered: Entered) {
+        if entered.before != Before::Present {
+            self.0.transport.strike(&entered.subscription, entered.before).await;
+        }
+    }
+
+    /// Begins to deliver to a subscription that was entered. One of the same topic and service ends by the deadline, and
+    /// the new one goes on where it was.
+    pub async fn begin(&self, entered: Entered, deadline: Instant) {
+        let meter = self.0.transport.begin(entered.subscription, deadline).await;
+        self.meters().insert(meter.name(), meter);
+    }
+
+    /// Ends a subscription that is no more. Deliveries under way end by the deadline.
+    pub async fn end(&self, topic: &str, service: &str, deadline: Instant) {
+        self.0.transport.end(topic, service, deadline).await;
+        self.meters().remove(&(Arc::from(topic), Arc::from(service)));
+    }
+
+    fn meters(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<Meter>>> {
+        self.0.meters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Publishes an event of `service` and returns its id: then it is kept as well as the bus promises. Never waits for a
@@ -334,7 +460,8 @@ impl Bus {
         event: NewEvent,
         trace: Option<TraceContext>,
     ) -> Result<Prepared, PublishError> {
-        let grant = self.0.grants.get(service);
+        let grants = self.0.grants.load();
+        let grant = grants.get(service);
         let Some((grant, topic)) = grant.and_then(|it| Some((it, it.topics.get(event.topic.as_str())?))) else {
             // The topic comes from the guest and may be of any length.
             let topic = event.topic.chars().take(super::event::MAX_TOPIC).collect();
@@ -421,7 +548,7 @@ impl Bus {
             connection: self.0.transport.connection(),
             published: self.0.published.load(Relaxed),
             refused: self.0.refused.load(Relaxed),
-            subscriptions: self.0.meters.iter().map(|meter| meter.snapshot()).collect(),
+            subscriptions: self.meters().values().map(|meter| meter.snapshot()).collect(),
             log: self.0.transport.log(),
         }
     }
@@ -429,7 +556,7 @@ impl Bus {
     /// Takes no more events and returns when what was taken is delivered, or kept by the server, or `grace` is over.
     pub async fn shutdown(&self, grace: Duration) {
         let mut schedules = std::mem::take(&mut *self.0.schedules.lock().unwrap_or_else(PoisonError::into_inner));
-        schedules.shutdown().await;
+        schedules.tasks.shutdown().await;
         self.0.transport.shutdown(Instant::now() + grace).await;
     }
 }
@@ -515,42 +642,12 @@ impl Publisher {
     }
 }
 
-// === impl Stations ===
-
-impl Stations {
-    fn new() -> Self {
-        Self { closing: watch::Sender::new(None), tasks: Mutex::default() }
-    }
-
-    fn closing(&self) -> Closing {
-        self.closing.subscribe()
-    }
-
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
-    }
-
-    /// Runs a task that has nothing to finish when the bus closes.
-    fn spawn_until_closed(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut closing = self.closing();
-        self.spawn(async move {
-            tokio::select! {
-                _ = closing.changed() => {}
-                () = task => {}
-            }
-        });
-    }
-
-    /// Tells all tasks to close, and ends those that have not by the deadline.
-    async fn close(&self, deadline: Instant) {
-        self.closing.send_replace(Some(deadline));
-        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        let all = async { while tasks.join_next().await.is_some() {} };
-        if timeout_at(deadline, all).await.is_err() {
-            tracing::warn!(subscriptions = tasks.len(), "event deliveries were cut off at the end of the grace period");
-            tasks.shutdown().await;
-        }
-    }
+fn grants(publishes: Publishes) -> HashMap<String, Grant> {
+    let grants = publishes.into_iter().map(|(service, topics)| {
+        let source = format!("/services/{service}").into();
+        (service, Grant { source, topics: topics.into_iter().map(Arc::from).collect() })
+    });
+    grants.collect()
 }
 
 fn partitions(set: u16, found: Option<u16>) -> String {

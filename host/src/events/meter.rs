@@ -138,6 +138,11 @@ impl Meter {
         meter
     }
 
+    /// The topic and the service.
+    pub(super) fn name(&self) -> (Arc<str>, Arc<str>) {
+        (Arc::clone(&self.topic), Arc::clone(&self.service))
+    }
+
     pub(super) fn delivered(&self) {
         self.delivered.fetch_add(1, Relaxed);
     }

@@ -216,7 +216,7 @@ pub(super) enum Dispatch<'n> {
 }
 
 /// What a route is called: its methods, where it does not take all, and its pattern.
-pub(super) fn methods_and_path(methods: &[Method], path: &str) -> String {
+pub fn methods_and_path(methods: &[Method], path: &str) -> String {
     let mut methods: Vec<&str> = methods.iter().map(Method::as_str).collect();
     methods.sort_unstable();
     if methods.is_empty() { path.to_owned() } else { format!("{} {path}", methods.join(",")) }

@@ -167,6 +167,11 @@ impl External {
         Self { balancer, problem: Arc::default(), upkeep: Mutex::new(upkeep) }
     }
 
+    /// Whether these are the present settings.
+    pub fn goes_by(&self, settings: &ExternalSettings) -> bool {
+        self.upkeep().settings.as_ref() == Some(settings)
+    }
+
     /// Finds out all that other settings need; `None` if they are the present ones. Changes nothing yet.
     ///
     /// # Errors

@@ -58,7 +58,7 @@ impl Rollout {
             Past::Refused => Newer::Refused,
             Past::Forced => Newer::Allowed,
         };
-        let info = self.replace(member, loaded, newer, member.policy.params().drain).await?;
+        let info = self.replace(&member, loaded, newer, member.policy.params().drain).await?;
         tracing::info!(service, revision = info.number, hash = &info.hash[..12], "rolled back");
         Ok(Deployment { revision: info, outcome: Outcome::RolledBack })
     }

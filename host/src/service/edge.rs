@@ -70,6 +70,15 @@ impl Edge {
         &self.name
     }
 
+    /// Whether it ends there.
+    pub fn ends_at(&self, endpoint: &Endpoint) -> bool {
+        match (&self.endpoint, endpoint) {
+            (Endpoint::Service(own), Endpoint::Service(other)) => Arc::ptr_eq(own, other),
+            (Endpoint::External(own), Endpoint::External(other)) => Arc::ptr_eq(own, other),
+            _ => false,
+        }
+    }
+
     /// The longest that a call on it may take.
     pub fn deadline(&self) -> Duration {
         self.guard.load().policy().params().deadline
@@ -83,6 +92,11 @@ impl Edge {
         // Whoever comes in between keeps what it loaded.
         let guard = self.guard.load().with_policy(policy);
         self.guard.store(Arc::new(guard));
+    }
+
+    /// Its policy.
+    pub fn policy(&self) -> Policy {
+        self.guard.load().policy().clone()
     }
 
     /// What its policy gives in place of a failure.

@@ -35,7 +35,7 @@ use tokio::{
 };
 use wasmtime::{
     PoolConcurrencyLimitError, Store,
-    component::{Instance, InstancePre},
+    component::{Component, Instance, InstancePre},
 };
 
 /// How many bytes a guest may pass to the host in one call, bodies of streams not counted: the host keeps a copy.
@@ -175,6 +175,10 @@ impl Pool {
 
     pub fn settings(&self) -> &InstanceSettings {
         &self.settings
+    }
+
+    pub fn component(&self) -> &Component {
+        self.pre.component()
     }
 
     pub fn exports(&self) -> &Exports {

@@ -134,6 +134,11 @@ impl Revision {
         Ok(read.await?.unwrap_or_default())
     }
 
+    /// The component that it is of.
+    pub fn component(&self) -> &Component {
+        self.pool.component()
+    }
+
     /// What is known of it.
     pub fn info(&self) -> &RevisionInfo {
         &self.info

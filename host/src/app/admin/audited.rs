@@ -59,9 +59,9 @@ pub(super) async fn answer(
     response
 }
 
-/// Whether a request to this path changes nothing, though it brings a component.
+/// Whether a request to this path changes nothing, though it brings something.
 fn only_asks(path: &str) -> bool {
-    path.ends_with("/diff")
+    path.ends_with("/diff") || path.ends_with("/plan")
 }
 
 /// What a request to this path does.

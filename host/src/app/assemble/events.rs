@@ -2,7 +2,7 @@
 
 use super::{super::Edges, StartError, host_id};
 use crate::{
-    events::{BusConfig, BusKind, EmbeddedConfig, Event, RedisConfig, Retention, Subscriber, Subscription, Verdict},
+    events::{BusConfig, BusKind, EmbeddedConfig, Event, Publishes, RedisConfig, Subscriber, Subscription, Verdict},
     inbox::Inbox,
     manifest::{self, EVENTS, Manifest},
     policy::{Deadline, Fault, FaultKind},
@@ -30,40 +30,46 @@ pub(super) fn bus_config(manifest: &Manifest) -> Result<BusConfig, StartError> {
         }
         manifest::Bus::RedisPubsub(url) => BusKind::RedisPubSub(redis(url)?),
     };
-    let publishes = manifest
-        .services
-        .iter()
-        .map(|(name, service)| (name.clone(), service.publishes.iter().map(|topic| topic.value.clone()).collect()));
     Ok(BusConfig {
         app: manifest.app.name.clone(),
         kind,
-        publishes: publishes.collect(),
+        publishes: publishes(manifest),
         retention: manifest.retention.clone(),
     })
 }
 
-pub(super) async fn subscriptions(
+/// Which topics each service may publish.
+pub(in crate::app) fn publishes(manifest: &Manifest) -> Publishes {
+    let services = manifest.services.iter();
+    let publishes =
+        services.map(|(name, it)| (name.clone(), it.publishes.iter().map(|topic| topic.value.clone()).collect()));
+    publishes.collect()
+}
+
+/// The subscriptions that are wanted of those that the manifest has, by service and topic. `running` says whether the
+/// services run.
+pub(in crate::app) async fn subscriptions(
     manifest: &Manifest,
     edges: &Edges,
     databases: &BTreeMap<String, Database>,
-    retention: &Retention,
-    running: &watch::Sender<bool>,
+    running: &watch::Receiver<bool>,
+    wanted: impl Fn(&str, &manifest::Subscription) -> bool,
 ) -> Result<Vec<Subscription>, StartError> {
     let mut all = Vec::new();
     for (name, service) in &manifest.services {
         let Some(edge) = edges.get(&manifest::Edge::new(EVENTS, name)) else { continue };
         let mut inbox = None;
-        for manifest::Subscription { topic, policy } in &service.subscribes {
+        for manifest::Subscription { topic, policy } in service.subscribes.iter().filter(|it| wanted(name, it)) {
             if policy.deduplicate && inbox.is_none() {
                 let Some(database) = databases.get(name) else {
                     let wrong = "`deduplicate` keeps its marks in the service's own database: set `database = true`";
                     return Err(manifest.error_at(topic, wrong).into());
                 };
                 // Twice the time for which the log knows an event.
-                inbox = Some(Inbox::open(name.as_str(), database.clone(), retention.age * 2).await?);
+                inbox = Some(Inbox::open(name.as_str(), database.clone(), manifest.retention.age * 2).await?);
             }
             let inbox = inbox.clone().filter(|_| policy.deduplicate);
-            let subscriber = Arc::new(Handler { edge: edge.clone(), inbox, running: running.subscribe() });
+            let subscriber = Arc::new(Handler { edge: edge.clone(), inbox, running: running.clone() });
             let subscription = Subscription::new(topic.value.as_str(), name.as_str(), subscriber);
             all.push(subscription.with_policy(policy.clone()));
         }

@@ -5,11 +5,13 @@ use crate::{
     events::Bus,
     keyvalue::{Buckets, KeyValue, KeyValueConfig, KeyValueError},
     manifest::{self, Manifest, ManifestErrors},
+    outbound::HttpClient,
     outbox::{self, Outbox},
     store::{Database, OpenError, Server, ServerSettings, Settings},
 };
 use futures::future::try_join_all;
 use std::collections::BTreeMap;
+use tokio::sync::OnceCell;
 
 /// The server that the databases are on.
 pub(super) fn server(manifest: &Manifest, store: &manifest::StoreServer) -> Result<Server, ManifestErrors> {
@@ -26,22 +28,56 @@ pub(super) fn server(manifest: &Manifest, store: &manifest::StoreServer) -> Resu
     })
 }
 
-/// The database of each service that has one, opened side by side.
-pub(super) async fn databases(manifest: &Manifest) -> Result<BTreeMap<String, Database>, StartError> {
-    let server = match &manifest.store {
-        manifest::Store::Files => None,
-        manifest::Store::Server(store) => Some((store, server(manifest, store)?)),
-    };
-    let with = manifest.services.iter().filter_map(|(name, service)| Some((name, service.database.as_ref()?)));
-    let opening = with.map(|(name, database)| {
-        let server = server.as_ref();
-        async move {
-            let opened = match server {
-                None => Database::of_service(&manifest.app.data.value, name, Settings::default()).await?,
-                Some((store, server)) => on_server(manifest, store, server, name, database).await?,
+/// What the state of all services stands on, and what their calls outside go by: the same for as long as the host runs.
+pub(in crate::app) struct Grounds {
+    pub client: HttpClient,
+    server: Option<Server>,
+    key_value: OnceCell<KeyValue>,
+}
+
+// === impl Grounds ===
+
+impl Grounds {
+    pub fn new(manifest: &Manifest) -> Result<Self, ManifestErrors> {
+        let server = match &manifest.store {
+            manifest::Store::Files => None,
+            manifest::Store::Server(store) => Some(server(manifest, store)?),
+        };
+        Ok(Self { client: HttpClient::new(), server, key_value: OnceCell::new() })
+    }
+
+    /// What keeps buckets, from when the first service has some.
+    async fn key_value(&self, manifest: &Manifest) -> Result<&KeyValue, StartError> {
+        let start = async || {
+            let config = match &manifest.key_value {
+                None => KeyValueConfig::Sqlite,
+                Some(url) => {
+                    let secret = url.resolve().map_err(|error| manifest.error_at(url, error))?;
+                    KeyValueConfig::Redis { url: secret.expose().to_owned(), app: manifest.app.name.clone() }
+                }
             };
-            Ok::<_, StartError>((name.clone(), opened))
-        }
+            Ok(KeyValue::start(config).await?)
+        };
+        self.key_value.get_or_try_init(start).await
+    }
+}
+
+/// The database of each wanted service that has one, opened side by side.
+pub(in crate::app) async fn databases(
+    manifest: &Manifest,
+    grounds: &Grounds,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<BTreeMap<String, Database>, StartError> {
+    let with = manifest.services.iter().filter(|(name, _)| wanted(name));
+    let with = with.filter_map(|(name, service)| Some((name, service.database.as_ref()?)));
+    let opening = with.map(|(name, database)| async move {
+        let opened = match (&manifest.store, &grounds.server) {
+            (manifest::Store::Server(store), Some(server)) => {
+                on_server(manifest, store, server, name, database).await?
+            }
+            _ => Database::of_service(&manifest.app.data.value, name, Settings::default()).await?,
+        };
+        Ok::<_, StartError>((name.clone(), opened))
     });
     Ok(try_join_all(opening).await?.into_iter().collect())
 }
@@ -64,20 +100,18 @@ async fn on_server(
     opened.map_err(|error| manifest.error_at(place, error))
 }
 
-/// The buckets of each service that has some.
-pub(super) async fn buckets(manifest: &Manifest) -> Result<BTreeMap<String, Buckets>, StartError> {
-    let with: Vec<_> = manifest.services.iter().filter(|(_, service)| !service.buckets.is_empty()).collect();
+/// The buckets of each wanted service that has some.
+pub(in crate::app) async fn buckets(
+    manifest: &Manifest,
+    grounds: &Grounds,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<BTreeMap<String, Buckets>, StartError> {
+    let with = manifest.services.iter().filter(|(name, service)| wanted(name) && !service.buckets.is_empty());
+    let with: Vec<_> = with.collect();
     if with.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let config = match &manifest.key_value {
-        None => KeyValueConfig::Sqlite,
-        Some(url) => {
-            let secret = url.resolve().map_err(|error| manifest.error_at(url, error))?;
-            KeyValueConfig::Redis { url: secret.expose().to_owned(), app: manifest.app.name.clone() }
-        }
-    };
-    let key_value = KeyValue::start(config).await?;
+    let key_value = grounds.key_value(manifest).await?;
     let opening = with.into_iter().map(|(name, service)| {
         let names = service.buckets.iter().map(|bucket| bucket.value.clone());
         let opened = key_value.buckets(&manifest.app.data.value, name, names);
@@ -86,19 +120,26 @@ pub(super) async fn buckets(manifest: &Manifest) -> Result<BTreeMap<String, Buck
     Ok(try_join_all(opening).await?.into_iter().collect())
 }
 
-/// The outbox of each service that has a database and may publish.
-pub(super) async fn outboxes(
+/// Whether a service has an outbox: it has a database and may publish.
+pub(in crate::app) fn has_outbox(service: &manifest::Service) -> bool {
+    service.database.is_some() && !service.publishes.is_empty()
+}
+
+/// The outbox of each wanted service that has one.
+pub(in crate::app) async fn outboxes(
     manifest: &Manifest,
     databases: &BTreeMap<String, Database>,
     bus: &Bus,
+    wanted: impl Fn(&str) -> bool,
 ) -> Result<BTreeMap<String, Outbox>, StartError> {
     let host = match manifest.store {
         manifest::Store::Files => None,
         manifest::Store::Server(_) => Some(host_id(manifest)?),
     };
     let settings = outbox::Settings { host, ..outbox::Settings::default() };
-    let publishing = databases.iter().filter(|(name, _)| !manifest.services[*name].publishes.is_empty());
-    let opening = publishing.map(|(name, database)| {
+    let with = manifest.services.iter().filter(|(name, service)| wanted(name) && has_outbox(service));
+    let with = with.filter_map(|(name, _)| Some((name, databases.get(name)?)));
+    let opening = with.map(|(name, database)| {
         let outbox = Outbox::open(name.as_str(), database.clone(), bus.clone(), settings.clone());
         async move { Ok::<_, StartError>((name.clone(), outbox.await?)) }
     });

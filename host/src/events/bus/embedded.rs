@@ -45,14 +45,23 @@ pub use schema::LogError;
 
 use self::{
     accounts::Accounts,
-    cursor::{Cursor, Row, Seat},
+    cursor::{Cursor, Held, Row, Seat},
     log::Log,
     writer::Writer,
 };
-use super::{BusError, EmbeddedConfig, Prepared, Retention, Stations, Transport, closed};
-use crate::events::{
-    Connection, DeliveryOrder, Event, LogSnapshot, PublishError, Subscription, archive::Archive,
-    dispatcher::Dispatcher, meter::Meter, room::Room,
+use super::{
+    Before, BusError, EmbeddedConfig, Name, Prepared, Retention, Transport, closed,
+    stations::{Crew, Stations, ended},
+};
+use crate::{
+    events::{
+        Connection, DeliveryOrder, Event, LogSnapshot, PublishError, Subscription,
+        archive::Archive,
+        dispatcher::{Closing, Delivery, Dispatcher},
+        meter::Meter,
+        room::Room,
+    },
+    policy::Backoff,
 };
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -67,8 +76,11 @@ use std::{
 use tokio::{
     sync::{Notify, mpsc},
     task::spawn_blocking,
-    time::Instant,
+    time::{Duration, Instant, sleep},
 };
+
+/// How long to wait before a subscription that could not be taken up is taken up again.
+const TROUBLE: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(5), jitter: 0.5 };
 
 /// Carries events by way of a log.
 pub(super) struct Embedded {
@@ -94,6 +106,104 @@ struct Place {
     tail: i64,
     unread: u64,
     pending: BTreeMap<i64, Row>,
+}
+
+/// Where the events of one subscription go, and who takes them there.
+struct Desk {
+    subscription: Subscription,
+    tray: Tray,
+    outbox: mpsc::UnboundedReceiver<Delivery<Held>>,
+}
+
+/// What every cursor of a subscription puts events into.
+#[derive(Clone)]
+struct Tray {
+    name: Name,
+    room: Arc<Room>,
+    meter: Arc<Meter>,
+    inbox: mpsc::UnboundedSender<Delivery<Held>>,
+    share: Option<usize>,
+    dirty: Arc<Notify>,
+}
+
+// === impl Tray ===
+
+impl Tray {
+    /// What goes on from what the log knows.
+    fn cursors(&self, known: Known) -> Vec<Arc<Cursor>> {
+        self.meter.set_dead(Some(known.dead));
+        let seat = Seat {
+            topic: Arc::clone(&self.name.0),
+            topic_id: known.topic,
+            service: Arc::clone(&self.name.1),
+            subscription: known.subscription,
+            room: Arc::clone(&self.room),
+            meter: Arc::clone(&self.meter),
+            inbox: self.inbox.clone(),
+            share: self.share,
+            dirty: Arc::clone(&self.dirty),
+        };
+        let cursor =
+            |it: Place| Cursor::new(it.id, seat.clone(), it.until, it.position, it.tail, it.unread, it.pending);
+        known.cursors.into_iter().map(|place| Arc::new(cursor(place))).collect()
+    }
+}
+
+// === impl Desk ===
+
+impl Desk {
+    fn new(subscription: Subscription, dirty: &Arc<Notify>) -> Self {
+        let Subscription { topic, service, policy, .. } = &subscription;
+        let room = Arc::new(Room::new(policy));
+        let meter = Arc::new(Meter::new(&subscription, Arc::clone(&room), Some(0)));
+        let (inbox, outbox) = mpsc::unbounded_channel();
+        let name = (Arc::clone(topic), Arc::clone(service));
+        let share = (policy.order == DeliveryOrder::Subject).then(|| cursor::share(policy.capacity));
+        let tray = Tray { name, room, meter, inbox, share, dirty: Arc::clone(dirty) };
+        Self { subscription, tray, outbox }
+    }
+
+    /// Delivers until it is told to close.
+    async fn serve(self, cursors: Vec<Arc<Cursor>>, log: Arc<Log>, closing: Closing) {
+        let Self { subscription, tray: Tray { meter, .. }, outbox } = self;
+        let accounts = Arc::new(Accounts { log: Arc::clone(&log) });
+        let mut crew = Crew::new();
+        crew.spawn(Dispatcher::new(subscription, meter, accounts, outbox, closing.clone()).run());
+        for cursor in cursors {
+            crew.spawn(feeder::run(cursor, Arc::clone(&log), closing.clone()));
+        }
+        ended(crew).await;
+    }
+
+    /// Takes its place among those that follow the log, and delivers until it is told to close.
+    async fn join(self, log: Arc<Log>, mut closing: Closing) {
+        let (topic, service) = self.tray.name.clone();
+        let mut failed = 0;
+        let cursors = loop {
+            let (tray, followed) = (self.tray.clone(), Arc::clone(&log));
+            // NB: by the writer itself. What is committed before is found in the log, and of what is committed after it the
+            // cursors hear; there is nothing in between.
+            let joined = log.write(move |page| {
+                let known = enter_these(page.writer_mut(), std::slice::from_ref(&tray.name))?;
+                let cursors: Vec<_> = known.into_iter().flat_map(|known| tray.cursors(known)).collect();
+                followed.unfollow(&tray.name.0, &tray.name.1);
+                followed.follow(&cursors);
+                Ok(cursors)
+            });
+            let reason = match joined.await {
+                Ok(cursors) => break cursors,
+                Err(reason) => reason,
+            };
+            log.unfollow(&topic, &service);
+            failed += 1;
+            tracing::error!(%topic, %service, %reason, "a subscription can't be taken up; it will be tried again");
+            tokio::select! {
+                _ = closing.changed() => return,
+                () = sleep(TROUBLE.after(failed)) => {}
+            }
+        };
+        self.serve(cursors, log, closing).await;
+    }
 }
 
 // === impl Embedded ===
@@ -122,43 +232,23 @@ impl Embedded {
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
 
-        let (stations, mut meters) = (Stations::new(), Vec::new());
         let dirty = Arc::new(Notify::new());
-        let (mut cursors, mut outboxes) = (Vec::new(), Vec::new());
+        let (mut desks, mut cursors, mut meters) = (Vec::new(), Vec::new(), Vec::new());
         for (subscription, known) in subscriptions.into_iter().zip(known) {
-            let room = Arc::new(Room::new(&subscription.policy));
-            let meter = Arc::new(Meter::new(&subscription, Arc::clone(&room), Some(0)));
-            meter.set_dead(Some(known.dead));
-            let (inbox, outbox) = mpsc::unbounded_channel();
-            let by_subject = subscription.policy.order == DeliveryOrder::Subject;
-            let seat = Seat {
-                topic: Arc::clone(&subscription.topic),
-                topic_id: known.topic,
-                service: Arc::clone(&subscription.service),
-                subscription: known.subscription,
-                room,
-                meter: Arc::clone(&meter),
-                inbox,
-                share: by_subject.then(|| cursor::share(subscription.policy.capacity)),
-                dirty: Arc::clone(&dirty),
-            };
-            cursors.extend(known.cursors.into_iter().map(|it| {
-                Arc::new(Cursor::new(it.id, seat.clone(), it.until, it.position, it.tail, it.unread, it.pending))
-            }));
-            meters.push(Arc::clone(&meter));
-            outboxes.push((subscription, meter, outbox));
+            let desk = Desk::new(subscription, &dirty);
+            let its = desk.tray.cursors(known);
+            cursors.extend(its.iter().cloned());
+            meters.push(Arc::clone(&desk.tray.meter));
+            desks.push((desk, its));
         }
         if died {
             // An event that the host dies of must not be the end of it over and over.
             cursors.iter().for_each(|cursor: &Arc<Cursor>| cursor.suspect(writer.end()));
         }
-        let log = Log::new(config.file.clone(), durability, retention.clone(), writer, cursors.clone(), dirty)?;
-        for (subscription, meter, outbox) in outboxes {
-            let accounts = Arc::new(Accounts { log: Arc::clone(&log) });
-            stations.spawn(Dispatcher::new(subscription, meter, accounts, outbox, stations.closing()).run());
-        }
-        for cursor in cursors {
-            stations.spawn(feeder::run(cursor, Arc::clone(&log), stations.closing()));
+        let log = Log::new(config.file.clone(), durability, retention.clone(), writer, cursors, dirty)?;
+        let stations = Stations::new();
+        for (desk, cursors) in desks {
+            stations.man(desk.tray.name.clone(), |closing| desk.serve(cursors, Arc::clone(&log), closing));
         }
         stations.spawn_until_closed(keeper::save(Arc::clone(&log)));
         stations.spawn_until_closed(keeper::schedule(Arc::clone(&log)));
@@ -167,17 +257,74 @@ impl Embedded {
     }
 }
 
+impl Embedded {
+    /// Ends the deliveries to a subscription, and saves how far it has come.
+    async fn stand_down(&self, topic: &str, service: &str, deadline: Instant) {
+        if !self.stations.leave(topic, service, deadline).await {
+            return;
+        }
+        let saved = self.log.write(|page| {
+            page.save_too();
+            Ok(())
+        });
+        if let Err(reason) = saved.await {
+            tracing::warn!(topic, service, %reason, "what was settled last could not be saved; it will be delivered again");
+        }
+        self.log.unfollow(topic, service);
+    }
+
+    /// Notes that a subscription is no more. It keeps its place, like one that is missing at a start.
+    async fn remove(&self, topic: &str, service: &str) {
+        let (name, of) = (topic.to_owned(), service.to_owned());
+        let removing = self.log.write(move |page| {
+            let update = "UPDATE subscriptions SET removed = ?3 WHERE service = ?2 AND removed IS NULL \
+                 AND topic = (SELECT id FROM topics WHERE name = ?1)";
+            page.connection().execute(update, (&name, &of, Timestamp::now().as_millisecond()))
+        });
+        if let Err(reason) = removing.await {
+            // The next start notes it.
+            tracing::warn!(topic, service, %reason, "the log could not note that a subscription is no more");
+        }
+    }
+}
+
+impl Embedded {
+    /// Forgets a subscription that is no more and never got anything.
+    async fn forget(&self, topic: &str, service: &str) {
+        let (name, of) = (topic.to_owned(), service.to_owned());
+        let forgetting = self.log.write(move |page| {
+            const GONE: &str = "SELECT id FROM subscriptions WHERE service = ?2 AND removed IS NOT NULL \
+                 AND topic = (SELECT id FROM topics WHERE name = ?1)";
+            for sql in [
+                format!("DELETE FROM cursors WHERE subscription IN ({GONE})"),
+                format!("DELETE FROM subscriptions WHERE id IN ({GONE})"),
+            ] {
+                page.connection().execute(&sql, (&name, &of))?;
+            }
+            Ok(())
+        });
+        if let Err(reason) = forgetting.await {
+            tracing::warn!(topic, service, %reason, "a subscription that did not begin is kept as one that is no more");
+        }
+    }
+}
+
 /// Enters the subscriptions of this start, new ones at the end of the log, and notes which others are no longer there.
-fn enter(writer: &mut Writer, names: &[(Arc<str>, Arc<str>)]) -> rusqlite::Result<Vec<Known>> {
+fn enter(writer: &mut Writer, names: &[Name]) -> rusqlite::Result<Vec<Known>> {
     writer.connection().execute_batch("BEGIN IMMEDIATE")?;
     let entered = enter_all(writer, names);
     writer.connection().execute_batch(if entered.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
     entered
 }
 
-fn enter_all(writer: &mut Writer, names: &[(Arc<str>, Arc<str>)]) -> rusqlite::Result<Vec<Known>> {
+fn enter_all(writer: &mut Writer, names: &[Name]) -> rusqlite::Result<Vec<Known>> {
     let now = Timestamp::now().as_millisecond();
     writer.connection().execute("UPDATE subscriptions SET removed = ?1 WHERE removed IS NULL", [now])?;
+    enter_these(writer, names)
+}
+
+/// Enters subscriptions, new ones at the end of the log.
+fn enter_these(writer: &mut Writer, names: &[Name]) -> rusqlite::Result<Vec<Known>> {
     let dead = archive::dead(writer.connection())?;
     let mut all = Vec::new();
     for (topic, service) in names {
@@ -267,6 +414,51 @@ impl Transport for Embedded {
 
     fn log(&self) -> Option<LogSnapshot> {
         Some(self.log.snapshot())
+    }
+
+    fn enter<'a>(&'a self, subscription: &'a Subscription) -> BoxFuture<'a, Result<Before, BusError>> {
+        Box::pin(async move {
+            let name = (Arc::clone(&subscription.topic), Arc::clone(&subscription.service));
+            let entering = self.log.write(move |page| {
+                let known = "SELECT s.removed IS NULL FROM subscriptions s JOIN topics t ON t.id = s.topic \
+                     WHERE t.name = ?1 AND s.service = ?2";
+                let known = page.connection().query_row(known, (&*name.0, &*name.1), |row| row.get(0)).optional()?;
+                enter_these(page.writer_mut(), std::slice::from_ref(&name))?;
+                Ok(match known {
+                    Some(true) => Before::Present,
+                    Some(false) => Before::Left,
+                    None => Before::Unknown(Timestamp::now().as_millisecond()),
+                })
+            });
+            entering.await.map_err(|fault| BusError::Enter(fault.message().to_owned()))
+        })
+    }
+
+    fn strike<'a>(&'a self, subscription: &'a Subscription, before: Before) -> BoxFuture<'a, ()> {
+        let Subscription { topic, service, .. } = subscription;
+        Box::pin(async move {
+            self.remove(topic, service).await;
+            if let Before::Unknown(_) = before {
+                self.forget(topic, service).await;
+            }
+        })
+    }
+
+    fn begin(&self, subscription: Subscription, deadline: Instant) -> BoxFuture<'_, Arc<Meter>> {
+        Box::pin(async move {
+            self.stand_down(&subscription.topic, &subscription.service, deadline).await;
+            let desk = Desk::new(subscription, &self.log.dirty);
+            let meter = Arc::clone(&desk.tray.meter);
+            self.stations.man(desk.tray.name.clone(), |closing| desk.join(Arc::clone(&self.log), closing));
+            meter
+        })
+    }
+
+    fn end<'a>(&'a self, topic: &'a str, service: &'a str, deadline: Instant) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            self.stand_down(topic, service, deadline).await;
+            self.remove(topic, service).await;
+        })
     }
 
     fn shutdown(&self, deadline: Instant) -> BoxFuture<'_, ()> {

@@ -1,9 +1,11 @@
 //! A bus that takes nothing and keeps what a test has put on its shelf.
 
-use super::{Bus, Prepared, Running, Transport, closed};
+use super::{Before, Bus, BusError, Prepared, Running, Transport, closed};
 use crate::events::{
-    Connection, Event, PublishError,
+    Connection, Event, PublishError, Subscription,
     archive::{Archive, Shelf},
+    meter::Meter,
+    room::Room,
 };
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -17,7 +19,7 @@ impl Bus {
             name: "embedded",
             transport: Box::new(shelf),
             grants: Default::default(),
-            meters: Vec::new(),
+            meters: Default::default(),
             published: Default::default(),
             refused: Default::default(),
             schedules: Default::default(),
@@ -44,6 +46,24 @@ impl Transport for Shelf {
 
     fn connection(&self) -> Connection {
         Connection::InProcess
+    }
+
+    fn enter<'a>(&'a self, subscription: &'a Subscription) -> BoxFuture<'a, Result<Before, BusError>> {
+        let (service, topic) = (subscription.service.clone(), subscription.topic.clone());
+        Box::pin(async { Err(BusError::Twice { service, topic }) })
+    }
+
+    fn strike<'a>(&'a self, _: &'a Subscription, _: Before) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
+
+    fn begin(&self, subscription: Subscription, _: Instant) -> BoxFuture<'_, Arc<Meter>> {
+        let room = Arc::new(Room::new(&subscription.policy));
+        Box::pin(async move { Arc::new(Meter::new(&subscription, room, None)) })
+    }
+
+    fn end<'a>(&'a self, _: &'a str, _: &'a str, _: Instant) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
     }
 
     fn shutdown(&self, _: Instant) -> BoxFuture<'_, ()> {

@@ -49,13 +49,16 @@ use self::{
     trimmer::Trimmer,
 };
 use super::{
-    BusError, Prepared, RedisConfig, Retention, Stations, Transport, closed,
+    Before, BusError, Prepared, RedisConfig, Retention, Transport, closed,
     redis::{Redis, Repeat},
+    stations::{Crew, Stations, ended},
 };
 use crate::{
     events::{
-        Connection, Event, PublishError, Subscription, archive::Archive, dispatcher::Dispatcher, meter::Meter,
-        room::Room,
+        Connection, Event, PublishError, Subscription,
+        archive::Archive,
+        dispatcher::{Closing, Dispatcher},
+        meter::Meter,
     },
     policy::{Fault, FaultKind},
 };
@@ -80,6 +83,7 @@ const REDIS: u32 = 7;
 /// Carries events over Redis Streams.
 pub(super) struct Streams {
     redis: Arc<Redis>,
+    config: RedisConfig,
     keys: Keys,
     partitions: u16,
     publish_timeout: Duration,
@@ -112,35 +116,16 @@ impl Streams {
         redis.check_version(REDIS).await?;
         let keys = Keys::new(app);
         for topic in topics {
-            let partitions = keys.partitions();
-            let mut prepare = scripts::PREPARE.on([&*partitions, &keys.topics()]);
-            prepare.arg(config.partitions).arg(topic);
-            prepared(&redis, config, redis.query(&prepare).await)?;
+            declare(&redis, &keys, config, topic).await?;
         }
         let (stations, mut meters) = (Stations::new(), Vec::new());
         for subscription in subscriptions {
-            let room = Arc::new(Room::new(&subscription.policy));
-            let meter = Arc::new(Meter::new(&subscription, Arc::clone(&room), None));
-            let group = Group::new(&redis, &keys, config, &subscription, room, Arc::clone(&meter));
-            let group = Arc::new(group);
+            let group = Group::of(&redis, &keys, config, &subscription);
             prepared(&redis, config, group.create(From::Now).await)?;
             group.beat().await.map_err(|err| redis.unusable(&err))?;
-            let (inbox, outbox) = mpsc::unbounded_channel();
-            let (work, working) = mpsc::channel::<()>(1);
-            let reader = Reader::new(Arc::clone(&group), inbox, stations.closing());
-            let closing = stations.closing();
-            let dispatcher = Dispatcher::new(subscription, Arc::clone(&meter), Arc::clone(&group), outbox, closing);
-            let reading = work.clone();
-            stations.spawn(async move {
-                reader.run().await;
-                drop(reading);
-            });
-            stations.spawn(async move {
-                dispatcher.run().await;
-                drop(work);
-            });
-            stations.spawn(Keeper::new(group, stations.closing(), working).run());
-            meters.push(meter);
+            meters.push(Arc::clone(&group.meter));
+            let name = (Arc::clone(&subscription.topic), Arc::clone(&subscription.service));
+            stations.man(name, |closing| serve(subscription, group, closing));
         }
         let (scheduled, full) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let scheduler = Scheduler { redis: Arc::clone(&redis), keys: keys.clone(), scheduled: Arc::clone(&scheduled) };
@@ -157,6 +142,7 @@ impl Streams {
         stations.spawn(trimmer.run(stations.closing()));
         let streams = Self {
             redis,
+            config: config.clone(),
             keys,
             partitions: config.partitions,
             publish_timeout: config.publish_timeout,
@@ -183,6 +169,35 @@ impl Streams {
         }
         sent
     }
+}
+
+/// Notes a topic that is about to be published.
+async fn declare(redis: &Redis, keys: &Keys, config: &RedisConfig, topic: &str) -> Result<(), BusError> {
+    let partitions = keys.partitions();
+    let mut prepare = scripts::PREPARE.on([&*partitions, &keys.topics()]);
+    prepare.arg(config.partitions).arg(topic);
+    prepared(redis, config, redis.query(&prepare).await)
+}
+
+/// Reads for one subscription and delivers until it is told to close.
+async fn serve(subscription: Subscription, group: Arc<Group>, closing: Closing) {
+    let (inbox, outbox) = mpsc::unbounded_channel();
+    let (work, working) = mpsc::channel::<()>(1);
+    let reader = Reader::new(Arc::clone(&group), inbox, closing.clone());
+    let meter = Arc::clone(&group.meter);
+    let dispatcher = Dispatcher::new(subscription, meter, Arc::clone(&group), outbox, closing.clone());
+    let mut crew = Crew::new();
+    let reading = work.clone();
+    crew.spawn(async move {
+        reader.run().await;
+        drop(reading);
+    });
+    crew.spawn(async move {
+        dispatcher.run().await;
+        drop(work);
+    });
+    crew.spawn(Keeper::new(group, closing, working).run());
+    ended(crew).await;
 }
 
 /// Whether the streams are as this host expects them.
@@ -231,6 +246,60 @@ impl Transport for Streams {
 
     fn connection(&self) -> Connection {
         self.redis.connection()
+    }
+
+    fn declare(&self, topics: BTreeSet<String>) -> BoxFuture<'_, Result<(), BusError>> {
+        Box::pin(async move {
+            for topic in topics {
+                declare(&self.redis, &self.keys, &self.config, &topic).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn enter<'a>(&'a self, subscription: &'a Subscription) -> BoxFuture<'a, Result<Before, BusError>> {
+        Box::pin(async move {
+            let Subscription { topic, service, .. } = subscription;
+            let wrong = |err| self.redis.unusable(&err);
+            // By the clock that heartbeats go by.
+            let (seconds, micros): (i64, i64) = self.redis.query(&cmd("TIME")).await.map_err(wrong)?;
+            let now = seconds * 1000 + micros / 1000;
+            let mut note = cmd("HSETNX");
+            note.arg(self.keys.seen()).arg(keys::subscription(topic, service)).arg(now);
+            let is_new: bool = self.redis.query(&note).await.map_err(wrong)?;
+            let group = Group::of(&self.redis, &self.keys, &self.config, subscription);
+            prepared(&self.redis, &self.config, group.create(From::Now).await)?;
+            Ok(if is_new { Before::Unknown(now) } else { Before::Left })
+        })
+    }
+
+    fn strike<'a>(&'a self, subscription: &'a Subscription, before: Before) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            // One whose place was kept is dropped when no host has had it for long, and one that another host has begun
+            // meanwhile is that host's.
+            if let Before::Unknown(noted) = before
+                && let Err(err) =
+                    trimmer::drop_group(&self.redis, &self.keys, self.partitions, subscription, noted).await
+            {
+                self.redis.trouble(&err);
+            }
+        })
+    }
+
+    fn begin(&self, subscription: Subscription, deadline: Instant) -> BoxFuture<'_, Arc<Meter>> {
+        Box::pin(async move {
+            self.stations.leave(&subscription.topic, &subscription.service, deadline).await;
+            let group = Group::of(&self.redis, &self.keys, &self.config, &subscription);
+            let meter = Arc::clone(&group.meter);
+            let name = (Arc::clone(&subscription.topic), Arc::clone(&subscription.service));
+            self.stations.man(name, |closing| serve(subscription, group, closing));
+            meter
+        })
+    }
+
+    fn end<'a>(&'a self, topic: &'a str, service: &'a str, deadline: Instant) -> BoxFuture<'a, ()> {
+        // The group stays where it is, for as long as any that no host has.
+        Box::pin(async move { _ = self.stations.leave(topic, service, deadline).await })
     }
 
     fn shutdown(&self, deadline: Instant) -> BoxFuture<'_, ()> {

@@ -1,7 +1,7 @@
 //! A bus for tests of those who publish: a closure takes the events, and nobody is subscribed.
 
-use super::{Bus, Prepared, Running, Transport};
-use crate::events::{Connection, Event, PublishError, archive::Archive};
+use super::{Before, Bus, BusError, Prepared, Running, Transport};
+use crate::events::{Connection, Event, PublishError, Subscription, archive::Archive, meter::Meter, room::Room};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use std::{
@@ -34,8 +34,8 @@ impl Bus {
         Self(Arc::new(Running {
             name: "taking",
             transport: Box::new(Taking(take)),
-            grants: HashMap::from([(service.to_owned(), grant)]),
-            meters: Vec::new(),
+            grants: arc_swap::ArcSwap::from_pointee(HashMap::from([(service.to_owned(), grant)])),
+            meters: Default::default(),
             published: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             schedules: Default::default(),
@@ -63,6 +63,24 @@ impl<F: Fn(Prepared) -> Took + Send + Sync> Transport for Taking<F> {
 
     fn connection(&self) -> Connection {
         Connection::InProcess
+    }
+
+    fn enter<'a>(&'a self, subscription: &'a Subscription) -> BoxFuture<'a, Result<Before, BusError>> {
+        let (service, topic) = (subscription.service.clone(), subscription.topic.clone());
+        Box::pin(async { Err(BusError::Twice { service, topic }) })
+    }
+
+    fn strike<'a>(&'a self, _: &'a Subscription, _: Before) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
+
+    fn begin(&self, subscription: Subscription, _: Instant) -> BoxFuture<'_, Arc<Meter>> {
+        let room = Arc::new(Room::new(&subscription.policy));
+        Box::pin(async move { Arc::new(Meter::new(&subscription, room, None)) })
+    }
+
+    fn end<'a>(&'a self, _: &'a str, _: &'a str, _: Instant) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
     }
 
     fn shutdown(&self, _: Instant) -> BoxFuture<'_, ()> {

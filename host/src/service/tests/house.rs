@@ -182,18 +182,12 @@ impl House {
     /// A rollout of the same services, none of which it has started.
     pub fn rollout(&self) -> Arc<Rollout> {
         let member = |(name, scope): (&&str, &Arc<Scope>)| {
-            (
-                name.to_string(),
-                Member::new(
-                    self.services[name].clone(),
-                    scope.clone(),
-                    DEFAULTS,
-                    RolloutPolicy::default(),
-                    Trust::everybody(),
-                ),
-            )
+            let (grants, policy) = (self.grants[*name].clone(), RolloutPolicy::default());
+            let service = self.services[name].clone();
+            let member = Member::new(service, scope.clone(), grants, DEFAULTS, policy, Trust::everybody());
+            (name.to_string(), member)
         };
-        Rollout::new(ENGINE.clone(), self.scopes.iter().map(member).collect(), self.grants.clone(), History::new())
+        Rollout::new(ENGINE.clone(), self.scopes.iter().map(member).collect(), History::new())
     }
 
     /// Components, ready for a rollout.

@@ -166,7 +166,7 @@ impl Embedded {
     }
 
     async fn begin_replay(&self, topic: &str, service: &str, from: ReplayFrom) -> Result<u64, ArchiveError> {
-        let Some(main) = self.log.follower(topic, service).cloned() else {
+        let Some(main) = self.log.follower(topic, service) else {
             return Err(ArchiveError::NoSubscription { topic: topic.to_owned(), service: service.to_owned() });
         };
         let offset = match &from {
@@ -180,7 +180,9 @@ impl Embedded {
             ReplayFrom::Offset(_) => 0,
         };
         let log = Arc::clone(&self.log);
-        let closing = self.stations.closing();
+        let Some(closing) = self.stations.closing_of(&main.seat.topic, &main.seat.service) else {
+            return Err(ArchiveError::NoSubscription { topic: topic.to_owned(), service: service.to_owned() });
+        };
         let beginning = tokio::spawn(async move {
             // What it has not read yet comes to it anyway.
             let (until, seat) = (main.read(), main.seat.clone());

@@ -16,7 +16,7 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
     },
 };
@@ -44,7 +44,7 @@ pub(super) struct Log {
     /// The earliest time for which something is scheduled.
     pub(super) due: AtomicI64,
     /// Those that follow the log, by topic.
-    followers: HashMap<Arc<str>, Vec<Arc<Cursor>>>,
+    followers: RwLock<Followers>,
     /// All of them, also replays.
     cursors: Mutex<Vec<Arc<Cursor>>>,
     runtime: Handle,
@@ -52,6 +52,8 @@ pub(super) struct Log {
     copier: Arc<Mutex<Connection>>,
     copying: Arc<AtomicBool>,
 }
+
+type Followers = HashMap<Arc<str>, Vec<Arc<Cursor>>>;
 
 /// Ends the time of a writer, however it ends.
 struct Writing(Arc<Log>);
@@ -72,11 +74,7 @@ impl Log {
         let due = "SELECT coalesce(min(due), 9223372036854775807) FROM scheduled";
         let due: i64 = writer.connection().query_row(due, [], |row| row.get(0)).map_err(failed)?;
         let used = writer.used().map_err(failed)?;
-        let mut followers: HashMap<Arc<str>, Vec<_>> = HashMap::new();
-        for cursor in cursors.iter().filter(|cursor| cursor.until.is_none()) {
-            followers.entry(Arc::clone(&cursor.seat.topic)).or_default().push(Arc::clone(cursor));
-        }
-        Ok(Arc::new(Self {
+        let log = Arc::new(Self {
             readers: Readers::new(file.clone()),
             file,
             retention,
@@ -87,12 +85,14 @@ impl Log {
             sweep: Notify::new(),
             scheduled: Notify::new(),
             due: AtomicI64::new(due),
-            followers,
-            cursors: Mutex::new(cursors),
+            followers: RwLock::default(),
+            cursors: Mutex::default(),
             runtime: Handle::current(),
             copier: Arc::new(Mutex::new(copier)),
             copying: Arc::default(),
-        }))
+        });
+        log.follow(&cursors);
+        Ok(log)
     }
 
     /// Has an event written; returns when it is.
@@ -205,8 +205,9 @@ impl Log {
 
     /// Hands new events over to those that follow the log.
     pub(super) fn announce(&self, events: &[(i64, Arc<Event>)]) {
+        let followers = self.followers();
         for (seq, event) in events {
-            for cursor in self.followers.get(&event.topic).into_iter().flatten() {
+            for cursor in followers.get(&event.topic).into_iter().flatten() {
                 cursor.announce(*seq, event);
             }
         }
@@ -232,13 +233,37 @@ impl Log {
     }
 
     /// The cursor of a subscription that follows the log.
-    pub(super) fn follower(&self, topic: &str, service: &str) -> Option<&Arc<Cursor>> {
-        self.followers.get(topic)?.iter().find(|cursor| *cursor.seat.service == *service)
+    pub(super) fn follower(&self, topic: &str, service: &str) -> Option<Arc<Cursor>> {
+        let followers = self.followers();
+        followers.get(topic)?.iter().find(|cursor| *cursor.seat.service == *service).cloned()
     }
 
     /// All that follow the log.
-    pub(super) fn all_followers(&self) -> impl Iterator<Item = &Arc<Cursor>> {
-        self.followers.values().flatten()
+    pub(super) fn all_followers(&self) -> Vec<Arc<Cursor>> {
+        self.followers().values().flatten().cloned().collect()
+    }
+
+    /// Adds the cursors of a subscription: that which follows the log, and those of replays.
+    pub(super) fn follow(&self, cursors: &[Arc<Cursor>]) {
+        let mut followers = self.followers.write().unwrap_or_else(PoisonError::into_inner);
+        for cursor in cursors.iter().filter(|cursor| cursor.until.is_none()) {
+            followers.entry(Arc::clone(&cursor.seat.topic)).or_default().push(Arc::clone(cursor));
+        }
+        drop(followers);
+        self.cursors().extend(cursors.iter().cloned());
+    }
+
+    /// Takes all cursors of a subscription away.
+    pub(super) fn unfollow(&self, topic: &str, service: &str) {
+        let is_other = |cursor: &Arc<Cursor>| *cursor.seat.topic != *topic || *cursor.seat.service != *service;
+        let mut followers = self.followers.write().unwrap_or_else(PoisonError::into_inner);
+        followers.values_mut().for_each(|of_topic| of_topic.retain(is_other));
+        drop(followers);
+        self.cursors().retain(is_other);
+    }
+
+    fn followers(&self) -> RwLockReadGuard<'_, Followers> {
+        self.followers.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The replays into a subscription.

@@ -1,6 +1,7 @@
 //! What the embedded bus promises, each promise with a test that tries to break it.
 
 mod archive;
+mod changing;
 mod crash;
 mod crowd;
 mod deadly;

@@ -443,6 +443,10 @@ impl Page<'_> {
         self.writer
     }
 
+    pub(super) fn writer_mut(&mut self) -> &mut Writer {
+        self.writer
+    }
+
     /// What cursors have come to must be part of the same transaction.
     pub(super) fn save_too(&mut self) {
         self.save = true;

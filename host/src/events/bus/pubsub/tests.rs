@@ -102,3 +102,37 @@ async fn it_subscribes_again_after_a_cut_and_after_a_restart() {
     .await;
     assert_eq!(bus.snapshot().connection, Connection::Connected);
 }
+
+#[tokio::test]
+async fn subscriptions_come_change_and_go_while_it_runs() {
+    let server = Server::start();
+    let soon = || tokio::time::Instant::now() + SOON;
+    // There is none at first, and so no connection that receives.
+    let bus = start(server.url(), vec![]).await;
+    let ((one, mut first), (two, mut second), (three, mut third)) = (acknowledging(), acknowledging(), acknowledging());
+    let entered = bus.enter(Subscription::new("user.created", "notification", one)).await.unwrap();
+    assert_eq!(publish(&server, "0").await, 1, "the channel is confirmed");
+    bus.begin(entered, soon()).await;
+    publish(&server, "1").await;
+    assert_eq!(first.texts(1).await, ["1"]);
+    // Another service on the same channel, and another channel on the same connection.
+    for (topic, subscriber) in [("user.created", two), ("user.gone", three)] {
+        let entered = bus.enter(Subscription::new(topic, "audit", subscriber)).await.unwrap();
+        bus.begin(entered, soon()).await;
+    }
+    publish(&server, "2").await;
+    assert_eq!((first.texts(1).await, second.texts(1).await), (vec!["2".into()], vec!["2".into()]));
+    let mut raw = server.raw().await;
+    let _: u64 = cmd("PUBLISH").arg("user.gone").arg("3").query_async(&mut raw).await.unwrap();
+    assert_eq!(third.texts(1).await, ["3"]);
+    // One in place of another misses nothing.
+    let (four, mut fourth) = acknowledging();
+    let entered = bus.enter(Subscription::new("user.created", "audit", four)).await.unwrap();
+    bus.begin(entered, soon()).await;
+    bus.end("user.created", "notification", soon()).await;
+    publish(&server, "4").await;
+    assert_eq!(fourth.texts(1).await, ["4"]);
+    assert_eq!(bus.snapshot().subscriptions.len(), 2);
+    bus.shutdown(SOON).await;
+    assert_eq!((first.rest(), second.rest()), (vec![], vec![]));
+}

@@ -62,6 +62,18 @@ pub(super) enum From {
 // === impl Group ===
 
 impl Group {
+    /// With a room and a meter of its own.
+    pub(super) fn of(
+        redis: &Arc<Redis>,
+        keys: &Keys,
+        config: &super::RedisConfig,
+        subscription: &crate::events::Subscription,
+    ) -> Arc<Self> {
+        let room = Arc::new(Room::new(&subscription.policy));
+        let meter = Arc::new(Meter::new(subscription, Arc::clone(&room), None));
+        Arc::new(Self::new(redis, keys, config, subscription, room, meter))
+    }
+
     pub(super) fn new(
         redis: &Arc<Redis>,
         keys: &Keys,

@@ -295,3 +295,43 @@ mod failures;
 mod schedule;
 mod sharing;
 mod trimming;
+
+#[tokio::test]
+async fn subscriptions_come_change_and_go_while_it_runs() {
+    let server = Server::start();
+    let soon = || Instant::now() + SOON;
+    let (one, mut first) = acknowledging();
+    let bus = start(kind(&server, "a"), subscription(one)).await;
+    bus.publish("order", created(0), None).await.unwrap();
+    let of = |service: &str, subscriber| Subscription::new("order.created", service, subscriber);
+    let ((two, mut second), (three, _)) = (acknowledging(), acknowledging());
+    let entered = bus.enter(of("late", two)).await.unwrap();
+    let never = bus.enter(of("never", three)).await.unwrap();
+    bus.publish("order", created(1), None).await.unwrap();
+    bus.strike(never).await;
+    bus.begin(entered, soon()).await;
+    bus.publish("order", created(2), None).await.unwrap();
+    all(&mut first, ["0", "1", "2"].map(str::to_owned)).await;
+    all(&mut second, ["1", "2"].map(str::to_owned)).await;
+    let mut raw = server.raw().await;
+    let groups: Vec<Vec<Value>> = cmd("XINFO").arg("GROUPS").arg(stream(0)).query_async(&mut raw).await.unwrap();
+    assert_eq!(groups.len(), 2, "one that never began leaves no group behind: {groups:?}");
+    until("the first are settled", async || bus.snapshot().subscriptions.iter().all(|it| it.lag == Some(0))).await;
+
+    // Under another policy it goes on where it was; once ended, its place is kept.
+    let (four, mut fourth) = acknowledging();
+    let entered = bus.enter(of("late", four).with_policy(DeliveryPolicy { concurrency: 1, ..policy() })).await.unwrap();
+    bus.begin(entered, soon()).await;
+    bus.publish("order", created(3), None).await.unwrap();
+    all(&mut fourth, ["3".to_owned()]).await;
+    until("it is settled", async || bus.snapshot().subscriptions[0].lag == Some(0)).await;
+    bus.end("order.created", "late", soon()).await;
+    bus.publish("order", created(4), None).await.unwrap();
+    all(&mut first, ["3", "4"].map(str::to_owned)).await;
+    let (five, mut fifth) = acknowledging();
+    let entered = bus.enter(of("late", five)).await.unwrap();
+    bus.begin(entered, soon()).await;
+    all(&mut fifth, ["4".to_owned()]).await;
+    bus.shutdown(SOON).await;
+    assert_eq!((second.rest(), fourth.rest(), fifth.rest()), (vec![], vec![], vec![]));
+}

@@ -4,9 +4,15 @@
 //! group has not read and acknowledged: of each stream Redis says in the same step how far each group is. A group that no
 //! host has taken part in for the time that events are kept is dropped, or it would hold up the stream for good.
 
-use super::{Retention, group::millis, keys::Keys, schedule::cutoff, scripts};
+use super::{
+    Retention, Subscription,
+    group::millis,
+    keys::{Keys, subscription},
+    schedule::cutoff,
+    scripts,
+};
 use crate::events::{bus::redis::Redis, dispatcher::Closing};
-use ::redis::{RedisResult, cmd};
+use ::redis::{Cmd, RedisResult, cmd};
 use jiff::Timestamp;
 use std::{collections::HashMap, sync::Arc};
 use tokio::{
@@ -105,13 +111,7 @@ impl Trimmer {
         let limit = Timestamp::now().as_millisecond().saturating_sub(i64::try_from(millis(age)).unwrap_or(i64::MAX));
         for name in seen.iter().filter(|(_, at)| **at < limit).map(|(name, _)| name) {
             let Some((topic, service)) = name.split_once(' ') else { continue };
-            let leases = self.keys.leases(topic, service);
-            let all = 0..self.partitions;
-            let topics: Vec<_> = all.clone().map(|it| self.keys.stream(topic, it)).collect();
-            let own: Vec<_> = all.map(|it| self.keys.again(topic, service, it)).collect();
-            let streams = topics.iter().chain(&own).map(String::as_str);
-            let mut forget = scripts::DROP.on([&*seen_key, &leases].into_iter().chain(streams));
-            forget.arg(name).arg(service).arg(limit).arg(topics.len());
+            let forget = forget(&self.keys, self.partitions, (topic, service), limit);
             if self.redis.query::<u8>(&forget).await? == 1 {
                 tracing::warn!(
                     topic,
@@ -122,4 +122,27 @@ impl Trimmer {
         }
         Ok(())
     }
+}
+
+/// What drops the group of a subscription that was seen last before this time.
+fn forget(keys: &Keys, partitions: u16, (topic, service): (&str, &str), seen_before: i64) -> Cmd {
+    let (seen, leases) = (keys.seen(), keys.leases(topic, service));
+    let topics: Vec<_> = (0..partitions).map(|it| keys.stream(topic, it)).collect();
+    let own: Vec<_> = (0..partitions).map(|it| keys.again(topic, service, it)).collect();
+    let streams = topics.iter().chain(&own).map(String::as_str);
+    let mut forget = scripts::DROP.on([&*seen, &*leases].into_iter().chain(streams));
+    forget.arg(subscription(topic, service)).arg(service).arg(seen_before).arg(topics.len());
+    forget
+}
+
+/// Drops the group of a subscription that no host has had since it was noted.
+pub(super) async fn drop_group(
+    redis: &Redis,
+    keys: &Keys,
+    partitions: u16,
+    subscription: &Subscription,
+    noted: i64,
+) -> RedisResult<()> {
+    let forget = forget(keys, partitions, (&subscription.topic, &subscription.service), noted + 1);
+    redis.query::<u8>(&forget).await.map(drop)
 }

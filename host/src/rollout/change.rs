@@ -1,0 +1,252 @@
+//! Several services at once, and which services there are.
+//!
+//! Everything that can fail comes first, for all of them, and then all is put in place under one lock: new services before
+//! those that may call them, so that no call finds nothing.
+
+use super::{
+    DeployError, Loaded, Member, Members, Newer, Reversal, Rollout, Serving, Shapes, Standing, fixed_results,
+    kept_in_mind, migrate, migrations_of, warm,
+};
+use crate::{
+    policy::{FallbackPolicy, Policy},
+    service::{Edge, FixedResults, Grants, Misfit, Revision, RevisionInfo, misfits},
+};
+use std::{collections::BTreeMap, sync::Arc};
+use tokio::sync::MutexGuard;
+
+/// No revision and no service comes or goes by anybody else as long as this is there.
+pub struct Changing<'a> {
+    rollout: &'a Rollout,
+    _alone: MutexGuard<'a, ()>,
+}
+
+/// What is to be put in place. Nothing of it can fail any more.
+pub struct Change {
+    /// All services that there are to be.
+    pub members: Members,
+    /// What their components need and offer.
+    pub shapes: Shapes,
+    /// The new revisions.
+    pub revisions: Vec<Entering>,
+    /// All edges with their policies, and the fixed results that these have.
+    pub edges: Vec<(Arc<Edge>, Policy, FixedResults)>,
+}
+
+/// A revision that is about to serve.
+pub struct Entering {
+    member: Arc<Member>,
+    revision: Arc<Revision>,
+    /// What is to be recorded; `None` where the revision is the one that serves already, linked otherwise.
+    serving: Option<Serving>,
+    /// How the record was before, once it says that this one serves.
+    reversal: Option<Reversal>,
+}
+
+// === impl Rollout ===
+
+impl Rollout {
+    /// Waits until nobody deploys, and keeps it so.
+    pub async fn changing(&self) -> Changing<'_> {
+        Changing { rollout: self, _alone: self.deploying.lock().await }
+    }
+}
+
+// === impl Changing ===
+
+impl Changing<'_> {
+    /// The services as they are.
+    pub fn members(&self) -> Arc<Members> {
+        self.rollout.members()
+    }
+
+    /// What is known of the revision that runs.
+    pub fn info(&self, service: &str) -> Option<RevisionInfo> {
+        Some(self.revision(service)?.info().clone())
+    }
+
+    /// The revision that runs.
+    pub fn revision(&self, service: &str) -> Option<Arc<Revision>> {
+        self.members().get(service)?.service.revision()
+    }
+
+    /// What components need and offer, once these services run: each what was loaded, or what it runs.
+    pub fn shapes<'n>(&self, services: impl Iterator<Item = &'n String>, loaded: &BTreeMap<String, Loaded>) -> Shapes {
+        let running = self.rollout.running();
+        let shape = |name: &String| match loaded.get(name) {
+            Some(loaded) => Some(Arc::new(loaded.shape())),
+            None => running.0.get(name).cloned(),
+        };
+        services.filter_map(|name| Some((name.clone(), shape(name)?))).collect()
+    }
+
+    /// Whether components of these shapes fit each other and what is granted.
+    ///
+    /// # Errors
+    ///
+    /// Everything that does not fit.
+    pub fn check(&self, shapes: &Shapes, grants: &BTreeMap<String, Grants>) -> Result<(), Vec<Misfit>> {
+        let found = misfits(shapes, grants);
+        if found.is_empty() { Ok(()) } else { Err(found) }
+    }
+
+    /// The fixed results that the edge between these two has by this policy.
+    ///
+    /// # Errors
+    ///
+    /// Each that does not fit the component.
+    pub fn fixed_results(
+        &self,
+        shapes: &Shapes,
+        ends: (&str, &str),
+        policy: &FallbackPolicy,
+    ) -> Result<FixedResults, Vec<Misfit>> {
+        fixed_results(shapes, ends, policy)
+    }
+
+    /// The revision that runs, to be linked otherwise. It stays the revision that it is.
+    pub async fn again(&self, service: &str) -> Option<Loaded> {
+        let (revision, kept) = (self.revision(service)?, self.rollout.history.current(service).await?);
+        Some(Loaded::again(&revision, kept))
+    }
+
+    /// Whether nobody has to be waited for: no rollout by stages is under way.
+    ///
+    /// # Errors
+    ///
+    /// When one is.
+    pub fn is_settled(&self, service: &str) -> Result<(), DeployError> {
+        match self.members().get(service).and_then(|member| member.under_way()) {
+            Some(staged) => {
+                Err(DeployError::UnderWay { service: service.to_owned(), revision: staged.revision.number })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Everything that comes before the swap, for all that was loaded. What can fail without a trace comes first; schemas
+    /// are brought up to date when all components were linked and said what theirs are.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that keeps one from running. Migrations that were run by then stay.
+    pub async fn prepare(
+        &self,
+        members: &Members,
+        loaded: BTreeMap<String, Loaded>,
+        shapes: &Shapes,
+    ) -> Result<Vec<Entering>, DeployError> {
+        let mut begun = Vec::new();
+        match self.prepare_all(members, loaded, shapes, &mut begun).await {
+            Ok(entering) => Ok(entering),
+            Err(error) => {
+                for (member, number) in begun {
+                    self.failed(&member, number, &error.to_string()).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn prepare_all(
+        &self,
+        members: &Members,
+        loaded: BTreeMap<String, Loaded>,
+        shapes: &Shapes,
+        begun: &mut Vec<(Arc<Member>, u64)>,
+    ) -> Result<Vec<Entering>, DeployError> {
+        let mut linked = Vec::new();
+        for (name, mut loaded) in loaded {
+            let Some(member) = members.get(&name).cloned() else { continue };
+            let info = self.rollout.begin(&member, &mut loaded).await?;
+            if loaded.is_new() {
+                begun.push((member.clone(), info.number));
+            }
+            let revision = self.rollout.link(&member, &loaded, info, &member.scope, shapes)?;
+            let migrations = migrations_of(&member, &revision).await?;
+            linked.push((member, revision, migrations, loaded));
+        }
+        for (member, revision, ..) in linked.iter().filter(|(.., migrations, _)| migrations.is_empty()) {
+            warm(member, revision).await?;
+        }
+        let mut entering = Vec::new();
+        for (member, revision, migrations, loaded) in linked {
+            // What serves does so on the schema that there is.
+            let newer = if loaded.is_new() { Newer::Refused } else { Newer::Allowed };
+            let before = member.applied().await;
+            let migrated = async {
+                let serving = migrate(&member, &loaded, &revision, &migrations, newer).await?;
+                if !migrations.is_empty() {
+                    warm(&member, &revision).await?;
+                }
+                Ok(serving)
+            };
+            match migrated.await {
+                Ok(serving) => {
+                    let serving = loaded.is_new().then_some(serving);
+                    entering.push(Entering { member, revision: Arc::new(revision), serving, reversal: None });
+                }
+                Err(error) => {
+                    self.rollout.note_migrations(&member, before, &error).await;
+                    return Err(self.rollout.explained(error, &loaded.hash));
+                }
+            }
+        }
+        Ok(entering)
+    }
+
+    async fn failed(&self, member: &Member, number: u64, why: &str) {
+        let name = member.service.name();
+        kept_in_mind(self.rollout.history.end(name, number, Standing::Failed, why.to_owned()).await);
+    }
+
+    /// The record says that all of them serve, just before they do.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be written. What was written by then is to be taken back by [`abandon`](Self::abandon).
+    pub async fn record(&self, entering: &mut [Entering]) -> Result<(), DeployError> {
+        for it in entering {
+            let Some(serving) = it.serving.clone() else { continue };
+            let (name, number) = (it.member.service.name(), it.revision.info().number);
+            let recorded = self.rollout.history.serve(name, number, serving).await;
+            let wrong = |source| DeployError::History { service: name.to_string(), source };
+            it.reversal = Some(recorded.map_err(wrong)?);
+        }
+        Ok(())
+    }
+
+    /// They will not serve after all, for this reason.
+    pub async fn abandon(&self, entering: Vec<Entering>, why: &str) {
+        for Entering { member, revision, serving, reversal } in entering {
+            match (reversal, serving) {
+                (Some(reversal), _) => {
+                    let name = member.service.name();
+                    kept_in_mind(self.rollout.history.put_back(name, reversal, why.to_owned()).await);
+                }
+                (None, Some(_)) => self.failed(&member, revision.info().number, why).await,
+                (None, None) => {}
+            }
+        }
+    }
+
+    /// Puts all of it in place. Services that are no more still run, for whoever is on the way to them.
+    pub fn put_in_place(&self, change: Change) {
+        let Change { members, shapes, revisions, edges } = change;
+        let mut running = self.rollout.running();
+        for (edge, policy, results) in edges {
+            if edge.policy() != policy {
+                edge.set_policy(policy);
+            }
+            edge.set_fixed_results(results);
+        }
+        let (new, other): (Vec<_>, Vec<_>) =
+            revisions.into_iter().partition(|it| it.member.service.revision().is_none());
+        for Entering { member, revision, .. } in new.into_iter().chain(other) {
+            if let Some(before) = member.service.swap(Some(revision)) {
+                member.retire(before, member.policy.params().drain);
+            }
+        }
+        self.rollout.members.store(Arc::new(members));
+        *running.0 = shapes;
+    }
+}
