@@ -168,6 +168,7 @@ impl App {
         futures::future::join_all(begin).await;
         let end = ended.iter().map(|(topic, service)| self.bus.end(topic, service, deadline));
         futures::future::join_all(end).await;
+        self.bus.keep(&manifest.retention);
         self.bus.run_schedules(assemble::schedules(&manifest));
 
         retiring.retire(deadline).await;

@@ -264,6 +264,9 @@ trait Transport: Send + Sync {
         None
     }
 
+    /// Keeps events of the past for so long from now on.
+    fn keep(&self, _retention: &Retention) {}
+
     /// Makes ready for events of these topics.
     fn declare(&self, _topics: BTreeSet<String>) -> BoxFuture<'_, Result<(), BusError>> {
         Box::pin(async { Ok(()) })
@@ -350,6 +353,11 @@ impl Bus {
         }
         // Those that were aborted before.
         while tasks.try_join_next().is_some() {}
+    }
+
+    /// Keeps events of the past for so long from now on, where it keeps any.
+    pub fn keep(&self, retention: &Retention) {
+        self.0.transport.keep(retention);
     }
 
     /// Makes ready for the topics that services are about to be allowed to publish.

@@ -269,7 +269,7 @@ fn needing_restart(old: &Manifest, new: &Manifest) -> Vec<String> {
         external: _,
         topics: _,
         bus,
-        retention,
+        retention: _,
         store,
         key_value,
         policies: _,
@@ -302,8 +302,6 @@ fn needing_restart(old: &Manifest, new: &Manifest) -> Vec<String> {
         ("admin", old.admin != *admin),
         ("store", old.store != *store),
         ("events.bus", old.bus != *bus),
-        ("events.keep", (old.retention.age, old.retention.size) != (retention.age, retention.size)),
-        ("events.limit", old.retention.limit != retention.limit),
         ("key-value", old.key_value != *key_value),
     ];
     let differ = differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned());

@@ -150,6 +150,11 @@ pub(super) fn changes(old: &Manifest, new: &Manifest, aside: &Aside) -> Vec<Plan
     let mut all = services(old, new, aside);
     all.extend(outside(old, new, aside));
     all.extend(both("topics", &old.topics, &new.topics, topic));
+    let mut events = Details::default();
+    events.value("keep.age", &old.retention.age, &new.retention.age, duration);
+    events.value("keep.size", &old.retention.size, &new.retention.size, bytes);
+    events.value("limit", &old.retention.limit, &new.retention.limit, bytes);
+    all.extend(events.changed("events".into()));
     let routes = |manifest: &Manifest| {
         let routes = manifest
             .gateway

@@ -130,7 +130,9 @@ impl Prepared {
 
         let is_other = |name: &str, it: &manifest::Subscription| {
             let was = old.services.get(name).and_then(|was| was.subscribes.iter().find(|was| was.topic == it.topic));
-            was.is_none_or(|was| was.policy != it.policy)
+            // Marks are kept by the time for which the log is.
+            let other_marks = it.policy.deduplicate && old.retention.age != manifest.retention.age;
+            other_marks || was.is_none_or(|was| was.policy != it.policy)
         };
         // The services run when deliveries begin.
         let running = watch::Sender::new(true).subscribe();

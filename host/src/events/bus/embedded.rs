@@ -416,6 +416,11 @@ impl Transport for Embedded {
         Some(self.log.snapshot())
     }
 
+    fn keep(&self, retention: &Retention) {
+        self.log.retention.store(Arc::new(retention.clone()));
+        self.log.sweep.notify_one();
+    }
+
     fn enter<'a>(&'a self, subscription: &'a Subscription) -> BoxFuture<'a, Result<Before, BusError>> {
         Box::pin(async move {
             let name = (Arc::clone(&subscription.topic), Arc::clone(&subscription.service));

@@ -63,6 +63,7 @@ use crate::{
     policy::{Fault, FaultKind},
 };
 use ::redis::{Cmd, FromRedisValue, RedisResult, cmd};
+use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use std::{
@@ -84,6 +85,7 @@ const REDIS: u32 = 7;
 pub(super) struct Streams {
     redis: Arc<Redis>,
     config: RedisConfig,
+    retention: Arc<ArcSwap<Retention>>,
     keys: Keys,
     partitions: u16,
     publish_timeout: Duration,
@@ -130,11 +132,12 @@ impl Streams {
         let (scheduled, full) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let scheduler = Scheduler { redis: Arc::clone(&redis), keys: keys.clone(), scheduled: Arc::clone(&scheduled) };
         stations.spawn(scheduler.run(stations.closing()));
+        let retention = Arc::new(ArcSwap::from_pointee(retention.clone()));
         let trimmer = Trimmer {
             redis: Arc::clone(&redis),
             keys: keys.clone(),
             partitions: config.partitions,
-            retention: retention.clone(),
+            retention: Arc::clone(&retention),
             every: config.trim,
             lease: config.lease,
             full: Arc::clone(&full),
@@ -143,6 +146,7 @@ impl Streams {
         let streams = Self {
             redis,
             config: config.clone(),
+            retention,
             keys,
             partitions: config.partitions,
             publish_timeout: config.publish_timeout,
@@ -246,6 +250,10 @@ impl Transport for Streams {
 
     fn connection(&self) -> Connection {
         self.redis.connection()
+    }
+
+    fn keep(&self, retention: &Retention) {
+        self.retention.store(Arc::new(retention.clone()));
     }
 
     fn declare(&self, topics: BTreeSet<String>) -> BoxFuture<'_, Result<(), BusError>> {

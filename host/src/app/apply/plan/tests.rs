@@ -93,6 +93,10 @@ service = "payment"
 [policy.defaults]
 deadline = "5s"
 
+[events]
+limit = "8GiB"
+keep = { age = "1h" }
+
 [policy.edges."order -> user"]
 deadline = "2s"
 retry = { attempts = 5 }
@@ -128,6 +132,7 @@ instances.max 16 -> 8, limits.memory 64 MiB -> 128 MiB, limits.cpu 500ms -> 1s
 + services.tax (new): outside
 + topics.order.paid (new)
 ~ topics.tick: other schedule
+~ events: keep.age 604800s -> 3600s, limit 4 GiB -> 8 GiB
 ~ route /orders/{*rest}: max-body-bytes 1 MiB -> 64 KiB, deadline none -> 2s
 + route /pay (new)
 - route GET /mails

@@ -109,7 +109,7 @@ pub(super) async fn sweep(log: Arc<Log>) {
 
 /// Drops what every subscription has settled and is too old or too much. What is pending or dead stays.
 pub(super) async fn sweep_once(log: &Arc<Log>) -> Result<u64, Fault> {
-    let age = i64::try_from(log.retention.age.as_millis()).unwrap_or(i64::MAX);
+    let age = i64::try_from(log.retention.load().age.as_millis()).unwrap_or(i64::MAX);
     let before = Timestamp::now().as_millisecond().saturating_sub(age);
     let size = log.size();
     log.write(move |page| forget(page, before)).await?;

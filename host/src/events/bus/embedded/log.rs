@@ -11,6 +11,7 @@ use crate::{
     events::{Durability, Event, LogSnapshot, Prepared, Retention, bus::closed},
     policy::{Fault, FaultKind},
 };
+use arc_swap::ArcSwap;
 use rusqlite::Connection;
 use std::{
     collections::HashMap,
@@ -31,7 +32,7 @@ const QUEUE_BYTES: usize = 32 << 20;
 
 pub(super) struct Log {
     pub(super) file: PathBuf,
-    pub(super) retention: Retention,
+    pub(super) retention: ArcSwap<Retention>,
     pub(super) queue: Queue<Work>,
     pub(super) writer: Mutex<Writer>,
     pub(super) readers: Readers,
@@ -77,7 +78,7 @@ impl Log {
         let log = Arc::new(Self {
             readers: Readers::new(file.clone()),
             file,
-            retention,
+            retention: ArcSwap::from_pointee(retention),
             queue: Queue::new(QUEUE, QUEUE_BYTES),
             writer: Mutex::new(writer),
             used: AtomicU64::new(used),
@@ -157,7 +158,7 @@ impl Log {
     /// Whether nothing more may be published.
     pub(super) fn is_full(&self, writer: &Writer) -> Result<(), Fault> {
         let used = writer.used().map_err(|error| writer::trouble(&self.file, &error))?;
-        let limit = self.retention.limit;
+        let limit = self.retention.load().limit;
         if used > self.size() {
             self.sweep.notify_one();
         }
@@ -171,7 +172,8 @@ impl Log {
 
     /// How many bytes may be in use before what is settled is dropped: well before the limit.
     pub(super) fn size(&self) -> u64 {
-        self.retention.size.min(self.retention.limit / 4 * 3)
+        let retention = self.retention.load();
+        retention.size.min(retention.limit / 4 * 3)
     }
 
     /// What fills the log.
@@ -300,7 +302,7 @@ impl Log {
     }
 
     pub(super) fn snapshot(&self) -> LogSnapshot {
-        LogSnapshot { bytes: self.used.load(Relaxed), limit: self.retention.limit }
+        LogSnapshot { bytes: self.used.load(Relaxed), limit: self.retention.load().limit }
     }
 
     fn start(self: &Arc<Self>, taken: Taken) {

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::events::{bus::redis::Redis, dispatcher::Closing};
 use ::redis::{Cmd, RedisResult, cmd};
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use std::{collections::HashMap, sync::Arc};
 use tokio::{
@@ -27,7 +28,7 @@ pub(super) struct Trimmer {
     pub(super) redis: Arc<Redis>,
     pub(super) keys: Keys,
     pub(super) partitions: u16,
-    pub(super) retention: Retention,
+    pub(super) retention: Arc<ArcSwap<Retention>>,
     pub(super) every: Duration,
     /// How long a host may be silent.
     pub(super) lease: Duration,
@@ -72,7 +73,7 @@ impl Trimmer {
         self.drop_forgotten().await?;
         let topics: Vec<String> = self.redis.query(cmd("SMEMBERS").arg(self.keys.topics())).await?;
         let mut trimmed = Vec::new();
-        let cutoff = cutoff(self.retention.age);
+        let cutoff = cutoff(self.retention.load().age);
         for topic in &topics {
             for partition in 0..self.partitions {
                 let stream = self.keys.stream(topic, partition);
@@ -81,7 +82,7 @@ impl Trimmer {
             }
         }
         let total: u64 = trimmed.iter().map(|it| it.bytes).sum();
-        let Some(excess) = total.checked_sub(self.retention.size).filter(|excess| *excess > 0) else {
+        let Some(excess) = total.checked_sub(self.retention.load().size).filter(|excess| *excess > 0) else {
             return Ok(());
         };
         // Each stream gives its part.
@@ -107,7 +108,7 @@ impl Trimmer {
         let seen_key = self.keys.seen();
         let seen: HashMap<String, i64> = self.redis.query(cmd("HGETALL").arg(&seen_key)).await?;
         // The clocks of the hosts may differ by some leases.
-        let age = self.retention.age.max(self.lease * 10);
+        let age = self.retention.load().age.max(self.lease * 10);
         let limit = Timestamp::now().as_millisecond().saturating_sub(i64::try_from(millis(age)).unwrap_or(i64::MAX));
         for name in seen.iter().filter(|(_, at)| **at < limit).map(|(name, _)| name) {
             let Some((topic, service)) = name.split_once(' ') else { continue };

@@ -2,8 +2,8 @@
 
 use super::{Folder, created};
 use crate::events::{
-    Bus, Cron, DeliveryPolicy, Schedule, Subscriber, Subscription, Verdict,
-    testing::{acknowledging, gated, policy, probe, start, until},
+    Bus, Cron, DeliveryPolicy, Retention, Schedule, Subscriber, Subscription, Verdict,
+    testing::{acknowledging, gated, policy, probe, start, start_with, until},
 };
 use std::sync::Arc;
 use tokio::time::{Duration, Instant};
@@ -158,4 +158,17 @@ async fn a_schedule_that_stays_goes_on_and_one_that_goes_ends() {
     assert!(after[1..].iter().all(|(_, task)| before.iter().all(|(_, was)| was != task)), "{before:?} {after:?}");
     bus.shutdown(Duration::from_secs(1)).await;
     assert_eq!(tasks(), (vec![], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_full_takes_more_once_it_may() {
+    let folder = Folder::new();
+    let limit = Retention { age: Duration::from_secs(3600), size: 1 << 20, limit: 1 << 20 };
+    let (hanging, _log) = probe(|_, _| std::future::pending());
+    let bus = start_with(folder.kind(), limit.clone(), vec![subscription("audit", hanging)]).await;
+    let large = || created(format!("\"{}\"", "x".repeat(100_000)));
+    while bus.publish("order", large(), None).await.is_ok() {}
+    bus.keep(&Retention { limit: 2 << 20, ..limit });
+    bus.publish("order", large(), None).await.unwrap();
+    assert_eq!(bus.snapshot().log.map(|log| log.limit), Some(2 << 20));
 }
