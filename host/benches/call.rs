@@ -131,7 +131,7 @@ impl House {
             config: BTreeMap::new(),
             limits: Limits { memory: 64 << 20, tables: 10_000 },
         });
-        let info = RevisionInfo { number: 1, hash: String::new(), origin: "bench".into(), loaded: String::new() };
+        let info = RevisionInfo { number: 1, hash: String::new(), origin: "bench".into(), ..RevisionInfo::default() };
         let grants = Grants { calls, ..Grants::default() };
         let settings = InstanceSettings { max: 4, concurrency: 16, reuse, queue: 1024, cpu: Duration::from_secs(1) };
         let revision = Revision::link(&self.engine, &this, info, &scope, &grants, &shapes, settings).expect("it links");

@@ -4,6 +4,7 @@
 
 mod admin;
 mod assemble;
+mod audit;
 mod lock;
 mod reload;
 mod status;
@@ -14,6 +15,7 @@ pub use admin::{
     Token, WholeLetter,
 };
 pub use assemble::{Components, StartError, admin_address, check};
+pub use audit::{Audit, AuditEntry, AuditError, Came, Deed, Who, last_entries};
 pub use reload::{ReloadError, Reloaded};
 pub use status::{Draining, ServiceStatus, Status};
 
@@ -25,7 +27,7 @@ use crate::{
     outbound::{External, ExternalSnapshot},
     outbox::Outbox,
     policy::{BreakerCommand, EndpointSnapshot, GuardSnapshot},
-    rollout::Rollout,
+    rollout::{Rollout, StartWith},
     service::Edge,
     store::Database,
     telemetry::AccessLog,
@@ -50,6 +52,7 @@ pub struct App {
     outboxes: Vec<Outbox>,
     address: SocketAddr,
     started: Instant,
+    audit: Audit,
     /// Held by the one who reloads.
     reloading: tokio::sync::Mutex<()>,
     /// Let go when all the rest is.
@@ -111,8 +114,13 @@ impl App {
     /// # Errors
     ///
     /// The first thing that does not hold, with its place in the manifest where it has one. Then nothing runs.
-    pub async fn start(manifest: Manifest, components: Components, log: AccessLog) -> Result<Ready, StartError> {
-        assemble::start(manifest, components, log).await
+    pub async fn start(
+        manifest: Manifest,
+        components: Components,
+        with: StartWith,
+        log: AccessLog,
+    ) -> Result<Ready, StartError> {
+        assemble::start(manifest, components, with, log).await
     }
 
     /// The manifest that it runs.
@@ -167,6 +175,11 @@ impl App {
         &self.rollout
     }
 
+    /// The log of who changed what.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
     /// Where the gateway listens.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -192,7 +205,6 @@ impl Ready {
     pub async fn serve(self, shutdown: impl Future<Output = ()>, watch: bool) -> Ended {
         let Self { app, gateway, admin, components } = self;
         let grace = app.manifest().gateway.shutdown_grace;
-        // Before anybody can deploy: see there.
         let watch = watch.then(|| watch::watch(app.clone(), components));
         let mut aside = vec![tokio::spawn(admin.serve(app.clone()))];
         aside.extend(watch.map(tokio::spawn));

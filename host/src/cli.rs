@@ -1,6 +1,7 @@
 //! The commands. Nothing else prints to the terminal: what people read goes to standard error, what programs read (JSON,
 //! the access log) to standard output.
 
+mod audit;
 mod breaker;
 mod build;
 mod check;
@@ -8,11 +9,13 @@ mod client;
 mod deploy;
 mod diff;
 mod events;
+mod history;
 mod interrupt;
 mod keygen;
 mod pull;
 mod push;
 mod reload;
+mod rollback;
 mod rollout;
 mod sign;
 mod status;
@@ -82,6 +85,12 @@ enum Command {
     Diff(diff::Args),
     /// Shows the staged rollout of a service, brings it to its end, or undoes it.
     Rollout(rollout::Args),
+    /// Shows the last revisions of a service: when each was loaded, from where, and what became of it.
+    History(history::Args),
+    /// Puts an earlier revision of a service back in its place, while requests run.
+    Rollback(rollback::Args),
+    /// Shows who changed what in the running application, and what came of it.
+    Audit(audit::Args),
     /// Makes a key that signs components, and prints the public key that belongs to it.
     Keygen(keygen::Args),
     /// Adds a signature to a component.
@@ -127,6 +136,9 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Deploy(args) => deploy::run(&load(&cli.manifest)?, args),
         Command::Diff(args) => diff::run(&load(&cli.manifest)?, args),
         Command::Rollout(args) => rollout::run(&load(&cli.manifest)?, args),
+        Command::History(args) => history::run(&load(&cli.manifest)?, args),
+        Command::Rollback(args) => rollback::run(&load(&cli.manifest)?, args),
+        Command::Audit(args) => audit::run(&load(&cli.manifest)?, args),
         Command::Keygen(args) => keygen::run(args),
         Command::Sign(args) => sign::run(args),
         Command::Push(args) => push::run(args),

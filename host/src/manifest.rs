@@ -96,6 +96,8 @@ pub struct App {
     /// Of these keys one must have signed the component of each service that does not name keys of its own; none: nobody has
     /// to.
     pub signed_by: Vec<Placed<PublicKey>>,
+    /// How many revisions of each service are kept.
+    pub revisions: usize,
 }
 
 /// The longest manifest, in bytes.
@@ -224,9 +226,10 @@ impl App {
         });
         let data = table.optional("data", Value::path);
         let data = data.unwrap_or_else(|| table.default("data", doc.resolve(".wharf")));
+        let revisions = table.or("revisions", 5, |value| value.integer(1..=100));
         let signed_by = signed_by::read(&mut table);
         table.finish();
-        Self { name: name.unwrap_or_default(), data, signed_by }
+        Self { name: name.unwrap_or_default(), data, signed_by, revisions }
     }
 }
 

@@ -8,9 +8,15 @@
 //! was. The swap is one store of a pointer: a call that came before it ends on the old revision, one that comes after it
 //! goes to the new one, and none finds nothing. Where the service's policy has stages, the new revision gets some of the
 //! calls before that, and is sent away when it does worse than the old one: see [`staged`].
+//!
+//! What serves is recorded by the [`History`] just before the swap.
 
+mod history;
+mod rollback;
 mod staged;
 
+pub use history::{History, HistoryError, Kept, Reversal, Revisions, Serving, Standing};
+pub use rollback::{Past, StartWith};
 pub use staged::{RolloutEnd, RolloutSnapshot};
 
 use crate::{
@@ -18,12 +24,13 @@ use crate::{
     manifest::did_you_mean,
     policy::{FallbackPolicy, RolloutPolicy, Split},
     service::{
-        Edge, FixedResults, Grants, InstanceSettings, Marked, Misfit, Revision, RevisionError, RevisionInfo, Scope,
-        Service, Shape, ShapeChanges, misfits,
+        Edge, FixedResults, Grants, InstanceSettings, Marked, Metadata, Misfit, Revision, RevisionError, RevisionInfo,
+        Scope, Service, Shape, ShapeChanges, misfits,
     },
     store::MigrateError,
     trust::{Distrust, Trust},
 };
+use bytes::Bytes;
 use staged::{Ready, Staged, Word};
 use std::{
     collections::BTreeMap,
@@ -42,6 +49,7 @@ pub struct Rollout {
     members: BTreeMap<String, Arc<Member>>,
     grants: BTreeMap<String, Grants>,
     marked: Arc<Marked>,
+    history: History,
     /// Locked for the whole of a deploy: two at a time could each fit what was there and not each other.
     deploying: tokio::sync::Mutex<()>,
     /// The shapes of what runs now. Locked while a revision or a policy is put in place, because what a policy says of
@@ -66,8 +74,6 @@ pub struct Member {
     pub trust: Trust,
     /// How a new revision comes to get its calls, unless a deploy says otherwise.
     pub policy: RolloutPolicy,
-    /// The number of its latest revision.
-    latest: Mutex<u64>,
     /// The staged rollout that is under way, or was the last.
     staged: Mutex<Option<Arc<Staged>>>,
     /// Revisions that get no more calls, and have some under way.
@@ -79,6 +85,22 @@ pub struct Loaded {
     component: Component,
     hash: String,
     origin: String,
+    metadata: Metadata,
+    /// Its bytes; none of a revision that is kept.
+    wasm: Bytes,
+    /// The revision that it was and is to be again.
+    kept: Option<Kept>,
+    /// The hash of the manifest's component, where it was looked at to load this.
+    manifest: Option<String>,
+}
+
+/// What a component does that meets a database with migrations which it does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Newer {
+    /// It is refused.
+    Refused,
+    /// It runs all the same, and nothing is migrated.
+    Allowed,
 }
 
 /// What a deploy that succeeded has done.
@@ -109,6 +131,8 @@ pub enum Outcome {
     Begun,
     /// It is the very component that ran already, so nothing was done.
     Unchanged,
+    /// It had served before and was gone back to.
+    RolledBack,
 }
 
 /// Why a component did not become a revision.
@@ -152,6 +176,44 @@ pub enum DeployError {
         /// What is wrong.
         source: MigrateError,
     },
+    /// It can't be recorded, or what is recorded can't be had.
+    #[error("service `{service}`: {source}")]
+    History {
+        /// The service.
+        service: String,
+        /// What is wrong.
+        source: HistoryError,
+    },
+    /// It is older than the schema.
+    #[error(
+        "service `{service}`: revision {number} does not know {}, which the database has and which going back does not \
+         undo; if it can live with the newer schema, `--force` starts it all the same", migrations(*known, unknown)
+    )]
+    PastMigrations {
+        /// The service.
+        service: String,
+        /// The revision.
+        number: u64,
+        /// How many migrations it knows.
+        known: u32,
+        /// The names of those that come after them.
+        unknown: Vec<String>,
+    },
+    /// It failed after it had migrated.
+    #[error(
+        "{source}\nIt had applied {} before, which is not undone: revision {number}, which goes on, runs on a newer schema \
+         than it knows", migrations(*known, applied)
+    )]
+    AfterMigrating {
+        /// Why it failed.
+        source: Box<DeployError>,
+        /// The revision that goes on.
+        number: u64,
+        /// How many migrations there were before.
+        known: u32,
+        /// The names of those that it applied.
+        applied: Vec<String>,
+    },
     /// It belongs to another service.
     #[error("service `{service}`: this is the component of service `{owner}`: its {source}")]
     Swapped {
@@ -182,6 +244,16 @@ fn listed(misfits: &[Misfit]) -> String {
     misfits.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
+/// Migrations by number and name, those after the first `known`.
+fn migrations(known: u32, names: &[String]) -> String {
+    let each: Vec<_> = (known + 1..).zip(names).map(|(version, name)| format!("{version} (`{name}`)")).collect();
+    match each.as_slice() {
+        [one] => format!("migration {one}"),
+        [others @ .., last] => format!("migrations {} and {last}", others.join(", ")),
+        [] => "no migration".to_owned(),
+    }
+}
+
 /// What a guest does before it gets calls has a limit of its own: there is no caller with a deadline.
 async fn in_time<T>(step: impl Future<Output = Result<T, RevisionError>>) -> Result<T, RevisionError> {
     timeout(WARM_LIMIT, step).await.unwrap_or(Err(RevisionError::Late(WARM_LIMIT)))
@@ -200,17 +272,24 @@ impl Loaded {
     /// # Errors
     ///
     /// [`DeployError::Untrusted`] for what the right people did not sign, [`DeployError::Load`] for what is no component.
-    pub async fn new(engine: &Arc<Engine>, trust: &Trust, wasm: Vec<u8>, origin: String) -> Result<Self, DeployError> {
-        let (aside, trust) = (engine.clone(), trust.clone());
+    pub async fn new(
+        engine: &Arc<Engine>,
+        trust: &Trust,
+        wasm: impl Into<Bytes>,
+        origin: String,
+    ) -> Result<Self, DeployError> {
+        let (aside, trust, wasm) = (engine.clone(), trust.clone(), wasm.into());
         let compiled = tokio::task::spawn_blocking(move || {
             // Before anything else: the compiler is large, and what is not trusted must not come near it.
             trust.check(&wasm)?;
             let hash = CodeCache::content_hash(&wasm);
             let component = aside.cache().load(aside.wasmtime(), &wasm, &hash);
-            Ok::<_, Distrust>(component.map(|component| (component, hash)))
+            Ok::<_, Distrust>(component.map(|component| (component, hash, Metadata::read(&wasm), wasm)))
         });
         match compiled.await {
-            Ok(Ok(Ok((component, hash)))) => Ok(Self { component, hash, origin }),
+            Ok(Ok(Ok((component, hash, metadata, wasm)))) => {
+                Ok(Self { component, hash, origin, metadata, wasm, kept: None, manifest: None })
+            }
             Ok(Err(distrust)) => Err(DeployError::Untrusted(distrust)),
             Ok(Ok(Err(source))) => Err(DeployError::Load { origin, source }),
             Err(panic) => {
@@ -237,8 +316,8 @@ impl Member {
         policy: RolloutPolicy,
         trust: Trust,
     ) -> Arc<Self> {
-        let (latest, staged, draining) = (Mutex::new(0), Mutex::default(), Mutex::default());
-        Arc::new(Self { service, scope, settings, policy, trust, latest, staged, draining })
+        let (staged, draining) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { service, scope, settings, policy, trust, staged, draining })
     }
 
     /// The staged rollout that is under way, or was the last.
@@ -269,16 +348,19 @@ impl Member {
         });
     }
 
-    /// The next revision, of this component.
-    fn info_of(&self, loaded: &Loaded) -> RevisionInfo {
-        let mut latest = lock(&self.latest);
-        *latest += 1;
-        RevisionInfo {
-            number: *latest,
-            hash: loaded.hash.clone(),
-            origin: loaded.origin.clone(),
-            loaded: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    /// The names of the migrations that its database has; none where there is no database.
+    async fn applied(&self) -> Result<Vec<String>, MigrateError> {
+        match &self.scope.database {
+            Some(database) => database.applied_migrations().await,
+            None => Ok(Vec::new()),
         }
+    }
+}
+
+/// A record that could not be written is right in memory, and on the disk as soon as another is written.
+fn kept_in_mind(written: Result<(), HistoryError>) {
+    if let Err(error) = written {
+        tracing::error!(%error, "the history on the disk is behind");
     }
 }
 
@@ -318,9 +400,15 @@ impl Rollout {
         engine: Arc<Engine>,
         members: BTreeMap<String, Arc<Member>>,
         grants: BTreeMap<String, Grants>,
+        history: History,
     ) -> Arc<Self> {
         let (deploying, shapes, marked) = (tokio::sync::Mutex::default(), Mutex::default(), Arc::default());
-        Arc::new(Self { engine, members, grants, marked, deploying, shapes })
+        Arc::new(Self { engine, members, grants, marked, history, deploying, shapes })
+    }
+
+    /// The revisions that there were.
+    pub fn history(&self) -> &History {
+        &self.history
     }
 
     /// The services.
@@ -353,14 +441,50 @@ impl Rollout {
         let _deploying = self.deploying.lock().await;
         let all: Shapes = loaded.iter().map(|(name, loaded)| (name.clone(), Arc::new(loaded.shape()))).collect();
         self.check(&all)?;
-        let mut ready = Vec::new();
-        for (name, loaded) in loaded {
-            let member = self.member(&name)?.clone();
-            let info = member.info_of(&loaded);
-            let revision = self.prepare(&member, &loaded, info, &member.scope, &all).await?;
-            ready.push((member, Arc::new(revision)));
+        let mut begun = Vec::new();
+        let started = self.start_all(loaded, all, &mut begun).await;
+        if started.is_err() {
+            for (service, number) in begun {
+                // Nobody has seen it, so its number is free again.
+                kept_in_mind(self.history.forget(&service, number).await);
+            }
         }
-        self.put_in_place(all, ready, Duration::ZERO)
+        started
+    }
+
+    async fn start_all(
+        &self,
+        loaded: BTreeMap<String, Loaded>,
+        all: Shapes,
+        begun: &mut Vec<(String, u64)>,
+    ) -> Result<(), DeployError> {
+        let mut ready = Vec::new();
+        for (name, mut loaded) in loaded {
+            let member = self.member(&name)?.clone();
+            // What served when the host ended did so on the schema that there was.
+            let newer = if loaded.kept.is_some() { Newer::Allowed } else { Newer::Refused };
+            let info = self.begin(&member, &mut loaded).await?;
+            if loaded.kept.is_none() {
+                begun.push((name.clone(), info.number));
+            }
+            let before = member.applied().await;
+            match self.prepare(&member, &loaded, info, &member.scope, &all, newer).await {
+                Ok(prepared) => ready.push((member, prepared)),
+                Err(error) => {
+                    // With the component of before, the next start must find what it needs.
+                    self.note_migrations(&member, before, &error).await;
+                    return Err(error);
+                }
+            }
+        }
+        let mut revisions = Vec::new();
+        for (member, (revision, serving)) in ready {
+            let name = member.service.name().clone();
+            let recorded = self.history.serve(&name, revision.info().number, serving).await;
+            recorded.map_err(|source| DeployError::History { service: name.to_string(), source })?;
+            revisions.push((member, Arc::new(revision)));
+        }
+        self.put_in_place(all, revisions, Duration::ZERO)
     }
 
     /// Replaces the revision of one service by `wasm`, while requests run: by the stages of `policy`, or by those of the
@@ -372,7 +496,7 @@ impl Rollout {
     pub async fn deploy(
         self: &Arc<Self>,
         service: &str,
-        wasm: Vec<u8>,
+        wasm: impl Into<Bytes>,
         origin: String,
         policy: Option<RolloutPolicy>,
     ) -> Result<Deployment, DeployError> {
@@ -388,30 +512,48 @@ impl Rollout {
         {
             return Ok(Deployment { revision: before, outcome: Outcome::Unchanged });
         }
+        let policy = policy.unwrap_or_else(|| member.policy.clone());
+        if !policy.params().stages.is_empty() {
+            let info = self.begin_stages(member, loaded, policy).await?;
+            return Ok(Deployment { revision: info, outcome: Outcome::Begun });
+        }
+        let info = self.replace(&member, loaded, Newer::Refused, policy.params().drain).await?;
+        tracing::info!(service, revision = info.number, hash = &info.hash[..12], origin = info.origin, "deployed");
+        Ok(Deployment { revision: info, outcome: Outcome::Deployed })
+    }
+
+    /// Begins a rollout by stages, which goes on by itself.
+    async fn begin_stages(
+        self: &Arc<Self>,
+        member: Arc<Member>,
+        mut loaded: Loaded,
+        policy: RolloutPolicy,
+    ) -> Result<RevisionInfo, DeployError> {
         let shape = Arc::new(loaded.shape());
         let mut after = self.running().0.clone();
-        after.insert(service.to_string(), shape.clone());
+        after.insert(member.service.name().to_string(), shape.clone());
         self.check(&after)?;
-        let policy = policy.unwrap_or_else(|| member.policy.clone());
-        let info = member.info_of(&loaded);
-        let revision = self.prepare(&member, &loaded, info.clone(), &member.scope, &after).await;
-        let revision = revision.map_err(|error| self.explained(error, &loaded.hash))?;
-        if policy.params().stages.is_empty() {
-            self.put_in_place(after, [(member, Arc::new(revision))], policy.params().drain)?;
-            tracing::info!(service, revision = info.number, hash = &info.hash[..12], origin = info.origin, "deployed");
-            return Ok(Deployment { revision: info, outcome: Outcome::Deployed });
-        }
-        let shadow = if policy.params().stages.iter().any(|stage| stage.split == Split::Shadow) {
+        let info = self.begin(&member, &mut loaded).await?;
+        let before = member.applied().await;
+        let prepared = async {
+            let (scope, newer) = (&member.scope, Newer::Refused);
+            let (revision, serving) = self.prepare(&member, &loaded, info.clone(), scope, &after, newer).await?;
+            let has_shadow = policy.params().stages.iter().any(|stage| stage.split == Split::Shadow);
             let scope = Arc::new(member.scope.without_effects());
-            Some(self.prepare(&member, &loaded, info.clone(), &scope, &after).await?)
-        } else {
-            None
+            let shadow = match has_shadow {
+                true => Some(self.prepare(&member, &loaded, info.clone(), &scope, &after, newer).await?.0),
+                false => None,
+            };
+            Ok((revision, serving, shadow))
+        };
+        let (revision, serving, shadow) = match prepared.await {
+            Ok(prepared) => prepared,
+            Err(error) => return Err(self.failed(&member, &loaded, info.number, before, error).await),
         };
         let staged = Staged::new(info.clone(), shape, policy);
         *lock(&member.staged) = Some(staged.clone());
-        let ready = Ready { member, revision, shadow };
-        tokio::spawn(self.clone().go_through(staged, ready));
-        Ok(Deployment { revision: info, outcome: Outcome::Begun })
+        tokio::spawn(self.clone().go_through(staged, Ready { member, revision, serving, shadow }));
+        Ok(info)
     }
 
     /// What would be different with `wasm` in place of what runs, and what would not fit.
@@ -472,6 +614,107 @@ impl Rollout {
         let trials: Vec<_> =
             self.members.values().filter_map(|member| lock(&member.staged).as_ref()?.trial()).collect();
         self.marked.set(trials.iter());
+    }
+
+    /// Puts a component in the place of what serves, and keeps a record of how that went.
+    async fn replace(
+        &self,
+        member: &Arc<Member>,
+        mut loaded: Loaded,
+        newer: Newer,
+        drain: Duration,
+    ) -> Result<RevisionInfo, DeployError> {
+        let name = member.service.name();
+        let mut after = self.running().0.clone();
+        after.insert(name.to_string(), Arc::new(loaded.shape()));
+        self.check(&after)?;
+        let info = self.begin(member, &mut loaded).await?;
+        let before = member.applied().await;
+        let shifted = match self.prepare(member, &loaded, info.clone(), &member.scope, &after, newer).await {
+            Ok((revision, serving)) => self.shift(member, Arc::new(revision), serving, after, drain).await,
+            Err(error) => Err(error),
+        };
+        match shifted {
+            Ok(()) => Ok(info),
+            Err(error) => Err(self.failed(member, &loaded, info.number, before, error).await),
+        }
+    }
+
+    /// A component did not come to serve: what is said of that, and recorded.
+    async fn failed(
+        &self,
+        member: &Member,
+        loaded: &Loaded,
+        number: u64,
+        before: Result<Vec<String>, MigrateError>,
+        error: DeployError,
+    ) -> DeployError {
+        let error = self.explained(error, &loaded.hash);
+        let error = match self.note_migrations(member, before, &error).await {
+            Some((number, known, applied)) => {
+                DeployError::AfterMigrating { source: error.into(), number, known, applied }
+            }
+            None => error,
+        };
+        if loaded.kept.is_none() {
+            let (name, why) = (member.service.name(), error.to_string());
+            kept_in_mind(self.history.end(name, number, Standing::Failed, why).await);
+        }
+        error
+    }
+
+    /// The record says that it serves, and then it does.
+    async fn shift(
+        &self,
+        member: &Arc<Member>,
+        revision: Arc<Revision>,
+        serving: Serving,
+        after: Shapes,
+        drain: Duration,
+    ) -> Result<(), DeployError> {
+        let (name, number) = (member.service.name(), revision.info().number);
+        let recorded = self.history.serve(name, number, serving).await;
+        let reversal = recorded.map_err(|source| DeployError::History { service: name.to_string(), source })?;
+        let placed = self.put_in_place(after, [(member.clone(), revision)], drain);
+        if let Err(error) = &placed {
+            kept_in_mind(self.history.put_back(name, reversal, error.to_string()).await);
+        }
+        placed
+    }
+
+    /// Numbers a component and keeps it; one that is kept has its number.
+    async fn begin(&self, member: &Member, loaded: &mut Loaded) -> Result<RevisionInfo, DeployError> {
+        if let Some(kept) = &loaded.kept {
+            return Ok(kept.revision.clone());
+        }
+        let name = member.service.name();
+        let info = RevisionInfo {
+            number: 0,
+            hash: loaded.hash.clone(),
+            origin: loaded.origin.clone(),
+            loaded: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            metadata: loaded.metadata.clone(),
+        };
+        let begun = self.history.begin(name, std::mem::take(&mut loaded.wasm), info).await;
+        begun.map_err(|source| DeployError::History { service: name.to_string(), source })
+    }
+
+    /// After a component failed: whether it had migrated by then. If so the revision that goes on lags, and that is
+    /// recorded; gives its number, how many migrations there were before, and the names of the new ones.
+    async fn note_migrations(
+        &self,
+        member: &Member,
+        before: Result<Vec<String>, MigrateError>,
+        error: &DeployError,
+    ) -> Option<(u64, u32, Vec<String>)> {
+        let (name, before) = (member.service.name(), before.ok()?);
+        let mut applied = member.applied().await.ok()?;
+        let current = self.history.current(name).await?.revision.number;
+        let new = (applied.len() > before.len()).then(|| applied.split_off(before.len()))?;
+        let known = u32::try_from(before.len()).unwrap_or(u32::MAX);
+        let why = format!("{} was applied for a revision that failed: {error}", migrations(known, &new));
+        kept_in_mind(self.history.lag(name, why).await);
+        Some((current, known, new))
     }
 
     /// Ends all services: calls that come from now on find them `unreachable`, those in flight end as they would.
@@ -577,19 +820,33 @@ impl Rollout {
         info: RevisionInfo,
         scope: &Arc<Scope>,
         shapes: &Shapes,
-    ) -> Result<Revision, DeployError> {
+        newer: Newer,
+    ) -> Result<(Revision, Serving), DeployError> {
         let service = member.service.name().to_string();
         let wrong = |source| DeployError::Revision { service: service.clone(), source };
+        let number = info.number;
+        let mut serving = Serving { manifest: loaded.manifest.clone(), ..Serving::default() };
         let grants = self.grants.get(&service).cloned().unwrap_or_default();
         let component = &loaded.component;
         let revision = Revision::link(&self.engine, component, info, scope, &grants, shapes, member.settings);
         let revision = revision.map_err(wrong)?;
         if let Some(database) = &member.scope.database {
             let migrations = in_time(revision.migrations()).await.map_err(wrong)?;
-            let migrated = database.migrate(&migrations).await;
-            migrated.map_err(|source| DeployError::Migrate { service: service.clone(), source })?;
+            serving.schema = u32::try_from(migrations.len()).unwrap_or(u32::MAX);
+            match database.migrate(&migrations).await {
+                Ok(_) => {}
+                Err(MigrateError::Newer { component: known, unknown, .. }) if newer == Newer::Allowed => {
+                    let unknown = self::migrations(known, &unknown);
+                    tracing::warn!(service, revision = number, unknown, "runs on a newer schema than it knows");
+                    serving.lags = true;
+                }
+                Err(MigrateError::Newer { component: known, unknown, .. }) if loaded.kept.is_some() => {
+                    return Err(DeployError::PastMigrations { service, number, known, unknown });
+                }
+                Err(source) => return Err(DeployError::Migrate { service, source }),
+            }
         }
         in_time(revision.warm()).await.map_err(wrong)?;
-        Ok(revision)
+        Ok((revision, serving))
     }
 }

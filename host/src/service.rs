@@ -21,6 +21,7 @@ mod fixed;
 mod http;
 mod link;
 mod messages;
+mod metadata;
 mod pool;
 mod revision;
 mod scope;
@@ -41,6 +42,7 @@ pub use {
     endpoint::Service,
     exports::{FunctionKey, HttpVersion},
     fixed::FixedResults,
+    metadata::Metadata,
     pool::{InstanceSettings, PoolSnapshot},
     revision::{Revision, RevisionError, RevisionInfo},
     scope::Scope,

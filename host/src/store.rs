@@ -295,6 +295,19 @@ impl Database {
         }
     }
 
+    /// The names of the migrations that were applied, in their order: the first is that of version 1.
+    ///
+    /// # Errors
+    /// When their record can't be read.
+    pub async fn applied_migrations(&self) -> Result<Vec<String>, MigrateError> {
+        // To a component that knows none, all of them are unknown, and nothing is done.
+        match self.migrate(&[]).await {
+            Ok(_) => Ok(Vec::new()),
+            Err(MigrateError::Newer { unknown, .. }) => Ok(unknown),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Finishes what waits, takes nothing more, and closes it. Calls after this fail with `unavailable`.
     pub async fn close(&self) {
         match &self.backend {

@@ -99,6 +99,11 @@ impl Trust {
         Self::default()
     }
 
+    /// Whether every component is trusted.
+    pub fn is_for_everybody(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     /// Whether this component may be used at all. Reads all of it once: not for async threads.
     ///
     /// # Errors

@@ -111,7 +111,7 @@ service = "recorder"
 async fn publish_on(mut to: Connection, subject: usize, stop: Arc<AtomicBool>, count: Arc<AtomicUsize>) -> usize {
     let mut n = 0;
     while !stop.load(Relaxed) {
-        let path = format!("/publish?topic=order.created&subject=s{subject}&data=forward%20{n}");
+        let path = format!("/publish?topic=order.created&subject=s{subject}&data=forward-{n}");
         let answer = to.get(&path).await.expect("the publisher is not replaced");
         assert_eq!(answer.status, 200, "{answer:?}");
         n += 1;
@@ -125,9 +125,10 @@ async fn told(host: &Host) -> BTreeMap<String, Vec<(u32, usize)>> {
     let mut told = BTreeMap::<_, Vec<_>>::new();
     for line in host.get("/heard").await.text().lines() {
         let words: Vec<_> = line.split(' ').collect();
-        let [_, "order.heard", _, _, _, subject, _, attempt, n] = words[..] else { panic!("{line}") };
-        let attempt = attempt.trim_matches('"').parse().expect("an attempt");
-        told.entry(subject.to_owned()).or_default().push((attempt, n.trim_matches('"').parse().expect("a number")));
+        let [_, "order.heard", _, _, _, subject, _, data] = words[..] else { panic!("{line}") };
+        let (attempt, n) = data.trim_matches('"').split_once('-').expect("an attempt and a number");
+        let heard = (attempt.parse().expect("an attempt"), n.parse().expect("a number"));
+        told.entry(subject.to_owned()).or_default().push(heard);
     }
     told
 }

@@ -10,6 +10,8 @@
 //! | `POST /v1/services/{service}/diff` with a component as its body | what it would change, and what would not fit: [`ServiceDiff`] |
 //! | `GET /v1/services/{service}/rollout` | the staged rollout that is under way, or was the last: [`RolloutSnapshot`](crate::rollout::RolloutSnapshot) |
 //! | `POST /v1/services/{service}/rollout` with `{"command": "promote"}` or `{"command": "undo"}` | the same |
+//! | `GET /v1/services/{service}/revisions` | the last revisions: [`Revisions`](crate::rollout::Revisions) |
+//! | `POST /v1/services/{service}/rollback` with `{"revision": 3, "force": false}`, both optional | the revision that now runs: [`Deployment`](crate::rollout::Deployment) |
 //! | `POST /v1/breakers` with `{"edge": "order -> user", "command": "force-open"}` | the edge as it is then |
 //! | `POST /v1/breakers` with `{"endpoint": "payment at http://10.0.0.1:8080", "command": "force-open"}` | the endpoint as it is then |
 //! | `POST /v1/reload` | what changed in policies, routes and external services ([`Reloaded`](super::Reloaded)) |
@@ -19,20 +21,28 @@
 //! | `POST /v1/events/dead-letters/drop` with the same | forgets them: [`Handled`] |
 //! | `POST /v1/events/replay` with `{"topic": "order.created", "service": "mail", "from": "2026-11-24T00:00:00Z"}`, or `offset` in place of `from` | delivers the past of a topic to one subscription once more: [`Handled`] |
 
+mod audited;
 mod events;
+mod revisions;
 mod rollouts;
 
 pub use events::{Handled, Letter, Letters, WholeLetter};
 pub use rollouts::{ROLLOUT, RolloutCommand, RolloutOrder, ServiceDiff, StageOrder};
 
-use super::{App, CommandError, assemble::refusal};
-use crate::{policy::BreakerCommand, rollout::DeployError, service::Body};
+use super::{App, CommandError, assemble::refusal, audit::Who};
+use crate::{
+    manifest::Manifest,
+    policy::BreakerCommand,
+    rollout::{DeployError, Deployment, Outcome},
+    service::Body,
+};
+use audited::{Noted, noting_order};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
+    header::{CONTENT_TYPE, HeaderValue},
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -159,11 +169,11 @@ impl Admin {
         loop {
             let accepted = match &self.listener {
                 Listener::Socket(listener, _) => {
-                    listener.accept().await.map(|(stream, _)| spawn(stream, app.clone(), token.clone()))
+                    listener.accept().await.map(|(stream, _)| spawn(peer(&stream), stream, app.clone(), token.clone()))
                 }
-                Listener::Loopback(listener) => {
-                    listener.accept().await.map(|(stream, _)| spawn(stream, app.clone(), token.clone()))
-                }
+                Listener::Loopback(listener) => listener.accept().await.map(|(stream, from)| {
+                    spawn(Who::Token { from: from.to_string() }, stream, app.clone(), token.clone());
+                }),
             };
             if let Err(error) = accepted {
                 // Mostly that too many files are open: others will be closed.
@@ -193,14 +203,26 @@ fn bind_socket(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn spawn<S>(stream: S, app: Arc<App>, token: Arc<Option<Token>>)
+/// Who is at the other end of the socket.
+fn peer(stream: &UnixStream) -> Who {
+    match stream.peer_cred() {
+        Ok(peer) => Who::Socket { uid: peer.uid(), pid: peer.pid() },
+        Err(error) => {
+            tracing::warn!(%error, "the kernel does not say who is at the admin socket");
+            Who::Socket { uid: u32::MAX, pid: None }
+        }
+    }
+}
+
+fn spawn<S>(who: Who, stream: S, app: Arc<App>, token: Arc<Option<Token>>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     tokio::spawn(async move {
         let service = service_fn(move |request| {
-            let (app, token) = (app.clone(), token.clone());
-            async move { Ok::<_, Infallible>(answer(&app, token.as_ref().as_ref(), request).await) }
+            // What is begun is ended, also when the one who asked goes away.
+            let answered = tokio::spawn(audited::answer(app.clone(), who.clone(), token.clone(), request));
+            async move { Ok::<_, Infallible>(answered.await.unwrap_or_else(|panic| failed(&panic))) }
         });
         let served = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -213,12 +235,11 @@ where
     });
 }
 
-async fn answer(app: &App, token: Option<&Token>, request: Request<Incoming>) -> Response<Body> {
-    if let Some(token) = token
-        && !token.admits(request.headers().get(AUTHORIZATION))
-    {
-        return problem(StatusCode::UNAUTHORIZED, "the admin API wants its token: `Authorization: Bearer …`");
-    }
+fn failed(panic: &tokio::task::JoinError) -> Response<Body> {
+    problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("the host failed at this: {panic}"))
+}
+
+async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
     let path: Vec<&str> = request.uri().path().split('/').skip(1).collect();
     match (request.method(), path.as_slice()) {
         (&Method::GET, ["v1", "status"]) => json(StatusCode::OK, &app.status()),
@@ -235,6 +256,14 @@ async fn answer(app: &App, token: Option<&Token>, request: Request<Incoming>) ->
             let service = service.to_string();
             rollouts::command(app, &service, request).await
         }
+        (&Method::GET, ["v1", "services", service, "revisions"]) => revisions::list(app, service).await,
+        (&Method::POST, ["v1", "services", service, "rollback"]) => {
+            let service = service.to_string();
+            match order(request).await {
+                Ok(body) => revisions::rollback(app, &service, &body).await,
+                Err(refused) => refused,
+            }
+        }
         (&Method::POST, ["v1", "breakers"]) => command(app, request).await,
         (&Method::POST, ["v1", "reload"]) => match app.reload().await {
             Ok(reloaded) => json(StatusCode::OK, &reloaded),
@@ -248,22 +277,20 @@ async fn answer(app: &App, token: Option<&Token>, request: Request<Incoming>) ->
                 Ok(body) => body,
                 Err(refused) => return refused,
             };
-            events::answer(&app.bus, &method, &rest, &query, &body).await
+            noting_order(events::answer(&app.bus, &method, &rest, &query, &body).await, &body)
         }
-        (_, ["v1", "status" | "breakers" | "reload"] | ["v1", "services", _, "revisions" | "rollout" | "diff"]) => {
-            problem(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method")
-        }
+        (
+            _,
+            ["v1", "status" | "breakers" | "reload"]
+            | ["v1", "services", _, "revisions" | "rollback" | "rollout" | "diff"],
+        ) => problem(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method"),
         _ => problem(StatusCode::NOT_FOUND, "the admin API has no such path"),
     }
 }
 
 async fn deploy(app: &App, service: &str, request: Request<Incoming>) -> Response<Body> {
-    if app.manifest().external.contains_key(service) {
-        let message = format!(
-            "`{service}` is external and has no revisions; as a component it has a `source` or a \
-                               `component` in the manifest, and no `endpoints`"
-        );
-        return problem(StatusCode::CONFLICT, &message);
+    if let Some(conflict) = revisions::none_of_external(app, service) {
+        return conflict;
     }
     let policy = match rollouts::policy_of(app, service, &request) {
         Ok(policy) => policy,
@@ -273,11 +300,21 @@ async fn deploy(app: &App, service: &str, request: Request<Incoming>) -> Respons
         Ok(component) => component,
         Err(refused) => return refused,
     };
-    match app.rollout().deploy(service, wasm, origin, policy).await {
-        Ok(deployment) => json(StatusCode::OK, &deployment),
-        Err(error @ DeployError::UnknownService { .. }) => problem(StatusCode::NOT_FOUND, &error.to_string()),
-        Err(error @ DeployError::UnderWay { .. }) => problem(StatusCode::CONFLICT, &error.to_string()),
-        Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &refusal(&app.manifest(), &error)),
+    deployment(&app.manifest(), app.rollout().deploy(service, wasm, origin, policy).await)
+}
+
+/// What came of a deploy or a rollback.
+fn deployment(manifest: &Manifest, came: Result<Deployment, DeployError>) -> Response<Body> {
+    match came {
+        Ok(deployment) => {
+            let mut response = json(StatusCode::OK, &deployment);
+            let unchanged = deployment.outcome == Outcome::Unchanged;
+            let Deployment { revision, .. } = deployment;
+            let revision = Some((revision.number, revision.hash));
+            response.extensions_mut().insert(Noted { revision, unchanged, ..Noted::default() });
+            response
+        }
+        Err(error) => problem(revisions::status_of(&error), &refusal(manifest, &error)),
     }
 }
 
@@ -311,13 +348,14 @@ async fn command(app: &App, request: Request<Incoming>) -> Response<Body> {
         (Some(_), Some(_)) => return expected("found both"),
         (None, None) => return expected("found neither"),
     };
-    done.unwrap_or_else(|error| {
+    let answer = done.unwrap_or_else(|error| {
         let status = match &error {
             CommandError::UnknownEdge { .. } | CommandError::UnknownEndpoint { .. } => StatusCode::NOT_FOUND,
             CommandError::NoBreaker(_) | CommandError::NoOutlier(_) => StatusCode::UNPROCESSABLE_ENTITY,
         };
         problem(status, &error.to_string())
-    })
+    });
+    noting_order(answer, &body)
 }
 
 /// A component and where it comes from.
@@ -352,7 +390,9 @@ fn problem(status: StatusCode, detail: &str) -> Response<Body> {
         "status": status.as_u16(),
         "detail": detail,
     });
-    with_type(status, "application/problem+json", body.to_string().into())
+    let mut response = with_type(status, "application/problem+json", body.to_string().into());
+    response.extensions_mut().insert(Noted { reason: Some(detail.to_owned()), ..Noted::default() });
+    response
 }
 
 fn with_type(status: StatusCode, media_type: &'static str, body: Bytes) -> Response<Body> {

@@ -10,6 +10,7 @@ use self::{
 use super::{
     App, Edges, Ready,
     admin::{Admin, AdminAddress, AdminError, Token},
+    audit::{Audit, Came, Deed, Who},
     lock::DataLock,
 };
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     outbound::{Addresses, Authorities, External, ExternalSettings, HttpClient, Outbound},
     outbox::{self},
     policy::Fault,
-    rollout::{DeployError, Loaded, Member, Rollout},
+    rollout::{DeployError, History, HistoryError, Loaded, Member, Rollout, StartWith},
     service::{
         Body, CallContext, Concern, Edge, Endpoint, FixedResults, Grants, InstanceSettings, Marked, Misfit, Scope,
         Service, misfits,
@@ -53,6 +54,17 @@ pub enum StartError {
     /// A component can't run.
     #[error(transparent)]
     Deploy(#[from] DeployError),
+    /// The history can't be read.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// A component can't run, and some of them are not those of the manifest.
+    #[error("{source}\n{}", kept_note(kept))]
+    Kept {
+        /// What is wrong.
+        source: Box<StartError>,
+        /// The services that start with a revision that was deployed, and its number.
+        kept: Vec<(String, u64)>,
+    },
     /// The engine can't start.
     #[error("the WebAssembly engine can't start: {0}")]
     Engine(String),
@@ -77,6 +89,15 @@ pub enum StartError {
     /// The routes don't hold together.
     #[error(transparent)]
     Routes(#[from] RouteError),
+}
+
+fn kept_note(kept: &[(String, u64)]) -> String {
+    let each: Vec<_> = kept.iter().map(|(name, number)| format!("`{name}` with its revision {number}")).collect();
+    format!(
+        "The host was to start {}, which served last and is not the component of the manifest; \
+         `wharf up --from-manifest` starts with what the manifest names",
+        each.join(", ")
+    )
 }
 
 /// Where the admin API of this manifest's host listens.
@@ -107,7 +128,7 @@ pub async fn check(manifest: &Manifest, components: &Components) -> Result<(), S
         server(manifest, store)?;
     }
     let engine = engine(manifest)?;
-    let loaded = load(&engine, manifest, components).await?;
+    let loaded = load(&engine, manifest, components, None).await?;
     all_external_settings(manifest)?;
     let shapes: BTreeMap<_, _> = loaded.into_iter().map(|(name, loaded)| (name, Arc::new(loaded.shape()))).collect();
     let mut found = misfits(&shapes, &grants(manifest));
@@ -159,8 +180,12 @@ fn deploy_error_at(manifest: &Manifest, error: DeployError) -> StartError {
         DeployError::Revision { service, .. }
         | DeployError::Migrate { service, .. }
         | DeployError::Swapped { service, .. } => manifest.services.get(service),
+        DeployError::History { service, .. } | DeployError::PastMigrations { service, .. } => {
+            manifest.services.get(service)
+        }
         DeployError::UnknownService { .. }
         | DeployError::Load { .. }
+        | DeployError::AfterMigrating { .. }
         | DeployError::UnderWay { .. }
         | DeployError::NoRollout(_) => None,
     };
@@ -187,7 +212,12 @@ fn host_id(manifest: &Manifest) -> Result<String, ManifestErrors> {
     }
 }
 
-pub(super) async fn start(manifest: Manifest, components: Components, log: AccessLog) -> Result<Ready, StartError> {
+pub(super) async fn start(
+    manifest: Manifest,
+    components: Components,
+    with: StartWith,
+    log: AccessLog,
+) -> Result<Ready, StartError> {
     let data = &manifest.app.data;
     std::fs::create_dir_all(&data.value)
         .map_err(|error| manifest.error_at(data, format!("the folder {} can't be made: {error}", data.display())))?;
@@ -200,7 +230,12 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
     let address = listener.local_addr().map_err(|error| manifest.error_at(&manifest.gateway.listen, error))?;
 
     let engine = engine(&manifest)?;
-    let loaded = load(&engine, &manifest, &components).await?;
+    let audit = Audit::open(&data.value).map_err(|error| manifest.error_at(data, error))?;
+    let history = History::open(&data.value.join("revisions"), manifest.app.revisions)?;
+    let loaded = load(&engine, &manifest, &components, Some((&history, with))).await?;
+    let kept: Vec<_> =
+        loaded.iter().filter_map(|(name, loaded)| Some((name.clone(), loaded.is_not_the_manifests()?))).collect();
+    let new: Vec<_> = loaded.iter().filter(|(_, loaded)| loaded.is_new()).map(|(name, _)| name.clone()).collect();
 
     let services: BTreeMap<String, Arc<Service>> =
         manifest.services.keys().map(|name| (name.clone(), Service::new(name.as_str()))).collect();
@@ -249,8 +284,17 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
             Member::new(services[name].clone(), scope, instances(service), service.rollout.clone(), trust(service)),
         );
     }
-    let rollout = Rollout::new(engine, members, grants(&manifest));
-    rollout.start(loaded).await.map_err(|error| deploy_error_at(&manifest, error))?;
+    let rollout = Rollout::new(engine, members, grants(&manifest), history);
+    rollout.start(loaded).await.map_err(|error| match deploy_error_at(&manifest, error) {
+        source if kept.is_empty() => source,
+        source => StartError::Kept { source: source.into(), kept },
+    })?;
+    for name in new {
+        let Some(revision) = services[&name].revision() else { continue };
+        let (number, hash) = (revision.info().number, revision.info().hash.clone());
+        let deed = Deed { revision: Some(number), hash: Some(hash), ..Deed::new("deploy").to(name) };
+        audit.note(&Who::Start, &deed, Came::Done).await;
+    }
     running.send_replace(true);
 
     bus.run_schedules(
@@ -269,6 +313,7 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
         outboxes: outboxes.into_values().collect(),
         address,
         started: Instant::now(),
+        audit,
         reloading: tokio::sync::Mutex::default(),
         _lock: lock,
     });
@@ -309,16 +354,21 @@ fn engine(manifest: &Manifest) -> Result<Arc<Engine>, StartError> {
     Engine::new(&cache).map(Arc::new).map_err(|error| StartError::Engine(format!("{error:#}")))
 }
 
-/// Reads and compiles all components, several at a time.
+/// Reads and compiles all components, several at a time; with a history, what each service is to start with.
 async fn load(
     engine: &Arc<Engine>,
     manifest: &Manifest,
     components: &Components,
+    history: Option<(&History, StartWith)>,
 ) -> Result<BTreeMap<String, Loaded>, StartError> {
     let loading = components.iter().map(|(name, path)| async move {
         let wasm = read(manifest, name, path)?;
         let service = manifest.services.get(name).ok_or_else(|| unknown(name))?;
-        let loaded = Loaded::new(engine, &trust(service), wasm, origin(service, path)).await;
+        let (trust, origin) = (trust(service), origin(service, path));
+        let loaded = match history {
+            Some((history, with)) => Loaded::at_start(engine, &trust, history, name, (wasm, origin), with).await,
+            None => Loaded::new(engine, &trust, wasm, origin).await,
+        };
         let loaded = loaded.map_err(|error| manifest.error_at(&service.component.place(), error))?;
         Ok::<_, StartError>((name.clone(), loaded))
     });

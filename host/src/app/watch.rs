@@ -4,10 +4,17 @@
 //! whole component is refused like any other. Folders are watched and not files: a build replaces its output by
 //! renaming, which a watch on the old file would not see.
 //!
+//! A component is deployed when it is another one than the manifest's was when that was last looked at, not when it is
+//! another one than what runs: what was deployed or rolled back by hand stays.
+//!
 //! What changes between its loading and the beginning of the watch would be missed, so then each file is compared once
 //! with what was loaded from it, and the manifest read once more.
 
-use super::{App, Components, assemble::refusal};
+use super::{
+    App, Components, Reloaded,
+    assemble::refusal,
+    audit::{Came, Deed, Who},
+};
 use crate::engine::CodeCache;
 use notify::{RecursiveMode, Watcher};
 use std::{
@@ -24,17 +31,14 @@ const QUIET: Duration = Duration::from_millis(50);
 /// The services of each component file: several may have the same.
 type Files = HashMap<PathBuf, Vec<String>>;
 
-/// Watches until dropped. What runs when this is called is taken for what was loaded from the files.
-pub(super) fn watch(app: Arc<App>, components: Components) -> impl Future<Output = ()> + Send {
-    let loaded = app.rollout.members().filter_map(|member| {
-        let revision = member.service.revision()?;
-        Some((member.service.name().to_string(), revision.info().hash.clone()))
-    });
-    let loaded = loaded.collect();
-    run(app, components, loaded)
-}
-
-async fn run(app: Arc<App>, components: Components, loaded: HashMap<String, String>) {
+/// Watches until dropped.
+pub(super) async fn watch(app: Arc<App>, components: Components) {
+    let mut loaded = HashMap::new();
+    for service in components.keys() {
+        if let Some(hash) = app.rollout.history().manifest(service).await {
+            loaded.insert(service.clone(), hash);
+        }
+    }
     let (sender, mut changed) = mpsc::unbounded_channel();
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if let Ok(event) = event
@@ -110,8 +114,14 @@ async fn changed_since(files: Arc<Files>, loaded: HashMap<String, String>) -> BT
 }
 
 async fn reload(app: &App) {
-    if let Err(error) = app.reload().await {
-        tracing::error!(%error, "the changed manifest was refused; what runs goes on");
+    let deed = Deed::new("reload");
+    match app.reload().await {
+        Ok(reloaded) if reloaded == Reloaded::default() => {}
+        Ok(_) => app.audit.note(&Who::Watch, &deed, Came::Done).await,
+        Err(error) => {
+            tracing::error!(%error, "the changed manifest was refused; what runs goes on");
+            app.audit.note(&Who::Watch, &deed.because(error.to_string()), Came::Refused).await;
+        }
     }
 }
 
@@ -122,8 +132,22 @@ async fn deploy(app: &App, service: &str, path: &Path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
         Err(error) => return tracing::warn!(service, %error, "the changed component can't be read"),
     };
-    if let Err(error) = app.rollout.deploy(service, wasm, path.display().to_string(), None).await {
-        let error = refusal(&app.manifest(), &error);
-        tracing::error!(service, error, "the changed component was refused; the old revision goes on");
+    let hash = CodeCache::content_hash(&wasm);
+    if app.rollout.history().manifest(service).await.as_ref() == Some(&hash) {
+        // It was touched, or put back as it was.
+        return;
     }
+    let came = app.rollout.deploy(service, wasm, path.display().to_string(), None).await;
+    match &came {
+        Ok(_) => {
+            if let Err(error) = app.rollout.history().seen(service, hash).await {
+                tracing::warn!(service, %error, "that the manifest's component was deployed is not recorded");
+            }
+        }
+        Err(error) => {
+            let error = refusal(&app.manifest(), error);
+            tracing::error!(service, error, "the changed component was refused; the old revision goes on");
+        }
+    }
+    app.audit.note_deploy(&Who::Watch, Deed::new("deploy").to(service), &came).await;
 }

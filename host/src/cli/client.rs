@@ -68,6 +68,16 @@ pub async fn ask_with<T: DeserializeOwned>(
     serde_json::from_slice(&bytes).context("the host's answer is not what this version of wharf expects")
 }
 
+/// The name of a service as it goes into a path. No service has other characters.
+pub fn plain(service: &str) -> anyhow::Result<&str> {
+    let is_plain = service.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    if is_plain && !service.is_empty() {
+        Ok(service)
+    } else {
+        bail!("there is no service `{}`", service.escape_debug())
+    }
+}
+
 async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> anyhow::Result<(hyper::StatusCode, Bytes)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

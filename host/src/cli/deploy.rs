@@ -74,7 +74,7 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
         return print(serde_json::to_string(&deployment)?);
     }
     match outcome {
-        Outcome::Deployed => say("Deployed", format_args!("{service}: {words} serves")),
+        Outcome::Deployed | Outcome::RolledBack => say("Deployed", format_args!("{service}: {words} serves")),
         Outcome::Begun => {
             say("Begun", format_args!("{service}: the rollout of {words}; `wharf rollout {service}` shows it"))
         }

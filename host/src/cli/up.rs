@@ -5,8 +5,9 @@ use anyhow::Context;
 use std::{path::PathBuf, sync::Arc};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wharf::{
-    app::{App, Status},
+    app::{App, Came, Deed, Status, Who},
     manifest::Manifest,
+    rollout::StartWith,
     telemetry::{AccessFormat, AccessLog},
 };
 
@@ -21,6 +22,10 @@ pub struct Args {
     /// Do not deploy a component when its file changes, nor reload the manifest when it does.
     #[arg(long)]
     no_watch: bool,
+    /// Start with the components that the manifest names. Without this, a service starts with the revision that served
+    /// last, also where that was deployed or gone back to, unless its component in the manifest is another one since.
+    #[arg(long)]
+    from_manifest: bool,
 }
 
 pub fn run(manifest: Manifest, args: &Args) -> anyhow::Result<()> {
@@ -31,7 +36,8 @@ async fn serve(manifest: Manifest, args: &Args) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let components = build::components(&manifest, &mut signals).await?;
     log(args.log_format);
-    let ready = App::start(manifest, components, access_log(args)?).await?;
+    let with = if args.from_manifest { StartWith::Manifest } else { StartWith::LastServing };
+    let ready = App::start(manifest, components, with, access_log(args)?).await?;
     announce(ready.app());
     let reloading = tokio::spawn(reload_on_hangup(ready.app().clone(), signal(SignalKind::hangup())?));
     let shutdown = async move {
@@ -52,8 +58,13 @@ async fn serve(manifest: Manifest, args: &Args) -> anyhow::Result<()> {
 /// SIGHUP is what tells servers to read their settings again.
 async fn reload_on_hangup(app: Arc<App>, mut hangup: Signal) {
     while hangup.recv().await.is_some() {
-        if let Err(error) = app.reload().await {
-            tracing::error!(%error, "the manifest was refused; what runs goes on");
+        let deed = Deed::new("reload");
+        match app.reload().await {
+            Ok(_) => app.audit().note(&Who::Signal, &deed, Came::Done).await,
+            Err(error) => {
+                tracing::error!(%error, "the manifest was refused; what runs goes on");
+                app.audit().note(&Who::Signal, &deed.because(error.to_string()), Came::Refused).await;
+            }
         }
     }
 }

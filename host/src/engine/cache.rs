@@ -81,27 +81,39 @@ impl CodeCache {
     ///
     /// [`CacheError::Compile`] for what is no valid component, [`CacheError::Folder`] when the folder can't be written.
     pub fn load(&self, engine: &Engine, wasm: &[u8], hash: &str) -> Result<Component, CacheError> {
-        let path = self.folder.join(format!("{hash}-{:016x}.cwasm", self.compatibility));
-        if path.exists() {
-            // SAFETY: the file is output of `Component::serialize` of this very version of wasmtime (its name has the
-            // compatibility hash), written whole by `keep` before it got this name, in a folder that only this user
-            // can write to. Nobody truncates it later: files are only ever made under another name and renamed.
-            match unsafe { Component::deserialize_file(engine, &path) } {
-                Ok(component) => return Ok(component),
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "compiled code is unusable; compiling anew")
-                }
-            }
+        if let Some(component) = self.find(engine, hash) {
+            return Ok(component);
         }
         recognise(wasm)?;
         // `{:#}` gives the causes too: the outermost alone says only "failed to parse".
         let component = Component::new(engine, wasm).map_err(|error| CacheError::Compile(format!("{error:#}")))?;
         let code = component.serialize().map_err(|error| CacheError::Compile(format!("{error:#}")))?;
         // Without the cache the component runs all the same, so a full disk must not keep it from running.
-        if let Err(error) = self.keep(&path, &code) {
+        if let Err(error) = self.keep(&self.file(hash), &code) {
             tracing::warn!(%error, "compiled code is not kept; the next start compiles again");
         }
         Ok(component)
+    }
+
+    /// The component of this content, if it was compiled before: for who has no bytes at hand, or need not read them.
+    pub fn find(&self, engine: &Engine, hash: &str) -> Option<Component> {
+        let path = self.file(hash);
+        if !path.exists() {
+            return None;
+        }
+        // SAFETY: the file is output of `Component::serialize` of this very version of wasmtime (its name has the
+        // compatibility hash), written whole by `keep` before it got this name, in a folder that only this user can
+        // write to. Nobody truncates it later: files are only ever made under another name and renamed.
+        let found = unsafe { Component::deserialize_file(engine, &path) };
+        found
+            .inspect_err(
+                |error| tracing::warn!(path = %path.display(), %error, "compiled code is unusable; compiling anew"),
+            )
+            .ok()
+    }
+
+    fn file(&self, hash: &str) -> PathBuf {
+        self.folder.join(format!("{hash}-{:016x}.cwasm", self.compatibility))
     }
 
     fn keep(&self, path: &Path, code: &[u8]) -> Result<(), CacheError> {

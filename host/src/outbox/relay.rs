@@ -5,6 +5,7 @@
 //! it is told only that there is something, and reads all of it, while it is this host's turn (`turn`).
 
 mod alone;
+mod recent;
 mod table;
 mod tail;
 mod turn;
@@ -20,6 +21,7 @@ use crate::{
     events::{Prepared, PublishError},
     policy::Backoff,
 };
+use recent::Recent;
 use std::{collections::HashSet, sync::Arc};
 use tokio::{
     sync::watch,
@@ -38,7 +40,7 @@ pub(super) struct Relay {
     /// Rows whose events the bus has taken.
     taken: Vec<Key>,
     /// Events whose rows were read of late: the commit may tell of them still.
-    read: HashSet<String>,
+    read: Recent,
     /// When the first of them is to be deleted at the latest.
     delete_at: Option<Instant>,
     look_at: Instant,
@@ -80,7 +82,7 @@ impl Relay {
             closing,
             window: Window::new(shared.bus.clone(), shared.settings.at_once),
             taken: Vec::new(),
-            read: HashSet::new(),
+            read: Recent::default(),
             delete_at: None,
             look_at,
             lease,
@@ -171,8 +173,11 @@ impl Relay {
             () = self.shared.arrived.notified(), if hear => (Step::Heard, None),
             () = wake => (Step::Time, None),
         };
-        if let Some(ended) = ended {
+        // All that there are: a bus that takes what it is offered in groups is then offered a group.
+        let mut next = ended;
+        while let Some(ended) = next {
             self.ended(ended);
+            next = self.window.ended_already();
         }
         // NB: by the clock too, while there is always more to publish: a host that dies again and again must not begin with
         // the same ones each time.

@@ -4,7 +4,7 @@
 //! operator can say either before that. Nothing of it outlives the host: until it has come to its end, the old revision is
 //! the one that serves, also after a crash.
 
-use super::{DeployError, Member, Rollout};
+use super::{DeployError, Member, Rollout, Serving, Standing, kept_in_mind};
 use crate::{
     policy::{Account, Judgement, RolloutPolicy, Split, Stage, judge},
     service::{Revision, RevisionInfo, Shape, Trial},
@@ -94,6 +94,8 @@ pub struct RolloutSnapshot {
 pub(super) struct Ready {
     pub member: Arc<Member>,
     pub revision: Revision,
+    /// What is recorded when it comes to serve.
+    pub serving: Serving,
     /// The same component without the right to change anything, where copies of requests are to go to it.
     pub shadow: Option<Revision>,
 }
@@ -211,7 +213,7 @@ impl Staged {
 impl Rollout {
     /// Goes through the stages, and to the end that they come to.
     pub(super) async fn go_through(self: Arc<Self>, staged: Arc<Staged>, ready: Ready) {
-        let Ready { member, revision, shadow } = ready;
+        let Ready { member, revision, serving, shadow } = ready;
         let (revision, shadow) = (Arc::new(revision), shadow.map(Arc::new));
         let service = member.service.name();
         let number = staged.revision.number;
@@ -235,7 +237,7 @@ impl Rollout {
             }
         }
         let reason = match word {
-            Word::Promote => match self.complete(&member, &staged, &revision).await {
+            Word::Promote => match self.complete(&member, &staged, &revision, serving).await {
                 Ok(()) => None,
                 Err(error) => Some(error.to_string()),
             },
@@ -248,6 +250,7 @@ impl Rollout {
             }
             Some(reason) => {
                 member.service.try_out(None);
+                kept_in_mind(self.history.end(service, number, Standing::Undone, reason.clone()).await);
                 tracing::warn!(%service, revision = number, reason, "rollout undone; the old revision serves");
                 staged.end(RolloutEnd::Undone { reason });
                 Member::retire(&member, revision, staged.policy.params().drain);
@@ -264,12 +267,13 @@ impl Rollout {
         member: &Arc<Member>,
         staged: &Staged,
         revision: &Arc<Revision>,
+        serving: Serving,
     ) -> Result<(), DeployError> {
         let _deploying = self.deploying.lock().await;
         let service = member.service.name().to_string();
         let mut after = self.running().0.clone();
         after.insert(service, staged.shape.clone());
         self.check(&after)?;
-        self.put_in_place(after, [(member.clone(), revision.clone())], staged.policy.params().drain)
+        self.shift(member, revision.clone(), serving, after, staged.policy.params().drain).await
     }
 }

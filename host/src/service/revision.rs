@@ -4,6 +4,7 @@ use super::{
     driver::alongside,
     exports::{Exports, FunctionKey, HttpVersion},
     link,
+    metadata::Metadata,
     pool::{InstanceSettings, Pool, PoolSnapshot},
     scope::Scope,
     shape::{Grants, Shape, provider},
@@ -27,7 +28,7 @@ pub struct Revision {
 }
 
 /// What is known of a revision.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct RevisionInfo {
     /// Counted up from 1 for each service.
     pub number: u64,
@@ -37,6 +38,9 @@ pub struct RevisionInfo {
     pub origin: String,
     /// When it was loaded, RFC 3339.
     pub loaded: String,
+    /// What the component says of itself.
+    #[serde(flatten)]
+    pub metadata: Metadata,
 }
 
 /// Why a component can't become a revision.

@@ -72,6 +72,8 @@ pub enum MigrateError {
         database: u32,
         /// The last version that the component knows.
         component: u32,
+        /// The names of the later ones, in their order.
+        unknown: Vec<String>,
     },
     /// A migration was edited after it had been applied.
     #[error(
@@ -160,6 +162,7 @@ pub(super) fn missing(
     check_order(migrations, max_migration_bytes)?;
     let (database, component) = (count(known.len()), count(migrations.len()));
     // First whether they are the same at all: only then it means something that there are fewer or more of them.
+    let unknown: Vec<_> = known.iter().skip(migrations.len()).map(|recorded| recorded.name.clone()).collect();
     for (migration, Recorded { name: applied, sha256, applied_at }) in migrations.iter().zip(known) {
         if digest(&migration.sql) != sha256 {
             let Migration { version, name, .. } = migration.clone();
@@ -171,7 +174,7 @@ pub(super) fn missing(
         }
     }
     if database > component {
-        return Err(MigrateError::Newer { database, component });
+        return Err(MigrateError::Newer { database, component, unknown });
     }
     Ok(&migrations[database as usize..])
 }

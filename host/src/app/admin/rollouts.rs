@@ -1,7 +1,7 @@
 //! The part of the admin API about rollouts: what a deploy says of its own, and what an operator says of one that is under
 //! way.
 
-use super::{component, json, order, problem};
+use super::{audited::noting_order, component, json, order, problem};
 use crate::{
     app::{App, assemble::refusal},
     policy::{InvalidPolicy, Mark, RolloutParams, RolloutPolicy, Split, Stage},
@@ -153,7 +153,7 @@ pub(super) async fn command(app: &App, service: &str, request: Request<Incoming>
         Ok(body) => body,
         Err(refused) => return refused,
     };
-    match serde_json::from_slice(&body) {
+    let answer = match serde_json::from_slice(&body) {
         Ok(Commanded { command: RolloutCommand::Promote }) => answer(app.rollout().promote(service)),
         Ok(Commanded { command: RolloutCommand::Undo }) => {
             answer(app.rollout().undo(service, "an operator said so".into()))
@@ -162,7 +162,8 @@ pub(super) async fn command(app: &App, service: &str, request: Request<Incoming>
             let expected = r#"expected {"command": "promote"} or {"command": "undo"}"#;
             problem(StatusCode::BAD_REQUEST, &format!("{expected}: {error}"))
         }
-    }
+    };
+    noting_order(answer, &body)
 }
 
 fn answer(result: Result<crate::rollout::RolloutSnapshot, DeployError>) -> Response<Body> {

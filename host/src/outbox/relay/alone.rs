@@ -15,7 +15,7 @@ impl Relay {
             while self.window.has_room()
                 && let Some(Outgoing { key, prepared }) = self.shared.pop()
             {
-                if !self.read.remove(&key.id) {
+                if !self.read.contains(&key.id) {
                     let bytes = prepared.event.data.len();
                     self.admit(key, prepared, bytes).await?;
                 }
@@ -45,10 +45,7 @@ impl Relay {
             if let Some(last) = page.last() {
                 after = last.key.clone();
             }
-            if !told {
-                self.read.clear();
-            }
-            self.read.extend(page.iter().map(|row| row.key.id.clone()));
+            page.iter().for_each(|row| self.read.insert(&row.key.id));
             self.admit_all(page, &under_way).await?;
             match (is_last, told) {
                 (false, _) => {}

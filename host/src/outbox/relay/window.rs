@@ -10,7 +10,7 @@
 
 use super::super::rows::Key;
 use crate::events::{Bus, Event, Prepared, PublishError};
-use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use jiff::Timestamp;
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -156,6 +156,11 @@ impl Window {
             Some(ended) => ended,
             None => std::future::pending().await,
         }
+    }
+
+    /// One that has ended, if there is one.
+    pub fn ended_already(&mut self) -> Option<Ended> {
+        self.tries.next().now_or_never().flatten()
     }
 
     /// Takes one out: the next of its line may go.

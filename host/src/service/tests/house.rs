@@ -6,7 +6,7 @@ use crate::{
     outbound::Outbound,
     outbox::Outbox,
     policy::{Deadline, Fault, Policy, PolicyParams, RetryPolicy, RolloutPolicy},
-    rollout::{Loaded, Member, Rollout},
+    rollout::{History, Loaded, Member, Rollout},
     service::{
         CallContext, Edge, Endpoint, FunctionKey, Grants, InstanceSettings, PoolSnapshot, Revision, RevisionError,
         RevisionInfo, Scope, Service, Shape, Tape,
@@ -174,7 +174,7 @@ impl House {
 
     /// A fresh revision after `plan`.
     pub fn revision(&self, plan: &Plan) -> Result<Revision, RevisionError> {
-        let info = RevisionInfo { number: 1, hash: String::new(), origin: "test".into(), loaded: String::new() };
+        let info = RevisionInfo { number: 1, hash: String::new(), origin: "test".into(), ..RevisionInfo::default() };
         let (scope, grants) = (&self.scopes[plan.name], &self.grants[plan.name]);
         Revision::link(&ENGINE, &component(&plan.wat), info, scope, grants, &self.shapes, plan.settings)
     }
@@ -193,7 +193,7 @@ impl House {
                 ),
             )
         };
-        Rollout::new(ENGINE.clone(), self.scopes.iter().map(member).collect(), self.grants.clone())
+        Rollout::new(ENGINE.clone(), self.scopes.iter().map(member).collect(), self.grants.clone(), History::new())
     }
 
     /// Components, ready for a rollout.

@@ -107,7 +107,10 @@ async fn a_newer_database_is_not_touched(scratch: Scratch) {
     let database = scratch.database().await;
     database.migrate(&steps()).await.unwrap();
     let error = database.migrate(&steps()[..2]).await;
-    assert_eq!(error, Err(MigrateError::Newer { database: 3, component: 2 }));
+    let unknown = vec!["step 3".to_owned()];
+    assert_eq!(error, Err(MigrateError::Newer { database: 3, component: 2, unknown }));
+    let applied = database.applied_migrations().await.unwrap();
+    assert_eq!(applied, ["step 1", "step 2", "step 3"]);
 }
 
 async fn a_migration_that_fails_leaves_those_before_it(scratch: Scratch) {

@@ -9,7 +9,7 @@
 //! | `GET /build` | which build this is: a text that a test replaces in another |
 //!
 //! The data of an event is JSON: `"reject"` is rejected as poison, `"retry"` is wanted again at once, `"trap"` traps,
-//! `"hang"` is never answered, `"forward …"` is published again as `order.heard` with the attempt before the rest, and
+//! `"hang"` is never answered, `"forward-…"` is published again as `order.heard` with the attempt before the rest, and
 //! everything else is acknowledged.
 
 use std::{
@@ -68,7 +68,7 @@ impl Guest for Listener {
                 wait_for(HOUR).await;
                 Verdict::Ack
             }
-            text if text.starts_with("\"forward ") => {
+            text if text.starts_with("\"forward-") => {
                 let data = text.replacen("forward", &attempt.to_string(), 1).into_bytes();
                 let topic = "order.heard".to_owned();
                 let subject = event.subject.clone();

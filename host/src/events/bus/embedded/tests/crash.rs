@@ -102,7 +102,7 @@ pub(super) fn told() -> Option<(PathBuf, u64)> {
 
 /// Some are larger than a page.
 pub(super) fn event(publisher: u64, n: u64) -> NewEvent {
-    let data = format!("{n}{}", " ".repeat(if n % 7 == 0 { 6_000 } else { 200 }));
+    let data = format!("{n}{}", " ".repeat(if n.is_multiple_of(7) { 6_000 } else { 200 }));
     NewEvent { subject: Some(publisher.to_string()), ..NewEvent::json("order.created", data) }
 }
 

@@ -14,11 +14,11 @@ local function about(list)
   for at = 1, #list, 2 do fields[list[at]] = list[at + 1] end
   return fields
 end
-local groups, read = redis.pcall('XINFO', 'GROUPS', KEYS[1]), nil
+local groups, read, pending = redis.pcall('XINFO', 'GROUPS', KEYS[1]), nil, 0
 if groups.err then return { 0, '' } end
 for _, info in ipairs(groups) do
   local group = about(info)
-  if group['name'] == ARGV[1] then read = group['last-delivered-id'] end
+  if group['name'] == ARGV[1] then read, pending = group['last-delivered-id'], group['pending'] end
 end
 if not read then return { 0, '' } end
 -- What was read meanwhile is in somebody's hands.
@@ -34,9 +34,10 @@ for _, entry in ipairs(entries) do
   end
 end
 if #entries == tonumber(ARGV[3]) then return { stopped, entries[#entries][1] } end
-if #redis.call('XRANGE', KEYS[1], '(' .. read, '+', 'COUNT', 1) == 0 then
-  -- Or Redis would go on counting what is gone as unread.
-  local stream = about(redis.call('XINFO', 'STREAM', KEYS[1]))
-  redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], stream['last-generated-id'], 'ENTRIESREAD', stream['entries-added'])
-end
+-- Or Redis would go on counting what is gone as unread. What is settled is gone too, so what is there and not pending is not
+-- read.
+local stream = about(redis.call('XINFO', 'STREAM', KEYS[1]))
+local unread = math.max(stream['length'] - pending, 0)
+local upto = unread == 0 and stream['last-generated-id'] or read
+redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], upto, 'ENTRIESREAD', stream['entries-added'] - unread)
 return { stopped, '' }

@@ -1,0 +1,49 @@
+//! `wharf audit`.
+
+use super::{print, status::Table};
+use anyhow::Context;
+use wharf::{
+    app::{AuditEntry, last_entries},
+    manifest::Manifest,
+};
+
+/// Longer texts are cut; `--json` has them whole.
+const WIDTH: usize = 80;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// At most so many, the last ones.
+    #[arg(short, long, default_value_t = 50)]
+    number: usize,
+    /// Print the lines as they are: JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
+    let folder = &manifest.app.data.value;
+    let entries = last_entries(folder, args.number);
+    let entries = entries.with_context(|| format!("the audit log in {} can't be read", folder.display()))?;
+    if args.json {
+        return entries.iter().try_for_each(|entry| print(serde_json::to_string(entry)?));
+    }
+    let mut table = Table::new(["TIME", "BY", "WHAT", "SERVICE", "REVISION", "OUTCOME", "MORE"]);
+    for AuditEntry { time, who, deed, outcome } in &entries {
+        let more = deed.reason.as_ref().or(deed.detail.as_ref());
+        table.row([
+            time.clone(),
+            who.to_string(),
+            visible(&deed.what),
+            deed.service.as_deref().map_or_else(|| "-".to_owned(), visible),
+            deed.revision.map_or_else(|| "-".to_owned(), |number| number.to_string()),
+            outcome.to_string(),
+            more.map(|more| visible(more)).unwrap_or_default(),
+        ]);
+    }
+    print(table)
+}
+
+/// One line of bounded length, without what a terminal would take for a command.
+fn visible(text: &str) -> String {
+    text.chars().take(WIDTH).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

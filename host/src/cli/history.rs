@@ -1,0 +1,60 @@
+//! `wharf history`.
+
+use super::{client, print, runtime, status::Table};
+use bytes::Bytes;
+use wharf::{
+    manifest::Manifest,
+    rollout::{Kept, Revisions},
+};
+
+/// Longer texts are cut; `--json` has them whole.
+const WIDTH: usize = 60;
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+The revision that serves is marked by `*`. SCHEMA is how many migrations the revision knows.
+
+  wharf history order            the last revisions of `order`
+  wharf history order --json     with their whole hashes, and what each was produced with
+  wharf rollback order 3         back to one of them")]
+pub struct Args {
+    /// The service.
+    service: String,
+    /// Print everything that there is as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
+    let path = format!("/v1/services/{}/revisions", client::plain(&args.service)?);
+    let history: Revisions = runtime()?.block_on(client::ask(manifest, "GET", &path, None, Bytes::new()))?;
+    if args.json {
+        return print(serde_json::to_string(&history)?);
+    }
+    let mut table = Table::new(["REVISION", "HASH", "LOADED", "NAME", "SCHEMA", "STANDING", "ORIGIN"]);
+    for kept in &history.revisions {
+        let Kept { revision, standing, why, schema, .. } = kept;
+        let is_current = history.current == Some(revision.number);
+        let schema = match history.schema {
+            None => "-".to_owned(),
+            Some(now) if is_current && now != *schema => format!("{schema} (the database has {now})"),
+            Some(_) => schema.to_string(),
+        };
+        table.row([
+            format!("{}{}", revision.number, if is_current { " *" } else { "" }),
+            revision.hash.chars().take(12).collect(),
+            revision.loaded.clone(),
+            revision.metadata.title().map_or_else(|| "-".to_owned(), |title| short(&title)),
+            schema,
+            why.as_ref().map_or_else(|| standing.to_string(), |why| short(&format!("{standing}: {why}"))),
+            short(&revision.origin),
+        ]);
+    }
+    print(table)
+}
+
+/// One line of bounded length, without what a terminal would take for a command.
+fn short(text: &str) -> String {
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().count() <= WIDTH { text } else { text.chars().take(WIDTH - 1).chain(['…']).collect() }
+}
