@@ -99,9 +99,9 @@ impl Trust {
         Self::default()
     }
 
-    /// Whether somebody has to have signed it.
-    pub fn is_demanded(&self) -> bool {
-        !self.keys.is_empty()
+    /// Whether every component is trusted.
+    pub fn is_for_everybody(&self) -> bool {
+        self.keys.is_empty()
     }
 
     /// Whether this component may be used at all. Reads all of it once: not for async threads.

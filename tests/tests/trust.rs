@@ -97,6 +97,26 @@ async fn what_is_deployed_must_be_signed_and_the_old_goes_on_until_it_is() {
 }
 
 #[tokio::test]
+async fn what_was_kept_must_be_signed_too() {
+    let app = App::new(HELLO);
+    let (ours, theirs) = (keygen(&app, "ours.pem").await, keygen(&app, "theirs.pem").await);
+    app.file("new.wasm", patched("hello-p3", "Hello, world!", "Hello, again!"));
+    done(&app, &["sign", "new.wasm", "--key", "ours.pem"]).await;
+    let host = app.start().await;
+    done(&app, &["deploy", "hello", "new.wasm"]).await;
+    host.stop().await;
+    // From now on it matters who signed: what served last goes on, and there is no way back to what nobody signed.
+    app.write(&signed_by(&[&ours]));
+    let host = app.start().await;
+    host.get("/hello").await.assert_text(200, "Hello, again!");
+    refused(&app, &["rollback", "hello"], &["service `hello`: the component has no signature", &ours]).await;
+    host.get("/hello").await.assert_text(200, "Hello, again!");
+    host.stop().await;
+    app.write(&signed_by(&[&theirs]));
+    refused(&app, &["up"], &["service `hello`: the component is signed by", &ours, &theirs]).await;
+}
+
+#[tokio::test]
 async fn keys_are_changed_without_a_time_when_nothing_starts() {
     let app = App::new(HELLO);
     let (old, new) = (keygen(&app, "old.pem").await, keygen(&app, "new.pem").await);

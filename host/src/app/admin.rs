@@ -31,11 +31,15 @@ mod rollouts;
 pub use events::{Handled, Letter, Letters, WholeLetter};
 pub use rollouts::{ROLLOUT, RolloutCommand, RolloutOrder, ServiceDiff, StageOrder};
 
-use super::{App, ApplyError, CommandError, Components, Plan, Request, assemble::refusal, audit::Who};
+use super::{
+    App, ApplyError, CommandError, Components, Plan, Request,
+    assemble::refusal,
+    audit::{Came, Who},
+};
 use crate::{
     manifest::Manifest,
     policy::BreakerCommand,
-    rollout::{DeployError, Deployment, Outcome},
+    rollout::{DeployError, Deployment},
     service::Body,
 };
 use audited::{Noted, noting_order};
@@ -319,10 +323,9 @@ fn deployment(manifest: &Manifest, came: Result<Deployment, DeployError>) -> Res
     match came {
         Ok(deployment) => {
             let mut response = json(StatusCode::OK, &deployment);
-            let unchanged = deployment.outcome == Outcome::Unchanged;
-            let Deployment { revision, .. } = deployment;
-            let revision = Some((revision.number, revision.hash));
-            response.extensions_mut().insert(Noted { revision, unchanged, ..Noted::default() });
+            let Deployment { revision, outcome } = deployment;
+            let (revision, outcome) = (Some((revision.number, revision.hash)), Some(Came::from(outcome)));
+            response.extensions_mut().insert(Noted { revision, outcome, ..Noted::default() });
             response
         }
         Err(error) => problem(revisions::status_of(&error), &refusal(manifest, &error)),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 #[derive(Clone, Default)]
 pub(super) struct Noted {
     pub revision: Option<(u64, String)>,
-    pub unchanged: bool,
+    pub outcome: Option<Came>,
     pub detail: Option<String>,
     pub reason: Option<String>,
 }
@@ -52,7 +52,7 @@ pub(super) async fn answer(
     }
     let outcome = match response.extensions().get::<Noted>() {
         _ if !response.status().is_success() => Came::Refused,
-        Some(Noted { unchanged: true, .. }) => Came::Unchanged,
+        Some(Noted { outcome: Some(outcome), .. }) => *outcome,
         _ => Came::Done,
     };
     app.audit().note(&who, &deed, outcome).await;

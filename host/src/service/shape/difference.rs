@@ -265,7 +265,8 @@ mod tests {
                 (export "f" (func {function}))
             )))"#
         );
-        Shape::of(&Component::new(&ENGINE, wat).unwrap_or_else(|error| panic!("{error:#}")))
+        let wasm = wat::parse_str(wat).unwrap_or_else(|error| panic!("{error}"));
+        Shape::of(&Component::new(&ENGINE, wasm).unwrap_or_else(|error| panic!("{error:#}")))
     }
 
     fn differences(old: (&str, &str), new: (&str, &str)) -> Vec<String> {
