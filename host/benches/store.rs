@@ -1,23 +1,29 @@
 //! What the store costs: a query by key, a write, a batch, and many writers at once; and what it adds that a write has an
-//! event that leaves with it.
+//! event that leaves with it. In a file; and some of it in PostgreSQL, on a server that the bench starts, which flushes
+//! nothing, as SQLite does here. Without PostgreSQL that part is left out; `WHARF_BENCH_POSTGRES` is the URL of a database
+//! on another server, for a role that may create roles.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use futures::future::join_all;
 use std::{
     hint::black_box,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicI64, Ordering},
 };
 use tokio::runtime::Runtime;
 use wharf::{
     events::{Bus, BusConfig, BusKind, Durability, EmbeddedConfig, NewEvent, Retention},
     outbox::{self, Outbox},
-    store::{Database, Settings, Statement, Value},
+    store::{Database, OpenError, Server, ServerSettings, Settings, Statement, Value},
 };
+
+#[path = "../../tests/src/postgres.rs"]
+#[allow(dead_code, missing_docs, reason = "the end-to-end tests use more of it")]
+mod server;
 
 const ROWS: i64 = 10_000;
 
-/// A database in a folder that is gone afterwards, with a table of `ROWS` users.
+/// A database with a table of `ROWS` users, and a folder that is gone afterwards.
 struct Bench {
     runtime: Runtime,
     database: Database,
@@ -28,12 +34,27 @@ struct Bench {
 // === impl Bench ===
 
 impl Bench {
+    /// In a file.
     fn new() -> Self {
+        Self::opened(async |folder| Database::of_service(folder, "user", Settings::default()).await)
+    }
+
+    /// In the PostgreSQL database of this URL, as an application of its own.
+    fn on_server(url: String) -> Self {
+        let settings = ServerSettings {
+            app: format!("bench{}", uuid::Uuid::new_v4().simple()),
+            url,
+            certificates: None,
+            connections: 32,
+        };
+        let service = Settings { connections: 16, ..Settings::default() };
+        Self::opened(async |_| Database::on_server(&Server::new(settings)?, "user", None, service).await)
+    }
+
+    fn opened(open: impl AsyncFnOnce(&Path) -> Result<Database, OpenError>) -> Self {
         let folder = std::env::temp_dir().join(format!("wharf-store-bench-{}", uuid::Uuid::new_v4()));
         let runtime = Runtime::new().expect("a runtime");
-        let database = runtime
-            .block_on(Database::of_service(&folder, "user", Settings::default()))
-            .expect("the database can be opened");
+        let database = runtime.block_on(open(&folder)).expect("the database can be opened");
         let bench = Self { runtime, database, folder, next: AtomicI64::new(0) };
         bench.runtime.block_on(async {
             let table = "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT NOT NULL, email TEXT NOT NULL UNIQUE)";
@@ -124,6 +145,41 @@ fn store(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A row by its key and a new row, by one task and by several at once, where each visit goes to a server.
+fn postgres(criterion: &mut Criterion) {
+    let (_server, url) = match std::env::var("WHARF_BENCH_POSTGRES") {
+        Ok(url) => (None, url),
+        Err(_) if server::Postgres::is_installed() => {
+            let server = server::Postgres::start();
+            server.create("bench");
+            let url = server.url("bench");
+            (Some(server), url)
+        }
+        Err(_) => return eprintln!("PostgreSQL is not installed, and is left out"),
+    };
+    let bench = Bench::on_server(url);
+    let database = &bench.database;
+    let id = AtomicI64::new(0);
+    let read = async || {
+        let id = id.fetch_add(7, Ordering::Relaxed) % ROWS;
+        black_box(database.query(point(id)).await.expect("a row"));
+    };
+    let write = async || {
+        database.execute(bench.insert()).await.expect("a row");
+    };
+    let mut group = criterion.benchmark_group("postgres");
+    for tasks in [1_u64, 16] {
+        group.throughput(Throughput::Elements(tasks));
+        group.bench_with_input(BenchmarkId::new("query by key", tasks), &tasks, |b, &tasks| {
+            b.to_async(&bench.runtime).iter(|| join_all((0..tasks).map(|_| read())));
+        });
+        group.bench_with_input(BenchmarkId::new("insert", tasks), &tasks, |b, &tasks| {
+            b.to_async(&bench.runtime).iter(|| join_all((0..tasks).map(|_| write())));
+        });
+    }
+    group.finish();
+}
+
 /// An order as the shop writes it: without its event, and with it, while the relay takes the events to an embedded bus.
 fn outbox(criterion: &mut Criterion) {
     let bench = Bench::new();
@@ -144,10 +200,14 @@ fn outbox(criterion: &mut Criterion) {
         let outbox = Outbox::open("user", database.clone(), bus.clone(), settings).await.expect("an outbox");
         (bus, outbox)
     });
-    let event = || NewEvent { subject: Some("u-1".into()), ..NewEvent::json("user.created", vec![b' '; 200]) };
+    let event = |row: &Statement| {
+        // As an order's event is about that order.
+        let Some(Value::Integer(id)) = row.params.first() else { unreachable!("a row has a number") };
+        NewEvent { subject: Some(format!("u-{id}")), ..NewEvent::json("user.created", vec![b' '; 200]) }
+    };
     let place = |events: bool| {
         let (outbox, statements) = (outbox.clone(), vec![bench.insert()]);
-        let events = if events { vec![event()] } else { Vec::new() };
+        let events = if events { statements.iter().map(event).collect() } else { Vec::new() };
         async move {
             match events.is_empty() {
                 true => drop(database.batch(statements).await.expect("a row")),
@@ -175,5 +235,5 @@ fn outbox(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, store, outbox);
+criterion_group!(benches, store, postgres, outbox);
 criterion_main!(benches);

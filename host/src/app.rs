@@ -10,11 +10,14 @@ mod reload;
 mod status;
 mod watch;
 
-pub use admin::{AdminAddress, AdminError, Handled, Letter, Letters, Token, WholeLetter};
+pub use admin::{
+    AdminAddress, AdminError, Handled, Letter, Letters, ROLLOUT, RolloutCommand, RolloutOrder, ServiceDiff, StageOrder,
+    Token, WholeLetter,
+};
 pub use assemble::{Components, StartError, admin_address, check};
 pub use audit::{Audit, AuditEntry, AuditError, Came, Deed, Who, last_entries};
 pub use reload::{ReloadError, Reloaded};
-pub use status::{ServiceStatus, Status};
+pub use status::{Draining, ServiceStatus, Status};
 
 use crate::{
     events::Bus,
@@ -39,7 +42,7 @@ use tokio::time::{Duration, Instant};
 /// A running application.
 pub struct App {
     manifest: ArcSwap<Manifest>,
-    rollout: Rollout,
+    rollout: Arc<Rollout>,
     edges: Edges,
     routes: SharedRoutes,
     external: BTreeMap<String, Arc<External>>,
@@ -168,7 +171,7 @@ impl App {
     }
 
     /// The services and the way to replace them.
-    pub fn rollout(&self) -> &Rollout {
+    pub fn rollout(&self) -> &Arc<Rollout> {
         &self.rollout
     }
 

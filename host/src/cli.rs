@@ -7,11 +7,13 @@ mod build;
 mod check;
 mod client;
 mod deploy;
+mod diff;
 mod events;
 mod history;
 mod interrupt;
 mod reload;
 mod rollback;
+mod rollout;
 mod status;
 mod up;
 
@@ -71,7 +73,8 @@ enum Command {
     Reload(reload::Args),
     /// Lists, shows, replays and drops dead letters, and replays topics, in the running application.
     Events(events::Args),
-    /// Replaces a service of the running application by another component, while requests run.
+    /// Replaces a service of the running application by another component, while requests run: at once or by stages, as the
+    /// manifest or the command says.
     Deploy(deploy::Args),
     /// Shows the last revisions of a service: when each was loaded, from where, and what became of it.
     History(history::Args),
@@ -79,6 +82,10 @@ enum Command {
     Rollback(rollback::Args),
     /// Shows who changed what in the running application, and what came of it.
     Audit(audit::Args),
+    /// Shows what a component would change in a service of the running application, and whether it fits.
+    Diff(diff::Args),
+    /// Shows the staged rollout of a service, brings it to its end, or undoes it.
+    Rollout(rollout::Args),
 }
 
 pub fn main() -> ExitCode {
@@ -117,6 +124,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::History(args) => history::run(&load(&cli.manifest)?, args),
         Command::Rollback(args) => rollback::run(&load(&cli.manifest)?, args),
         Command::Audit(args) => audit::run(&load(&cli.manifest)?, args),
+        Command::Diff(args) => diff::run(&load(&cli.manifest)?, args),
+        Command::Rollout(args) => rollout::run(&load(&cli.manifest)?, args),
     }
 }
 

@@ -27,6 +27,7 @@ mod origin;
 mod path;
 mod policy;
 mod reader;
+mod rollout;
 mod secret;
 mod server_url;
 mod services;
@@ -38,9 +39,10 @@ mod validate;
 mod values;
 
 pub(crate) use reader::did_you_mean;
+pub use values::parse_duration;
 
 pub use error::{ManifestError, ManifestErrors, Place, Placed};
-pub use events::{Bus, Topic};
+pub use events::{Bus, Sharing, Topic};
 pub use external::{Addresses, ExternalService};
 pub use gateway::{Admin, Aggregate, Gateway, Methods, Part, Route};
 pub use origin::{Origin, Scheme};

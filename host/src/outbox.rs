@@ -11,7 +11,9 @@
 //! - **It leaves only if the transaction commits**, because the relay hears of it by the commit and by nothing else.
 //! - **It leaves surely if it does**, also after a crash between: the row is there until the bus has taken the event. It may
 //!   then be published twice, which to subscribers is a redelivery: the event has its id since it was a row.
-//! - **In the order of the commits**, one after the other. While the bus refuses, all of them wait.
+//! - **In the order of the commits**, as far as anybody can rely on it: of those of one subject, one leaves after the other.
+//!   Of different subjects, several are on their way at a time. One that the bus refuses holds up its own subject and,
+//!   until there are too many like it, no other.
 //! - **Off the way of the request.** The row shares the commit of the state; the relay gets the event itself from the
 //!   commit and reads nothing; rows are deleted in groups. Only what is more than fits into its hands it reads, when it has
 //!   come so far, and what an earlier process left.
@@ -58,6 +60,8 @@ pub struct Settings {
     pub held_events: usize,
     /// How many bytes of payload these may have together.
     pub held_bytes: usize,
+    /// How many events are offered to the bus at the same time.
+    pub at_once: usize,
     /// How many rows are deleted together.
     pub group: usize,
     /// How long a row may stay whose event the bus has taken.
@@ -66,6 +70,9 @@ pub struct Settings {
     pub look_every: Duration,
     /// How often the one that relays looks for rows of other hosts with the same database.
     pub look_every_shared: Duration,
+    /// The name of this host among those with the same database: no other's, and the same when it is started again. So it
+    /// need not wait then until it is sure that it was killed.
+    pub host: Option<String>,
 }
 
 /// The outbox of one service. Clones are the same outbox.
@@ -134,10 +141,12 @@ impl Default for Settings {
             max_bytes: 256 << 20,
             held_events: 1_024,
             held_bytes: 4 << 20,
+            at_once: 64,
             group: 256,
             delete_after: Duration::from_millis(200),
             look_every: Duration::from_secs(30),
             look_every_shared: Duration::from_millis(250),
+            host: None,
         }
     }
 }

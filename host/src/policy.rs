@@ -17,6 +17,7 @@
 //! Behind all of them, where calls wait for a callee that has no room, a **fair queue** lets callers take turns.
 //!
 //! **Failure** says what counts as one, for all of them. **Fallback** is what a caller gets in place of a failure.
+//! A **rollout** says how a new revision of a service comes to get its calls, and when it does as well as the old one.
 //!
 //! The bulkhead stands before the breaker and holds its permit over all attempts, because it bounds what the *caller*
 //! may pile up, backing off included. The breaker stands inside the retry, because every attempt is evidence.
@@ -41,10 +42,12 @@ mod health;
 mod hold;
 mod inject;
 mod invalid;
+mod judge;
 mod outlier;
 mod rate_limit;
 mod retry;
 mod ring;
+mod rollout;
 mod status;
 mod totals;
 mod wave;
@@ -70,9 +73,11 @@ pub use self::{
     hold::HoldTime,
     inject::InjectPolicy,
     invalid::InvalidPolicy,
+    judge::{Account, CallEnd, Judgement, Tally, judge},
     outlier::OutlierPolicy,
     rate_limit::{KeysSnapshot, Quota, RateLimitKey, RateLimitParams, RateLimitPolicy, RateLimitSnapshot, RateLimiter},
     retry::{Ended, Jitter, Repeat, RetryParams, RetryPolicy},
+    rollout::{MAX_STAGES, Mark, RolloutParams, RolloutPolicy, Split, Stage},
     status::StatusSet,
     wave::{NotWave, WaveText},
 };

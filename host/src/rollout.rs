@@ -6,27 +6,31 @@
 //!
 //! Until the swap nothing of the new revision is visible, and whatever goes wrong before it leaves the old one as it
 //! was. The swap is one store of a pointer: a call that came before it ends on the old revision, one that comes after it
-//! goes to the new one, and none finds nothing.
+//! goes to the new one, and none finds nothing. Where the service's policy has stages, the new revision gets some of the
+//! calls before that, and is sent away when it does worse than the old one: see [`staged`].
 //!
 //! What serves is recorded by the [`History`] just before the swap.
 
 mod history;
 mod rollback;
+mod staged;
 
 pub use history::{History, HistoryError, Kept, Reversal, Revisions, Serving, Standing};
 pub use rollback::{Past, StartWith};
+pub use staged::{RolloutEnd, RolloutSnapshot};
 
 use crate::{
     engine::{CacheError, CodeCache, Engine},
     manifest::did_you_mean,
-    policy::FallbackPolicy,
+    policy::{FallbackPolicy, RolloutPolicy, Split},
     service::{
-        Edge, FixedResults, Grants, InstanceSettings, Metadata, Misfit, Revision, RevisionError, RevisionInfo, Scope,
-        Service, Shape, misfits,
+        Edge, FixedResults, Grants, InstanceSettings, Marked, Metadata, Misfit, Revision, RevisionError, RevisionInfo,
+        Scope, Service, Shape, ShapeChanges, misfits,
     },
     store::MigrateError,
 };
 use bytes::Bytes;
+use staged::{Ready, Staged, Word};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -41,9 +45,10 @@ const WARM_LIMIT: Duration = Duration::from_secs(10);
 /// All services of an application, and the way to replace them.
 pub struct Rollout {
     engine: Arc<Engine>,
-    members: BTreeMap<String, Member>,
+    members: BTreeMap<String, Arc<Member>>,
     grants: BTreeMap<String, Grants>,
     history: History,
+    marked: Arc<Marked>,
     /// Locked for the whole of a deploy: two at a time could each fit what was there and not each other.
     deploying: tokio::sync::Mutex<()>,
     /// The shapes of what runs now. Locked while a revision or a policy is put in place, because what a policy says of
@@ -64,6 +69,12 @@ pub struct Member {
     pub scope: Arc<Scope>,
     /// How its instances are used.
     pub settings: InstanceSettings,
+    /// How a new revision comes to get its calls, unless a deploy says otherwise.
+    pub policy: RolloutPolicy,
+    /// The staged rollout that is under way, or was the last.
+    staged: Mutex<Option<Arc<Staged>>>,
+    /// Revisions that get no more calls, and have some under way.
+    draining: Mutex<Vec<Arc<Revision>>>,
 }
 
 /// A component, read and compiled.
@@ -99,12 +110,22 @@ pub struct Deployment {
     pub outcome: Outcome,
 }
 
+/// What a component would change.
+pub struct Diff {
+    /// In what the service offers and needs.
+    pub changes: ShapeChanges,
+    /// What would not fit; empty: it can be deployed, as far as that can be seen before it runs.
+    pub misfits: Vec<Misfit>,
+}
+
 /// How a deployed component came to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// It took the place of another.
     Deployed,
+    /// It gets some of the calls, and its rollout goes on by itself.
+    Begun,
     /// It is the very component that ran already, so nothing was done.
     Unchanged,
     /// It had served before and was gone back to.
@@ -197,6 +218,20 @@ pub enum DeployError {
         /// How it shows.
         source: Box<MigrateError>,
     },
+    /// Another one is on its way.
+    #[error(
+        "the rollout of revision {revision} of service `{service}` is under way: wait for its end, or bring it about with \
+         `wharf rollout {service} promote` or `wharf rollout {service} undo`"
+    )]
+    UnderWay {
+        /// The service.
+        service: String,
+        /// The revision that is on its way.
+        revision: u64,
+    },
+    /// There is nothing to promote or to undo.
+    #[error("no rollout of service `{0}` is under way")]
+    NoRollout(String),
 }
 
 fn listed(misfits: &[Misfit]) -> String {
@@ -216,6 +251,11 @@ fn migrations(known: u32, names: &[String]) -> String {
 /// What a guest does before it gets calls has a limit of its own: there is no caller with a deadline.
 async fn in_time<T>(step: impl Future<Output = Result<T, RevisionError>>) -> Result<T, RevisionError> {
     timeout(WARM_LIMIT, step).await.unwrap_or(Err(RevisionError::Late(WARM_LIMIT)))
+}
+
+/// What is behind these locks is replaced as a whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 // === impl Loaded ===
@@ -255,8 +295,42 @@ impl Loaded {
 
 impl Member {
     /// A service that has no revision yet.
-    pub fn new(service: Arc<Service>, scope: Arc<Scope>, settings: InstanceSettings) -> Self {
-        Self { service, scope, settings }
+    pub fn new(
+        service: Arc<Service>,
+        scope: Arc<Scope>,
+        settings: InstanceSettings,
+        policy: RolloutPolicy,
+    ) -> Arc<Self> {
+        let (staged, draining) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { service, scope, settings, policy, staged, draining })
+    }
+
+    /// The staged rollout that is under way, or was the last.
+    pub fn rollout(&self) -> Option<RolloutSnapshot> {
+        Some(lock(&self.staged).as_ref()?.snapshot(self.service.name()))
+    }
+
+    /// Revisions that get no more calls, and have some under way.
+    pub fn draining(&self) -> Vec<Arc<Revision>> {
+        lock(&self.draining).clone()
+    }
+
+    fn under_way(&self) -> Option<Arc<Staged>> {
+        lock(&self.staged).clone().filter(|staged| staged.is_under_way())
+    }
+
+    /// Lets a revision that gets no more calls end those that it has, in the background.
+    fn retire(self: &Arc<Self>, revision: Arc<Revision>, limit: Duration) {
+        let member = self.clone();
+        lock(&member.draining).push(revision.clone());
+        tokio::spawn(async move {
+            let ended = revision.drain(limit).await;
+            let (service, number) = (member.service.name(), revision.info().number);
+            if ended > 0 {
+                tracing::warn!(%service, revision = number, calls = ended, ?limit, "calls ended with the drain of a revision");
+            }
+            lock(&member.draining).retain(|it| !Arc::ptr_eq(it, &revision));
+        });
     }
 
     /// The names of the migrations that its database has; none where there is no database.
@@ -307,15 +381,23 @@ impl Running<'_> {
 
 impl Rollout {
     /// A rollout for these services, none of which runs yet.
-    pub fn new(engine: Arc<Engine>, members: BTreeMap<String, Member>, grants: BTreeMap<String, Grants>) -> Self {
-        let (deploying, shapes) = (tokio::sync::Mutex::default(), Mutex::default());
-        Self { engine, members, grants, history: History::new(), deploying, shapes }
+    pub fn new(
+        engine: Arc<Engine>,
+        members: BTreeMap<String, Arc<Member>>,
+        grants: BTreeMap<String, Grants>,
+    ) -> Arc<Self> {
+        Self::with_history(engine, members, grants, History::new())
     }
 
-    /// With revisions that are kept.
-    #[must_use]
-    pub fn with_history(self, history: History) -> Self {
-        Self { history, ..self }
+    /// The same with revisions that are kept.
+    pub fn with_history(
+        engine: Arc<Engine>,
+        members: BTreeMap<String, Arc<Member>>,
+        grants: BTreeMap<String, Grants>,
+        history: History,
+    ) -> Arc<Self> {
+        let (deploying, shapes, marked) = (tokio::sync::Mutex::default(), Mutex::default(), Arc::default());
+        Arc::new(Self { engine, members, grants, history, marked, deploying, shapes })
     }
 
     /// The revisions that there were.
@@ -324,8 +406,13 @@ impl Rollout {
     }
 
     /// The services.
-    pub fn members(&self) -> impl Iterator<Item = &Member> {
+    pub fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
         self.members.values()
+    }
+
+    /// The trials that go by a mark of requests; to be asked where requests come in.
+    pub fn marked(&self) -> Arc<Marked> {
+        self.marked.clone()
     }
 
     /// The engine that all of them share.
@@ -336,7 +423,7 @@ impl Rollout {
     /// Holds what runs as it is, for as long as policies are put in place.
     pub fn running(&self) -> Running<'_> {
         // What is in it is replaced as a whole.
-        Running(self.shapes.lock().unwrap_or_else(PoisonError::into_inner))
+        Running(lock(&self.shapes))
     }
 
     /// Starts all services: none gets a call before all of them are ready.
@@ -367,19 +454,19 @@ impl Rollout {
     ) -> Result<(), DeployError> {
         let mut ready = Vec::new();
         for (name, mut loaded) in loaded {
-            let member = self.member(&name)?;
+            let member = self.member(&name)?.clone();
             // What served when the host ended did so on the schema that there was.
             let newer = if loaded.kept.is_some() { Newer::Allowed } else { Newer::Refused };
-            let info = self.begin(member, &mut loaded).await?;
+            let info = self.begin(&member, &mut loaded).await?;
             if loaded.kept.is_none() {
                 begun.push((name.clone(), info.number));
             }
             let before = member.applied().await;
-            match self.prepare(member, &loaded, info, &all, newer).await {
+            match self.prepare(&member, &loaded, info, &member.scope, &all, newer).await {
                 Ok(prepared) => ready.push((member, prepared)),
                 Err(error) => {
                     // With the component of before, the next start must find what it needs.
-                    self.note_migrations(member, before, &error).await;
+                    self.note_migrations(&member, before, &error).await;
                     return Err(error);
                 }
             }
@@ -389,77 +476,200 @@ impl Rollout {
             let name = member.service.name();
             let recorded = self.history.serve(name, revision.info().number, serving).await;
             recorded.map_err(|source| DeployError::History { service: name.to_string(), source })?;
-            revisions.push((member, revision));
+            revisions.push((member.clone(), Arc::new(revision)));
         }
-        self.put_in_place(all, revisions)
+        self.put_in_place(all, revisions, Duration::ZERO)
     }
 
-    /// Replaces the revision of one service by `wasm`, while requests run. What runs already is left as it is.
+    /// Replaces the revision of one service by `wasm`, while requests run: by the stages of `policy`, or by those of the
+    /// service's own where it is `None`. What runs already is left as it is.
     ///
     /// # Errors
     ///
     /// Why it was refused; then the old revision goes on.
     pub async fn deploy(
-        &self,
+        self: &Arc<Self>,
         service: &str,
         wasm: impl Into<Bytes>,
         origin: String,
+        policy: Option<RolloutPolicy>,
     ) -> Result<Deployment, DeployError> {
-        let member = self.member(service)?;
-        let loaded = Loaded::new(&self.engine, wasm, origin).await?;
+        let member = self.member(service)?.clone();
+        let mut loaded = Loaded::new(&self.engine, wasm, origin).await?;
         let _deploying = self.deploying.lock().await;
+        if let Some(staged) = member.under_way() {
+            return Err(DeployError::UnderWay { service: service.to_string(), revision: staged.revision.number });
+        }
         let before = member.service.revision().map(|revision| revision.info().clone());
         if let Some(before) = before
             && before.hash == loaded.hash
         {
             return Ok(Deployment { revision: before, outcome: Outcome::Unchanged });
         }
-        let info = self.replace(member, loaded, Newer::Refused).await?;
-        tracing::info!(service, revision = info.number, hash = &info.hash[..12], origin = info.origin, "deployed");
-        Ok(Deployment { revision: info, outcome: Outcome::Deployed })
+        let policy = policy.unwrap_or_else(|| member.policy.clone());
+        let drain = policy.params().drain;
+        if policy.params().stages.is_empty() {
+            let info = self.replace(&member, loaded, Newer::Refused, drain).await?;
+            tracing::info!(service, revision = info.number, hash = &info.hash[..12], origin = info.origin, "deployed");
+            return Ok(Deployment { revision: info, outcome: Outcome::Deployed });
+        }
+        let shape = Arc::new(loaded.shape());
+        let mut after = self.running().0.clone();
+        after.insert(service.to_string(), shape.clone());
+        self.check(&after)?;
+        let info = self.begin(&member, &mut loaded).await?;
+        let before = member.applied().await;
+        let is_copied = policy.params().stages.iter().any(|stage| stage.split == Split::Shadow);
+        let (revision, serving, shadow) = match self.prepare_stages(&member, &loaded, &info, &after, is_copied).await {
+            Ok(prepared) => prepared,
+            Err(error) => return Err(self.given_up(&member, &loaded, info.number, before, error).await),
+        };
+        let staged = Staged::new(info.clone(), shape, policy);
+        *lock(&member.staged) = Some(staged.clone());
+        let ready = Ready { member, revision, shadow, serving, before };
+        tokio::spawn(self.clone().go_through(staged, ready));
+        Ok(Deployment { revision: info, outcome: Outcome::Begun })
+    }
+
+    /// What a rollout by stages needs: the revision, and where copies of requests are to go to it, another without the
+    /// right to change anything.
+    async fn prepare_stages(
+        &self,
+        member: &Member,
+        loaded: &Loaded,
+        info: &RevisionInfo,
+        after: &Shapes,
+        is_copied: bool,
+    ) -> Result<(Revision, Serving, Option<Revision>), DeployError> {
+        let scope = &member.scope;
+        let (revision, serving) = self.prepare(member, loaded, info.clone(), scope, after, Newer::Refused).await?;
+        if !is_copied {
+            return Ok((revision, serving, None));
+        }
+        let scope = Arc::new(scope.without_effects());
+        let (shadow, _) = self.prepare(member, loaded, info.clone(), &scope, after, Newer::Refused).await?;
+        Ok((revision, serving, Some(shadow)))
+    }
+
+    /// What would be different with `wasm` in place of what runs, and what would not fit.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such service, or it is no component.
+    pub async fn diff(&self, service: &str, wasm: Vec<u8>, origin: String) -> Result<Diff, DeployError> {
+        self.member(service)?;
+        let loaded = Loaded::new(&self.engine, wasm, origin).await?;
+        let shape = Arc::new(loaded.shape());
+        let mut after = self.running().0.clone();
+        let before = after.insert(service.to_string(), shape.clone());
+        let changes = before.map(|before| ShapeChanges::between(&before, &shape)).unwrap_or_default();
+        let misfits = match self.check(&after) {
+            Err(DeployError::Misfit(found)) => found,
+            _ => Vec::new(),
+        };
+        Ok(Diff { changes, misfits })
+    }
+
+    /// Ends a staged rollout before its time: the new revision gets all calls.
+    ///
+    /// # Errors
+    ///
+    /// When none is under way.
+    pub fn promote(&self, service: &str) -> Result<RolloutSnapshot, DeployError> {
+        self.say(service, Word::Promote)
+    }
+
+    /// Ends a staged rollout before its time: the old revision gets all calls again.
+    ///
+    /// # Errors
+    ///
+    /// When none is under way.
+    pub fn undo(&self, service: &str, reason: String) -> Result<RolloutSnapshot, DeployError> {
+        self.say(service, Word::Undo(reason))
+    }
+
+    fn say(&self, service: &str, word: Word) -> Result<RolloutSnapshot, DeployError> {
+        let member = self.member(service)?;
+        let staged = member.under_way().ok_or_else(|| DeployError::NoRollout(service.to_string()))?;
+        staged.say(word);
+        Ok(staged.snapshot(service))
+    }
+
+    /// The staged rollout of a service that is under way, or was the last.
+    ///
+    /// # Errors
+    ///
+    /// When there was none since the start.
+    pub fn progress(&self, service: &str) -> Result<RolloutSnapshot, DeployError> {
+        self.member(service)?.rollout().ok_or_else(|| DeployError::NoRollout(service.to_string()))
+    }
+
+    /// Takes account of which trials go by a mark.
+    fn note_marked(&self) {
+        let trials: Vec<_> =
+            self.members.values().filter_map(|member| lock(&member.staged).as_ref()?.trial()).collect();
+        self.marked.set(trials.iter());
     }
 
     /// Puts a component in the place of what serves, and keeps a record of how that went.
-    async fn replace(&self, member: &Member, mut loaded: Loaded, newer: Newer) -> Result<RevisionInfo, DeployError> {
-        let name = member.service.name();
+    async fn replace(
+        &self,
+        member: &Arc<Member>,
+        mut loaded: Loaded,
+        newer: Newer,
+        drain: Duration,
+    ) -> Result<RevisionInfo, DeployError> {
         let mut after = self.running().0.clone();
-        after.insert(name.to_string(), Arc::new(loaded.shape()));
+        after.insert(member.service.name().to_string(), Arc::new(loaded.shape()));
         self.check(&after)?;
         let info = self.begin(member, &mut loaded).await?;
         let before = member.applied().await;
-        match self.shift(member, &loaded, info.clone(), after, newer).await {
+        let shifted = match self.prepare(member, &loaded, info.clone(), &member.scope, &after, newer).await {
+            Ok((revision, serving)) => self.shift(member, Arc::new(revision), serving, after, drain).await,
+            Err(error) => Err(error),
+        };
+        match shifted {
             Ok(()) => Ok(info),
-            Err(error) => {
-                let error = self.explained(error, &loaded.hash);
-                let error = match self.note_migrations(member, before, &error).await {
-                    Some((number, known, applied)) => {
-                        DeployError::AfterMigrating { source: error.into(), number, known, applied }
-                    }
-                    None => error,
-                };
-                if loaded.kept.is_none() {
-                    let why = error.to_string();
-                    kept_in_mind(self.history.end(name, info.number, Standing::Failed, why).await);
-                }
-                Err(error)
-            }
+            Err(error) => Err(self.given_up(member, &loaded, info.number, before, error).await),
         }
+    }
+
+    /// A component that can't serve, and what else there is to say of that.
+    async fn given_up(
+        &self,
+        member: &Member,
+        loaded: &Loaded,
+        number: u64,
+        before: Result<Vec<String>, MigrateError>,
+        error: DeployError,
+    ) -> DeployError {
+        let error = self.explained(error, &loaded.hash);
+        let error = match self.note_migrations(member, before, &error).await {
+            Some((number, known, applied)) => {
+                DeployError::AfterMigrating { source: error.into(), number, known, applied }
+            }
+            None => error,
+        };
+        if loaded.kept.is_none() {
+            let ended = self.history.end(member.service.name(), number, Standing::Failed, error.to_string()).await;
+            kept_in_mind(ended);
+        }
+        error
     }
 
     /// The record says that it serves, and then it does.
     async fn shift(
         &self,
-        member: &Member,
-        loaded: &Loaded,
-        info: RevisionInfo,
+        member: &Arc<Member>,
+        revision: Arc<Revision>,
+        serving: Serving,
         after: Shapes,
-        newer: Newer,
+        drain: Duration,
     ) -> Result<(), DeployError> {
-        let (name, number) = (member.service.name(), info.number);
-        let (revision, serving) = self.prepare(member, loaded, info, &after, newer).await?;
-        let recorded = self.history.serve(name, number, serving).await;
+        let name = member.service.name();
+        let recorded = self.history.serve(name, revision.info().number, serving).await;
         let reversal = recorded.map_err(|source| DeployError::History { service: name.to_string(), source })?;
-        let placed = self.put_in_place(after, [(member, revision)]);
+        let placed = self.put_in_place(after, [(member.clone(), revision)], drain);
         if let Err(error) = &placed {
             kept_in_mind(self.history.put_back(name, reversal, error.to_string()).await);
         }
@@ -489,7 +699,7 @@ impl Rollout {
         &self,
         member: &Member,
         before: Result<Vec<String>, MigrateError>,
-        error: &DeployError,
+        error: &impl std::fmt::Display,
     ) -> Option<(u64, u32, Vec<String>)> {
         let (name, before) = (member.service.name(), before.ok()?);
         let mut applied = member.applied().await.ok()?;
@@ -504,15 +714,38 @@ impl Rollout {
     /// Ends all services: calls that come from now on find them `unreachable`, those in flight end as they would.
     pub fn stop(&self) {
         for member in self.members.values() {
+            if let Some(staged) = member.under_way() {
+                staged.say(Word::Undo("the host stops".into()));
+            }
             member.service.swap(None);
         }
     }
 
-    /// Whether components of these shapes fit each other and what is granted and declared.
+    /// Whether components of these shapes fit each other and what is granted and declared, each also beside those that are
+    /// on trial.
     fn check(&self, shapes: &Shapes) -> Result<(), DeployError> {
+        let mut found = self.misfits(shapes);
+        let trials: Vec<_> = self.members.values().filter_map(|member| Some((member, member.under_way()?))).collect();
+        let with = |trials: &[(&Arc<Member>, Arc<Staged>)]| {
+            let mut shapes = shapes.clone();
+            for (member, staged) in trials {
+                shapes.insert(member.service.name().to_string(), staged.shape.clone());
+            }
+            self.misfits(&shapes)
+        };
+        let sets = trials.chunks(1).chain((trials.len() > 1).then_some(&trials[..]));
+        for misfit in sets.flat_map(with) {
+            if !found.contains(&misfit) {
+                found.push(misfit);
+            }
+        }
+        if found.is_empty() { Ok(()) } else { Err(DeployError::Misfit(found)) }
+    }
+
+    fn misfits(&self, shapes: &Shapes) -> Vec<Misfit> {
         let mut found = misfits(shapes, &self.grants);
         found.extend(self.fixed_results(shapes).err().into_iter().flatten());
-        if found.is_empty() { Ok(()) } else { Err(DeployError::Misfit(found)) }
+        found
     }
 
     /// The fixed results of all edges, for components of these shapes.
@@ -531,24 +764,27 @@ impl Rollout {
     }
 
     /// The swap. Should a policy have changed since the shapes were checked, so that it does not fit them any more, nothing
-    /// is done.
-    fn put_in_place<'a>(
+    /// is done. What is replaced may finish what it has begun within `drain`.
+    fn put_in_place(
         &self,
         shapes: Shapes,
-        revisions: impl IntoIterator<Item = (&'a Member, Revision)>,
+        revisions: impl IntoIterator<Item = (Arc<Member>, Arc<Revision>)>,
+        drain: Duration,
     ) -> Result<(), DeployError> {
         let mut running = self.running();
         for (edge, results) in self.fixed_results(&shapes).map_err(DeployError::Misfit)? {
             edge.set_fixed_results(results);
         }
         for (member, revision) in revisions {
-            member.service.swap(Some(Arc::new(revision)));
+            if let Some(before) = member.service.swap(Some(revision)) {
+                member.retire(before, drain);
+            }
         }
         *running.0 = shapes;
         Ok(())
     }
 
-    fn member(&self, service: &str) -> Result<&Member, DeployError> {
+    fn member(&self, service: &str) -> Result<&Arc<Member>, DeployError> {
         self.members.get(service).ok_or_else(|| {
             let meant = did_you_mean(service, self.members.keys().map(String::as_str));
             DeployError::UnknownService { service: service.to_string(), meant }
@@ -557,7 +793,8 @@ impl Rollout {
 
     /// A component whose migrations are strange to the database is mostly one that was deployed on the wrong service.
     fn explained(&self, error: DeployError, hash: &str) -> DeployError {
-        let runs = |member: &Member| member.service.revision().is_some_and(|revision| revision.info().hash == hash);
+        let runs =
+            |member: &Arc<Member>| member.service.revision().is_some_and(|revision| revision.info().hash == hash);
         match error {
             DeployError::Migrate { service, source: source @ MigrateError::Foreign { .. } } => {
                 match self.members.iter().find(|(_, member)| runs(member)) {
@@ -575,7 +812,8 @@ impl Rollout {
         member: &Member,
         loaded: &Loaded,
         info: RevisionInfo,
-        shapes: &BTreeMap<String, Arc<Shape>>,
+        scope: &Arc<Scope>,
+        shapes: &Shapes,
         newer: Newer,
     ) -> Result<(Revision, Serving), DeployError> {
         let service = member.service.name().to_string();
@@ -583,9 +821,9 @@ impl Rollout {
         let number = info.number;
         let mut serving = Serving { manifest: loaded.manifest.clone(), ..Serving::default() };
         let grants = self.grants.get(&service).cloned().unwrap_or_default();
-        let revision =
-            Revision::link(&self.engine, &loaded.component, info, &member.scope, &grants, shapes, member.settings)
-                .map_err(wrong)?;
+        let component = &loaded.component;
+        let revision = Revision::link(&self.engine, component, info, scope, &grants, shapes, member.settings);
+        let revision = revision.map_err(wrong)?;
         if let Some(database) = &member.scope.database {
             let migrations = in_time(revision.migrations()).await.map_err(wrong)?;
             serving.schema = u32::try_from(migrations.len()).unwrap_or(u32::MAX);

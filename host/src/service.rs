@@ -29,6 +29,7 @@ mod set;
 mod shape;
 mod state;
 mod tape;
+mod trial;
 mod worker;
 
 pub(crate) use body::{Gathered, Gathering};
@@ -45,9 +46,10 @@ pub use {
     pool::{InstanceSettings, PoolSnapshot},
     revision::{Revision, RevisionError, RevisionInfo},
     scope::Scope,
-    shape::{Concern, Grants, Misfit, Shape, misfits},
+    shape::{Concern, Difference, Grants, InterfaceChange, Misfit, Shape, ShapeChanges, misfits},
     state::State,
     tape::{MOST_BYTES, MOST_UNDER_WAY, MOST_VALUES, Tape},
+    trial::{Marked, Trial},
 };
 
 #[cfg(test)]

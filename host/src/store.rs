@@ -9,6 +9,7 @@
 
 pub(crate) mod binding;
 mod committed;
+mod ending;
 mod error;
 mod migration;
 mod postgres;
@@ -78,6 +79,7 @@ pub struct Settings {
 pub struct Database {
     backend: Backend,
     max_batch: usize,
+    reads_only: bool,
 }
 
 #[derive(Clone)]
@@ -169,7 +171,7 @@ impl Database {
     /// When its folder or the file can't be made or opened.
     pub async fn open(file: PathBuf, settings: Settings) -> Result<Self, OpenError> {
         let max_batch = settings.max_batch;
-        Ok(Self { backend: Backend::Sqlite(Sqlite::open(file, settings).await?), max_batch })
+        Ok(Self { backend: Backend::Sqlite(Sqlite::open(file, settings).await?), max_batch, reads_only: false })
     }
 
     /// Opens the database of a service on a server, and makes what it lacks. With `url`, as the role that this names and
@@ -185,13 +187,19 @@ impl Database {
     ) -> Result<Self, OpenError> {
         let max_batch = settings.max_batch;
         let postgres = Postgres::open(server, service, url, settings).await?;
-        Ok(Self { backend: Backend::Postgres(postgres), max_batch })
+        Ok(Self { backend: Backend::Postgres(postgres), max_batch, reads_only: false })
     }
 
     /// Whether other hosts may have it open at the same time, and transactions may overlap: so it is on a server. In a
     /// file there is one writer, and one transaction after the other.
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self.backend, Backend::Postgres(_))
+    }
+
+    /// The same database for somebody who may not change it: of a service's statements only queries are run, and those
+    /// that begin with `SELECT` or `VALUES`.
+    pub fn read_only(&self) -> Self {
+        Self { reads_only: true, ..self.clone() }
     }
 
     /// Runs one query and returns its rows. It may also be a statement that changes rows and returns some
@@ -267,6 +275,7 @@ impl Database {
     /// # Errors
     /// `busy` when too many wait already.
     pub async fn begin(&self) -> Result<Transaction, Error> {
+        self.check_write(Authority::Service)?;
         let begun = match &self.backend {
             Backend::Sqlite(sqlite) => Begun::Sqlite(sqlite.begin().await?),
             Backend::Postgres(postgres) => Begun::Postgres(postgres.begin().await?),
@@ -308,6 +317,9 @@ impl Database {
     }
 
     async fn query_by(&self, statement: Statement, authority: Authority) -> Result<Rows, Error> {
+        if !reads(&statement.sql) {
+            self.check_write(authority)?;
+        }
         match &self.backend {
             Backend::Sqlite(sqlite) => sqlite.query(statement, authority).await,
             Backend::Postgres(postgres) => postgres.query(statement, authority).await,
@@ -315,6 +327,7 @@ impl Database {
     }
 
     async fn execute_by(&self, statement: Statement, authority: Authority) -> Result<u64, Error> {
+        self.check_write(authority)?;
         match &self.backend {
             Backend::Sqlite(sqlite) => sqlite.execute(statement, authority).await,
             Backend::Postgres(postgres) => postgres.execute(statement, authority).await,
@@ -322,11 +335,21 @@ impl Database {
     }
 
     async fn batch_by(&self, statements: Vec<Statement>, authority: Authority) -> Result<Vec<u64>, Error> {
+        self.check_write(authority)?;
         self.check_batch(statements.len())?;
         match &self.backend {
             Backend::Sqlite(sqlite) => sqlite.batch(statements, authority).await,
             Backend::Postgres(postgres) => postgres.batch(statements, authority).await,
         }
+    }
+
+    fn check_write(&self, authority: Authority) -> Result<(), Error> {
+        if self.reads_only && authority == Authority::Service {
+            return Err(Error::Unavailable(
+                "only queries are run here: this revision answers copies of requests".into(),
+            ));
+        }
+        Ok(())
     }
 
     fn check_batch(&self, length: usize) -> Result<(), Error> {
@@ -336,6 +359,12 @@ impl Database {
         }
         Ok(())
     }
+}
+
+/// Whether a statement can do nothing but read. Of those that begin otherwise, some can as well.
+fn reads(sql: &str) -> bool {
+    let word: String = sql.trim_start().chars().take_while(char::is_ascii_alphabetic).collect();
+    word.eq_ignore_ascii_case("select") || word.eq_ignore_ascii_case("values")
 }
 
 impl fmt::Debug for Database {

@@ -51,6 +51,11 @@ pub struct Postgres {
 // === impl Postgres ===
 
 impl Postgres {
+    /// Whether there is one to start.
+    pub fn is_installed() -> bool {
+        installed().is_some()
+    }
+
     /// Makes a cluster and starts a server on it.
     ///
     /// # Panics
@@ -218,8 +223,12 @@ fn as_server(program: &Path) -> Command {
     command
 }
 
-/// The folder with PostgreSQL's programs, of the newest that is installed.
 fn programs() -> PathBuf {
+    installed().unwrap_or_else(|| panic!("PostgreSQL is not installed (Debian: apt-get install postgresql)"))
+}
+
+/// The folder with PostgreSQL's programs, of the newest that is installed.
+fn installed() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut versions: Vec<(u32, PathBuf)> = versions
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
@@ -227,8 +236,7 @@ fn programs() -> PathBuf {
     versions.sort();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let newest = versions.pop().map(|(_, folder)| folder);
-    let found = newest.into_iter().chain(std::env::split_paths(&path)).find(|folder| folder.join("initdb").exists());
-    found.unwrap_or_else(|| panic!("PostgreSQL is not installed (Debian: apt-get install postgresql)"))
+    newest.into_iter().chain(std::env::split_paths(&path)).find(|folder| folder.join("initdb").exists())
 }
 
 fn run(mut command: Command) -> String {

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 use std::time::{SystemTime, UNIX_EPOCH};
-use wharf_tests::{App, Host, Redis, eventually};
+use wharf_tests::{App, Host, Redis, below, eventually};
 
 /// One service that publishes what it is told to and hears it. One instance of it, so that it remembers all.
 fn listener(events: &str, more: &str) -> App {
@@ -162,6 +162,51 @@ async fn what_is_tried_as_often_as_allowed_is_dead_and_can_be_dropped() {
 }
 
 #[tokio::test]
+async fn a_subscriber_that_never_answers_has_a_dead_letter_in_the_end_and_holds_up_nobody() {
+    let mut more = "[policy.defaults]\ndeadline = \"2s\"\n".to_owned();
+    // One that takes everything, and publishes too: an instance that hangs ends with all that it does.
+    more += &below(
+        "other",
+        "listener",
+        "publishes = [\"order.created\"]\nsubscribes = [\"order.created\"]\ninstances = { max = 1 }",
+    );
+    on_each_bus(&more, async |app, host| {
+        host.get("/other/mend").await.assert_text(200, "mended");
+        let publish = async |query: &str| {
+            let answer = host.get(&format!("/other/publish?topic=order.created&{query}")).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            answer.text().to_owned()
+        };
+        let hanging = publish("subject=o1&data=hang").await;
+        let mut rest = vec![publish("subject=o1&data=behind").await];
+        for n in 0..20 {
+            rest.push(publish(&format!("subject=p{n}&data=beside")).await);
+        }
+        eventually("the other subscription has all", async || {
+            let heard = host.get("/other/heard").await.text().to_owned();
+            if rest.iter().chain([&hanging]).all(|id| heard.contains(id)) { Ok(()) } else { Err(heard) }
+        })
+        .await;
+        let letter = &dead(app, host, 1).await[0];
+        assert_eq!((&letter["id"], &letter["service"]), (&hanging.as_str().into(), &"listener".into()));
+        assert_eq!((&letter["reason"], &letter["attempts"]), (&"attempts-exhausted".into(), &3.into()), "{letter}");
+        assert!(letter["error"].as_str().is_some_and(|error| error.contains("deadline")), "{letter}");
+        // What stood behind it comes then, and what stood beside it has come.
+        eventually("all is settled", async || {
+            let status = host.status(app).await;
+            let all = status["events"]["subscriptions"].as_array().cloned().unwrap_or_default();
+            if all.len() == 2 && all.iter().all(|it| it["lag"] == 0) { Ok(()) } else { Err(all) }
+        })
+        .await;
+        for (reason, count) in [("attempts-exhausted", 1), ("rejected", 0)] {
+            let listed = host.wharf(app, &["events", "list", "--reason", reason, "--json"]).await.json();
+            assert_eq!(listed["letters"].as_array().map(Vec::len), Some(count), "{listed}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_event_for_later_comes_not_before_its_time() {
     on_each_bus("", async |_, host| {
         let (due, at) = in_millis(1500);
@@ -263,6 +308,18 @@ async fn the_past_is_replayed_into_one_subscription() {
         let done = host.wharf(app, &replay(&["listener", "--from", "1h"])).await;
         assert_eq!(done.code(), Some(0), "{done:?}");
         hears(host, &before, 2).await;
+
+        // Both are through, so there is nothing to stop.
+        let stop = ["events", "stop-replay", "order.created", "--service"];
+        hears(host, &after[1], 3).await;
+        eventually("nothing is left of the replays", async || {
+            let stopped = host.wharf(app, &[&stop[..], &["listener", "--json"]].concat()).await;
+            assert_eq!(stopped.code(), Some(0), "{stopped:?}");
+            if stopped.json()["count"] == 0 { Ok(()) } else { Err(stopped) }
+        })
+        .await;
+        let refused = host.wharf(app, &[&stop[..], &["nobody"]].concat()).await;
+        assert!(refused.code() == Some(1) && refused.stderr.contains("has no subscription"), "{refused:?}");
 
         let refused = host.wharf(app, &replay(&["nobody", "--from", "1h"])).await;
         assert_eq!(refused.code(), Some(1));

@@ -12,7 +12,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::task::JoinSet;
-use wharf_tests::{Answer, App, Connection, Failed, Host, Redis, eventually, request};
+use wharf_tests::{Answer, App, Connection, Failed, Host, Postgres, Redis, eventually, request};
 
 /// How often the host is killed; `WHARF_KILLS` says otherwise.
 const KILLS: u32 = 10;
@@ -52,6 +52,17 @@ async fn customer(mut connection: Connection, user: String, done: Arc<AtomicU32>
     confirmed
 }
 
+async fn add_pen(host: &Host) {
+    let pen = json!({ "id": "pen", "name": "Pen", "price": 1.5 });
+    assert_eq!(host.post("/api/products", &pen).await.status, 201);
+}
+
+async fn register(host: &Host, email: &str) -> String {
+    let user = host.post("/api/users", &json!({ "email": email, "name": "Ada" })).await;
+    assert_eq!(user.status, 201, "{user:?}");
+    user.json()["id"].as_str().expect("an id").to_owned()
+}
+
 async fn list(host: &Host, path: String) -> Vec<Value> {
     host.get(&path).await.json().as_array().cloned().unwrap_or_default()
 }
@@ -75,6 +86,26 @@ async fn told(host: &Host, user: &str) -> Vec<String> {
     orders
 }
 
+/// Waits until a user is told of each order that is confirmed, and of none twice. Returns them.
+async fn told_of_each(host: &Host, user: &str) -> BTreeSet<String> {
+    let confirmed = confirmed(host, user).await;
+    let expected: Vec<_> = confirmed.iter().cloned().collect();
+    eventually("everybody is told of each order once", async || {
+        let told = told(host, user).await;
+        if told == expected { Ok(()) } else { Err((told, expected.clone())) }
+    })
+    .await;
+    confirmed
+}
+
+/// How many events are in the outboxes, as this host knows it.
+async fn waiting(host: &Host, app: &App) -> u64 {
+    let status = host.status(app).await;
+    let outboxes = status["outboxes"].as_array().cloned().unwrap_or_default();
+    assert!(!outboxes.is_empty(), "{status}");
+    outboxes.iter().map(|outbox| outbox["waiting"].as_u64().expect("a number")).sum()
+}
+
 /// Kills the host while customers order, again and again, and then looks whether all fits together.
 async fn killed_again_and_again(app: App) {
     let kills = env::var("WHARF_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS);
@@ -82,13 +113,9 @@ async fn killed_again_and_again(app: App) {
     for kill in 0..kills {
         let mut host = app.start().await;
         if kill == 0 {
-            let pen = json!({ "id": "pen", "name": "Pen", "price": 1.5 });
-            assert_eq!(host.post("/api/products", &pen).await.status, 201);
+            add_pen(&host).await;
         }
-        let user = json!({ "email": format!("ada-{kill}@example.com"), "name": "Ada" });
-        let user = host.post("/api/users", &user).await;
-        assert_eq!(user.status, 201, "{user:?}");
-        let user = user.json()["id"].as_str().expect("an id").to_owned();
+        let user = register(&host, &format!("ada-{kill}@example.com")).await;
         let (done, after) = (Arc::new(AtomicU32::new(0)), 1 + chance(ORDERS));
         let mut customers = JoinSet::new();
         for _ in 0..CONNECTIONS {
@@ -109,24 +136,16 @@ async fn killed_again_and_again(app: App) {
 
     let host = app.start().await;
     for user in &users {
-        let confirmed = confirmed(&host, user).await;
-        let expected: Vec<_> = confirmed.iter().cloned().collect();
-        eventually("everybody is told of each order once", async || {
-            let told = told(&host, user).await;
-            if told == expected { Ok(()) } else { Err((told, expected.clone())) }
-        })
-        .await;
+        let confirmed = told_of_each(&host, user).await;
         acknowledged.retain(|order| !confirmed.contains(order));
         // Of the registration too, which was acknowledged.
         let told = list(&host, format!("/api/notifications?userId={user}")).await;
         assert_eq!(told.iter().filter(|told| told["kind"] == "welcome").count(), 1, "{told:?}");
     }
     assert!(acknowledged.is_empty(), "confirmed to the customer, and not confirmed: {acknowledged:?}");
-    eventually("no event waits", async || {
-        let status = host.status(&app).await;
-        let outboxes = status["outboxes"].as_array().cloned().unwrap_or_default();
-        assert!(!outboxes.is_empty(), "{status}");
-        if outboxes.iter().all(|outbox| outbox["waiting"] == 0) { Ok(()) } else { Err(outboxes) }
+    eventually("no event waits", async || match waiting(&host, &app).await {
+        0 => Ok(()),
+        count => Err(count),
     })
     .await;
     host.stop().await;
@@ -142,4 +161,45 @@ async fn nor_with_redis_streams() {
     let redis = Redis::start().await;
     let events = format!("[events]\nbus = \"redis-streams\"\nredis = \"{}\"\n", redis.url());
     killed_again_and_again(App::shop(&events)).await;
+}
+
+#[tokio::test]
+async fn nor_with_postgresql() {
+    let postgres = Postgres::start();
+    postgres.create("shop");
+    killed_again_and_again(App::shop(&format!("[store]\nurl = \"{}\"\n", postgres.url("shop")))).await;
+}
+
+#[tokio::test]
+async fn what_waits_in_the_outbox_of_a_host_that_is_killed_another_relays() {
+    let (mut redis, postgres) = (Redis::start().await, Postgres::start());
+    postgres.create("shop");
+    let (redis_url, postgres_url) = (redis.url(), postgres.url("shop"));
+    let both =
+        format!("[store]\nurl = \"{postgres_url}\"\n[events]\nbus = \"redis-streams\"\nredis = \"{redis_url}\"\n");
+    let (dies, stays) = (App::shop(&both), App::shop(&both));
+    // It is the first, so it relays.
+    let mut dying = dies.start().await;
+    let staying = stays.start().await;
+    add_pen(&dying).await;
+    let user = register(&dying, "ada@example.com").await;
+    // Nothing can leave, so all of it waits, and is left when the host is killed.
+    redis.stop().await;
+    let orders = customer(dying.connect().await, user.clone(), Arc::default()).await;
+    assert_eq!(orders.len() as u32, ORDERS / CONNECTIONS);
+    eventually("the events wait", async || match waiting(&dying, &dies).await {
+        enough if enough >= 2 * orders.len() as u64 => Ok(()),
+        count => Err(count),
+    })
+    .await;
+    dying.signal("KILL");
+    assert!(!dying.ended().await.success());
+    redis.start_again().await;
+    assert_eq!(told_of_each(&staying, &user).await, orders.into_iter().collect());
+    eventually("no event waits", async || match waiting(&staying, &stays).await {
+        0 => Ok(()),
+        count => Err(count),
+    })
+    .await;
+    staying.stop().await;
 }

@@ -672,3 +672,40 @@ async fn a_rollback_compiles_nothing() {
     assert!(times[0] < Duration::from_secs(10), "{times:?}");
     host.stop().await;
 }
+
+#[tokio::test]
+async fn a_rollout_by_stages_is_in_the_history_however_it_ends() {
+    let app = App::new(HELLO);
+    let mut host = app.start().await;
+    let begin = async |host: &Host, n: usize| {
+        app.file("next.wasm", numbered(n).1);
+        let args = ["deploy", "hello", "next.wasm", "--stage", "percent=50,for=10m", "--detach", "--json"];
+        assert_eq!(number(&well(host.wharf(&app, &args).await)), n as u64);
+    };
+    let ends = async |host: &Host, expected: &[&str]| {
+        eventually("the rollout ends", async || {
+            let told = told(host, &app, "hello").await;
+            if told == expected { Ok(()) } else { Err(told) }
+        })
+        .await;
+    };
+    begin(&host, 2).await;
+    assert_eq!(told(&host, &app, "hello").await, ["1 serving", "2 coming"]);
+    let said = refused(&host, &app, &["rollback", "hello"]).await;
+    assert!(said.contains("no earlier revision") || said.contains("under way"), "{said}");
+    well(host.wharf(&app, &["rollout", "hello", "undo"]).await);
+    ends(&host, &["1 serving", "2 undone: an operator said so"]).await;
+    begin(&host, 3).await;
+    well(host.wharf(&app, &["rollout", "hello", "promote"]).await);
+    ends(&host, &["1 replaced: by revision 3", "2 undone: an operator said so", "3 serving"]).await;
+    begin(&host, 4).await;
+    host.signal("KILL");
+    host.ended().await;
+
+    let host = app.start().await;
+    host.get("/hello").await.assert_text(200, &numbered(3).0);
+    let last = told(&host, &app, "hello").await.pop();
+    assert_eq!(last.as_deref(), Some("4 failed: the host ended before it served"));
+    assert_eq!(roll_back(&host, &app, &["hello"]).await, 1);
+    host.stop().await;
+}

@@ -1,7 +1,15 @@
 //! Hot loading: a service is replaced while requests run, and none of them fails.
 
-use std::{collections::BTreeSet, fs};
-use wharf_tests::{App, HELLO, Host, Origin, at, caller, eventually, linked, patched};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+};
+use tokio::task::JoinSet;
+use wharf_tests::{App, Connection, HELLO, Host, Origin, Redis, at, caller, eventually, linked, patched};
 
 /// The build of `hello-p3` that says this instead of "Hello, world!".
 fn saying(text: &str) -> Vec<u8> {
@@ -63,6 +71,115 @@ async fn no_request_fails_while_its_service_is_replaced_again_and_again() {
     assert!(seen.is_subset(&all) && texts.iter().all(|text| seen.contains(text)), "{seen:?}");
     assert_eq!(host.service(&app, "hello").await["revision"]["number"], SWAPS + 1);
     host.stop().await;
+}
+
+/// A service that publishes and remembers, and one between them that is replaced: it hears `order.created`, and tells of
+/// each as `order.heard`. It has one try for each event.
+fn relayed(events: &str) -> App {
+    App::new(&format!(
+        r#"
+[services.recorder]
+component = "<listener>"
+publishes = ["order.created"]
+subscribes = ["order.heard"]
+instances = {{ max = 1 }}
+
+[services.relay]
+component = "<listener>"
+publishes = ["order.heard"]
+subscribes = [{{ topic = "order.created", attempts = 1 }}]
+
+[topics."order.created"]
+[topics."order.heard"]
+
+[[gateway.routes]]
+path = "/relay/{{*rest}}"
+service = "relay"
+strip-prefix = "/relay"
+
+[[gateway.routes]]
+path = "/{{*rest}}"
+service = "recorder"
+
+[events]
+{events}
+"#
+    ))
+}
+
+/// Publishes numbers about this subject, one after the other, until it is told to stop; returns how many.
+async fn publish_on(mut to: Connection, subject: usize, stop: Arc<AtomicBool>, count: Arc<AtomicUsize>) -> usize {
+    let mut n = 0;
+    while !stop.load(Relaxed) {
+        let path = format!("/publish?topic=order.created&subject=s{subject}&data=forward-{n}");
+        let answer = to.get(&path).await.expect("the publisher is not replaced");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        n += 1;
+        count.fetch_add(1, Relaxed);
+    }
+    n
+}
+
+/// The numbers that were heard of, by subject, each with its attempt.
+async fn told(host: &Host) -> BTreeMap<String, Vec<(u32, usize)>> {
+    let mut told = BTreeMap::<_, Vec<_>>::new();
+    for line in host.get("/heard").await.text().lines() {
+        let words: Vec<_> = line.split(' ').collect();
+        let [_, "order.heard", _, _, _, subject, _, data] = words[..] else { panic!("{line}") };
+        let (attempt, n) = data.trim_matches('"').split_once('-').expect("an attempt and a number");
+        let heard = (attempt.parse().expect("an attempt"), n.parse().expect("a number"));
+        told.entry(subject.to_owned()).or_default().push(heard);
+    }
+    told
+}
+
+#[tokio::test]
+async fn events_of_a_service_that_is_replaced_again_and_again_all_arrive_in_order_and_none_uses_up_its_try() {
+    let redis = Redis::start().await;
+    const SWAPS: usize = 12;
+    const SUBJECTS: usize = 4;
+    for events in ["bus = \"embedded\"".to_owned(), format!("redis = \"{}\"", redis.url())] {
+        let app = relayed(&events);
+        let texts = ["the listener as it was even!", "the listener as it was odd!!"];
+        let files = ["even.wasm", "odd.wasm"];
+        for (file, text) in files.iter().zip(texts) {
+            app.file(file, patched("listener", "the listener as it was built", text));
+        }
+        let host = app.start().await;
+        let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let mut publishers = JoinSet::new();
+        for subject in 0..SUBJECTS {
+            let work = publish_on(host.connect().await, subject, stop.clone(), count.clone());
+            publishers.spawn(async move { (format!("s{subject}"), work.await) });
+        }
+        for swap in 0..SWAPS {
+            // Under load before each, and so during each.
+            let due = count.load(Relaxed) + 40;
+            eventually("events", async || if count.load(Relaxed) >= due { Ok(()) } else { Err(due) }).await;
+            deploy(&host, &app, "relay", files[swap % 2]).await;
+            host.get("/relay/build").await.assert_text(200, texts[swap % 2]);
+        }
+        stop.store(true, Relaxed);
+        let published: BTreeMap<String, usize> = publishers.join_all().await.into_iter().collect();
+        let told = eventually("all events are told of", async || {
+            let told = told(&host).await;
+            let seen = |subject| told.get(subject).map_or(0, |it| it.iter().collect::<BTreeSet<_>>().len());
+            if published.iter().all(|(subject, count)| seen(subject) >= *count) { Ok(told) } else { Err(told.len()) }
+        })
+        .await;
+        for (subject, count) in &published {
+            let told = &told[subject];
+            assert!(told.iter().all(|(attempt, _)| *attempt == 1), "{subject}: {told:?}");
+            // In the order of the first time.
+            let mut seen = BTreeSet::new();
+            let first: Vec<_> = told.iter().map(|(_, n)| *n).filter(|n| seen.insert(*n)).collect();
+            assert!(first.iter().copied().eq(0..*count), "{subject}: {first:?}");
+        }
+        let dead = host.wharf(&app, &["events", "list", "--json"]).await.json();
+        assert_eq!(dead["letters"], serde_json::json!([]), "{dead}");
+        assert_eq!(host.service(&app, "relay").await["revision"]["number"], SWAPS + 1);
+        host.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,10 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/status` | [`Status`](super::Status) |
-//! | `POST /v1/services/{service}/revisions` with the component as its body | the revision that now runs: [`Deployment`](crate::rollout::Deployment) |
+//! | `POST /v1/services/{service}/revisions` with the component as its body, and perhaps `x-rollout: {"stages": […]}` ([`RolloutOrder`]) | the revision that now runs, or is on its way: [`Deployment`](crate::rollout::Deployment) |
+//! | `POST /v1/services/{service}/diff` with a component as its body | what it would change, and what would not fit: [`ServiceDiff`] |
+//! | `GET /v1/services/{service}/rollout` | the staged rollout that is under way, or was the last: [`RolloutSnapshot`](crate::rollout::RolloutSnapshot) |
+//! | `POST /v1/services/{service}/rollout` with `{"command": "promote"}` or `{"command": "undo"}` | the same |
 //! | `GET /v1/services/{service}/revisions` | the last revisions: [`Revisions`](crate::rollout::Revisions) |
 //! | `POST /v1/services/{service}/rollback` with `{"revision": 3, "force": false}`, both optional | the revision that now runs: [`Deployment`](crate::rollout::Deployment) |
 //! | `POST /v1/breakers` with `{"edge": "order -> user", "command": "force-open"}` | the edge as it is then |
@@ -21,14 +24,16 @@
 mod audited;
 mod events;
 mod revisions;
+mod rollouts;
 
 pub use events::{Handled, Letter, Letters, WholeLetter};
+pub use rollouts::{ROLLOUT, RolloutCommand, RolloutOrder, ServiceDiff, StageOrder};
 
 use super::{App, CommandError, assemble::refusal, audit::Who};
 use crate::{
     manifest::Manifest,
     policy::BreakerCommand,
-    rollout::{DeployError, Deployment, Outcome},
+    rollout::{DeployError, Deployment},
     service::Body,
 };
 use audited::{Noted, noting_order};
@@ -250,6 +255,15 @@ async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
                 Err(refused) => refused,
             }
         }
+        (&Method::POST, ["v1", "services", service, "diff"]) => {
+            let service = service.to_string();
+            rollouts::diff(app, &service, request).await
+        }
+        (&Method::GET, ["v1", "services", service, "rollout"]) => rollouts::progress(app, service),
+        (&Method::POST, ["v1", "services", service, "rollout"]) => {
+            let service = service.to_string();
+            rollouts::command(app, &service, request).await
+        }
         (&Method::POST, ["v1", "breakers"]) => command(app, request).await,
         (&Method::POST, ["v1", "reload"]) => match app.reload().await {
             Ok(reloaded) => json(StatusCode::OK, &reloaded),
@@ -265,7 +279,8 @@ async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
             };
             noting_order(events::answer(&app.bus, &method, &rest, &query, &body).await, &body)
         }
-        (_, ["v1", "status" | "breakers" | "reload"] | ["v1", "services", _, "revisions" | "rollback"]) => {
+        (_, ["v1", "status" | "breakers" | "reload"])
+        | (_, ["v1", "services", _, "revisions" | "rollback" | "rollout" | "diff"]) => {
             problem(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method")
         }
         _ => problem(StatusCode::NOT_FOUND, "the admin API has no such path"),
@@ -276,13 +291,15 @@ async fn deploy(app: &App, service: &str, request: Request<Incoming>) -> Respons
     if let Some(conflict) = revisions::none_of_external(app, service) {
         return conflict;
     }
-    let origin = request.headers().get("x-origin").and_then(|origin| origin.to_str().ok());
-    let origin = origin.unwrap_or("the admin API").to_string();
-    let wasm = match Limited::new(request.into_body(), LARGEST_COMPONENT).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("the component did not arrive whole: {error}")),
+    let policy = match rollouts::policy_of(app, service, &request) {
+        Ok(policy) => policy,
+        Err(refused) => return *refused,
     };
-    deployment(&app.manifest(), app.rollout().deploy(service, wasm, origin).await)
+    let (origin, wasm) = match component(request).await {
+        Ok(component) => component,
+        Err(refused) => return refused,
+    };
+    deployment(&app.manifest(), app.rollout().deploy(service, wasm, origin, policy).await)
 }
 
 /// What came of a deploy or a rollback.
@@ -290,10 +307,9 @@ fn deployment(manifest: &Manifest, came: Result<Deployment, DeployError>) -> Res
     match came {
         Ok(deployment) => {
             let mut response = json(StatusCode::OK, &deployment);
-            let unchanged = deployment.outcome == Outcome::Unchanged;
-            let Deployment { revision, .. } = deployment;
+            let Deployment { revision, outcome } = deployment;
             let revision = Some((revision.number, revision.hash));
-            response.extensions_mut().insert(Noted { revision, unchanged, ..Noted::default() });
+            response.extensions_mut().insert(Noted { revision, outcome: Some(outcome.into()), ..Noted::default() });
             response
         }
         Err(error) => problem(revisions::status_of(&error), &refusal(manifest, &error)),
@@ -338,6 +354,16 @@ async fn command(app: &App, request: Request<Incoming>) -> Response<Body> {
         problem(status, &error.to_string())
     });
     noting_order(answer, &body)
+}
+
+/// A component and where it comes from.
+async fn component(request: Request<Incoming>) -> Result<(String, Vec<u8>), Response<Body>> {
+    let origin = request.headers().get("x-origin").and_then(|origin| origin.to_str().ok());
+    let origin = origin.unwrap_or("the admin API").to_string();
+    match Limited::new(request.into_body(), LARGEST_COMPONENT).collect().await {
+        Ok(body) => Ok((origin, body.to_bytes().to_vec())),
+        Err(error) => Err(problem(StatusCode::BAD_REQUEST, &format!("the component did not arrive whole: {error}"))),
+    }
 }
 
 /// The body of a request that is no component.

@@ -25,8 +25,8 @@ use crate::{
     policy::Fault,
     rollout::{DeployError, History, HistoryError, Loaded, Member, Rollout, StartWith},
     service::{
-        Body, CallContext, Concern, Edge, Endpoint, FixedResults, Grants, InstanceSettings, Misfit, Scope, Service,
-        misfits,
+        Body, CallContext, Concern, Edge, Endpoint, FixedResults, Grants, InstanceSettings, Marked, Misfit, Scope,
+        Service, misfits,
     },
     store::OpenError,
     telemetry::AccessLog,
@@ -181,11 +181,32 @@ fn deploy_error_at(manifest: &Manifest, error: DeployError) -> StartError {
         DeployError::History { service, .. } | DeployError::PastMigrations { service, .. } => {
             manifest.services.get(service)
         }
-        DeployError::UnknownService { .. } | DeployError::Load { .. } | DeployError::AfterMigrating { .. } => None,
+        DeployError::UnknownService { .. }
+        | DeployError::Load { .. }
+        | DeployError::AfterMigrating { .. }
+        | DeployError::UnderWay { .. }
+        | DeployError::NoRollout(_) => None,
     };
     match service {
         Some(service) => manifest.error_at(service.component.place(), error).into(),
         None => error.into(),
+    }
+}
+
+/// Who this host is to others with the same Redis or the same database: the same when it is started again, so that it finds
+/// what it left.
+fn host_id(manifest: &Manifest) -> Result<String, ManifestErrors> {
+    let data = &manifest.app.data;
+    let path = data.join("host-id");
+    let wrong = |error: std::io::Error| manifest.error_at(data, format!("{} can't be used: {error}", path.display()));
+    match std::fs::read_to_string(&path) {
+        Ok(id) if uuid::Uuid::try_parse(id.trim()).is_ok() => Ok(id.trim().to_string()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(wrong(error)),
+        _ => {
+            let id = uuid::Uuid::new_v4().to_string();
+            std::fs::write(&path, &id).map_err(wrong)?;
+            Ok(id)
+        }
     }
 }
 
@@ -256,9 +277,12 @@ pub(super) async fn start(
             config: configuration(&manifest, service)?,
             limits: limits(service),
         });
-        members.insert(name.clone(), Member::new(services[name].clone(), scope, instances(service)));
+        members.insert(
+            name.clone(),
+            Member::new(services[name].clone(), scope, instances(service), service.rollout.clone()),
+        );
     }
-    let rollout = Rollout::new(engine, members, grants(&manifest)).with_history(history);
+    let rollout = Rollout::with_history(engine, members, grants(&manifest), history);
     rollout.start(loaded).await.map_err(|error| match deploy_error_at(&manifest, error) {
         source if kept.is_empty() => source,
         source => StartError::Kept { source: source.into(), kept },
@@ -271,8 +295,10 @@ pub(super) async fn start(
     }
     running.send_replace(true);
 
-    bus.run_schedules(manifest.topics.values().filter_map(|topic| topic.schedule.clone()).collect());
-    listener.routes().replace(routes(&manifest, &edges)?);
+    bus.run_schedules(
+        manifest.topics.values().filter_map(|topic| Some(topic.schedule.as_ref()?.value.clone())).collect(),
+    );
+    listener.routes().replace(routes(&manifest, &edges, &rollout.marked())?);
     let app = Arc::new(App {
         manifest: ArcSwap::from_pointee(manifest),
         rollout,
@@ -432,10 +458,11 @@ fn gateway_config(manifest: &Manifest) -> GatewayConfig {
     }
 }
 
-pub(super) fn routes(manifest: &Manifest, edges: &Edges) -> Result<Routes, RouteError> {
+pub(super) fn routes(manifest: &Manifest, edges: &Edges, marked: &Arc<Marked>) -> Result<Routes, RouteError> {
     let upstream = |service: &str| -> Arc<dyn Upstream> {
         // The manifest's own check made sure that each route leads to a service, and so to an edge.
-        Arc::new(OverEdge(edges[&manifest::Edge::new(GATEWAY, service)].clone()))
+        let edge = edges[&manifest::Edge::new(GATEWAY, service)].clone();
+        Arc::new(OverEdge { edge, marked: marked.clone() })
     };
     let mut builder = Routes::builder();
     for route in &manifest.gateway.routes {
@@ -467,10 +494,15 @@ pub(super) fn routes(manifest: &Manifest, edges: &Edges) -> Result<Routes, Route
 }
 
 /// What the gateway calls by: an edge.
-struct OverEdge(Arc<Edge>);
+struct OverEdge {
+    edge: Arc<Edge>,
+    marked: Arc<Marked>,
+}
 
 impl Upstream for OverEdge {
     fn call(&self, context: CallContext, request: Request<Body>) -> BoxFuture<'_, Result<Response<Body>, Fault>> {
-        Box::pin(async move { self.0.http(&context, request).await })
+        // Also where the mark is for a service that the request comes to only by way of others.
+        self.marked.see(request.headers(), &context.trace);
+        Box::pin(async move { self.edge.http(&context, request).await })
     }
 }

@@ -275,11 +275,8 @@ impl Deed {
     fn came(self, came: &Result<Deployment, DeployError>) -> (Self, Came) {
         match came {
             Ok(Deployment { revision, outcome }) => {
-                let outcome = match outcome {
-                    Outcome::Unchanged => Came::Unchanged,
-                    Outcome::Deployed | Outcome::RolledBack => Came::Done,
-                };
-                (Self { revision: Some(revision.number), hash: Some(revision.hash.clone()), ..self }, outcome)
+                let hash = Some(revision.hash.clone());
+                (Self { revision: Some(revision.number), hash, ..self }, Came::from(*outcome))
             }
             Err(error) => (self.because(error.to_string()), Came::Refused),
         }
@@ -303,6 +300,16 @@ impl fmt::Display for Who {
 }
 
 // === impl Came ===
+
+impl From<Outcome> for Came {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Deployed | Outcome::RolledBack => Self::Done,
+            Outcome::Begun => Self::Begun,
+            Outcome::Unchanged => Self::Unchanged,
+        }
+    }
+}
 
 impl fmt::Display for Came {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -64,7 +64,7 @@ impl App {
         }
         let has_routes = old.gateway.routes != new.gateway.routes || old.gateway.aggregates != new.gateway.aggregates;
         // First what can fail.
-        let routes = has_routes.then(|| assemble::routes(&new, &self.edges)).transpose()?;
+        let routes = has_routes.then(|| assemble::routes(&new, &self.edges, &self.rollout.marked())).transpose()?;
         let changes = self.prepare_external(&new).await?;
         // No component is replaced meanwhile, so what fits it now does so when it is put in place.
         let running = self.rollout.running();

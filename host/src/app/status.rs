@@ -7,6 +7,7 @@ use crate::{
     outbound::ExternalSnapshot,
     outbox::OutboxSnapshot,
     policy::GuardSnapshot,
+    rollout::RolloutSnapshot,
     service::{PoolSnapshot, RevisionInfo},
 };
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,21 @@ pub struct ServiceStatus {
     pub http: Option<String>,
     /// Its instances.
     pub instances: PoolSnapshot,
+    /// The staged rollout of another revision that is under way, or was the last.
+    #[serde(default)]
+    pub rollout: Option<RolloutSnapshot>,
+    /// Revisions that get no more calls, and have some under way.
+    #[serde(default)]
+    pub draining: Vec<Draining>,
+}
+
+/// A look at a revision that was replaced.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Draining {
+    /// Its number.
+    pub revision: u64,
+    /// Calls that it still has.
+    pub in_flight: usize,
 }
 
 // === impl Status ===
@@ -65,6 +81,13 @@ impl Status {
                     .map(|version| version.as_str().to_string()),
                 instances: revision.as_ref().map(|revision| revision.instances()).unwrap_or_default(),
                 revision: revision.map(|revision| revision.info().clone()),
+                rollout: member.rollout(),
+                draining: member
+                    .draining()
+                    .iter()
+                    .map(|it| (it.info().number, it.instances()))
+                    .map(|(revision, instances)| Draining { revision, in_flight: instances.in_flight })
+                    .collect(),
             }
         });
         Self {

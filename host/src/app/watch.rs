@@ -137,7 +137,7 @@ async fn deploy(app: &App, service: &str, path: &Path) {
         // It was touched, or put back as it was.
         return;
     }
-    let came = app.rollout.deploy(service, wasm, path.display().to_string()).await;
+    let came = app.rollout.deploy(service, wasm, path.display().to_string(), None).await;
     match &came {
         Ok(_) => {
             if let Err(error) = app.rollout.history().seen(service, hash).await {

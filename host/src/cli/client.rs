@@ -23,10 +23,22 @@ pub async fn ask<T: DeserializeOwned>(
     origin: Option<&str>,
     body: Bytes,
 ) -> anyhow::Result<T> {
+    let headers: Vec<_> = origin.map(|origin| ("x-origin", origin)).into_iter().collect();
+    ask_with(manifest, method, path, &headers, body).await
+}
+
+/// The same with headers.
+pub async fn ask_with<T: DeserializeOwned>(
+    manifest: &Manifest,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Bytes,
+) -> anyhow::Result<T> {
     let address = wharf::app::admin_address(manifest)?;
     let mut request = Request::builder().method(method).uri(path).header(header::HOST, "wharf");
-    if let Some(origin) = origin {
-        request = request.header("x-origin", origin);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
     }
     let answer = match &address {
         AdminAddress::Socket(socket) => {

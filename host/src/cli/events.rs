@@ -6,10 +6,16 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use std::io::{BufRead, IsTerminal};
 use wharf::{
-    app::{Handled, Letter, Letters, WholeLetter},
+    app::{Handled, Letters, WholeLetter},
+    events::DeadReason,
     manifest::Manifest,
 };
 
+/// Why an event can be dead.
+const REASONS: [&str; DeadReason::ALL.len()] = {
+    let [a, b, c, d] = DeadReason::ALL;
+    [a.name(), b.name(), c.name(), d.name()]
+};
 /// Longer texts are cut in a table; `show` has them whole.
 const WIDTH: usize = 60;
 
@@ -25,7 +31,9 @@ Examples:
   wharf events replay --all --topic order.created
   wharf events drop --all --service mail --yes
   wharf events replay-topic order.created --service mail --from 2h
-                                                 all events of the last two hours once more, to this service alone")]
+                                                 all events of the last two hours once more, to this service alone
+  wharf events stop-replay order.created --service mail
+                                                 what is left of that is not delivered")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -43,6 +51,9 @@ enum Command {
     Drop(DropArgs),
     /// Delivers the past of a topic to one subscription once more.
     ReplayTopic(ReplayTopicArgs),
+    /// Ends replays of a topic: what they have not delivered yet stays undelivered. Events that are being delivered just now
+    /// may still come, and dead letters that were replayed do.
+    StopReplay(StopReplayArgs),
 }
 
 #[derive(clap::Args)]
@@ -53,6 +64,9 @@ struct ListArgs {
     /// Only those of this service.
     #[arg(long)]
     service: Option<String>,
+    /// Only those that were given up for this.
+    #[arg(long, value_parser = REASONS)]
+    reason: Option<String>,
     /// Only those after this letter: the last one of the page before.
     #[arg(long, value_name = "LETTER")]
     after: Option<String>,
@@ -77,9 +91,9 @@ struct ShowArgs {
 #[derive(clap::Args)]
 struct Selection {
     /// The letters, as `wharf events list` names them.
-    #[arg(value_name = "LETTER", required_unless_present = "all", conflicts_with_all = ["all", "topic", "service"])]
+    #[arg(value_name = "LETTER", required_unless_present = "all", conflicts_with_all = ["all", "topic", "service", "reason"])]
     letters: Vec<String>,
-    /// All letters, or all of a topic or a service.
+    /// All letters, or all of a topic, a service or a reason.
     #[arg(long)]
     all: bool,
     /// With --all: only those of this topic.
@@ -88,6 +102,9 @@ struct Selection {
     /// With --all: only those of this service.
     #[arg(long, requires = "all")]
     service: Option<String>,
+    /// With --all: only those that were given up for this.
+    #[arg(long, requires = "all", value_parser = REASONS)]
+    reason: Option<String>,
 }
 
 #[derive(clap::Args)]
@@ -131,6 +148,18 @@ struct ReplayTopicArgs {
     json: bool,
 }
 
+#[derive(clap::Args)]
+struct StopReplayArgs {
+    /// The topic.
+    topic: String,
+    /// The service that its past is delivered to.
+    #[arg(long)]
+    service: String,
+    /// Print how many events are not delivered as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     let runtime = runtime()?;
     match &args.command {
@@ -152,12 +181,18 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
             let what = format!("events of {} are delivered to {} once more", args.topic, args.service);
             report(handled, args.json, "Replayed", &what)
         }
+        Command::StopReplay(args) => {
+            let handled = runtime.block_on(stop_replay(manifest, args))?;
+            let what = format!("events of {} are not delivered to {} once more", args.topic, args.service);
+            report(handled, args.json, "Stopped", &what)
+        }
     }
 }
 
 async fn list(manifest: &Manifest, args: &ListArgs) -> anyhow::Result<()> {
     let mut path = format!("/v1/events/dead-letters?limit={}", args.limit);
-    for (name, value) in [("topic", &args.topic), ("service", &args.service), ("after", &args.after)] {
+    let ListArgs { topic, service, reason, after, .. } = args;
+    for (name, value) in [("topic", topic), ("service", service), ("reason", reason), ("after", after)] {
         if let Some(value) = value {
             path += &format!("&{name}={}", plain(value)?);
         }
@@ -178,7 +213,7 @@ async fn list(manifest: &Manifest, args: &ListArgs) -> anyhow::Result<()> {
             letter.topic.clone(),
             letter.service.clone(),
             letter.subject.as_deref().map_or_else(|| "-".into(), short),
-            reason(letter),
+            letter.reason.name().to_owned(),
             letter.attempts.to_string(),
             short(&letter.error),
         ]);
@@ -199,7 +234,7 @@ async fn show(manifest: &Manifest, args: &ShowArgs) -> anyhow::Result<()> {
     let mut lines = vec![
         ("letter", letter.letter.clone()),
         ("service", letter.service.clone()),
-        ("reason", reason(&letter)),
+        ("reason", letter.reason.name().to_owned()),
         ("last error", visible(&letter.error)),
         ("tries", letter.attempts.to_string()),
         ("given up", letter.at.clone()),
@@ -219,9 +254,9 @@ async fn show(manifest: &Manifest, args: &ShowArgs) -> anyhow::Result<()> {
 }
 
 async fn handle(manifest: &Manifest, deed: &str, selection: &Selection) -> anyhow::Result<Handled> {
-    let Selection { letters, all, topic, service } = selection;
+    let Selection { letters, all, topic, service, reason } = selection;
     let order = if *all {
-        serde_json::json!({ "all": true, "topic": topic, "service": service })
+        serde_json::json!({ "all": true, "topic": topic, "service": service, "reason": reason })
     } else {
         serde_json::json!({ "letters": letters })
     };
@@ -241,6 +276,11 @@ async fn replay_topic(manifest: &Manifest, args: &ReplayTopicArgs) -> anyhow::Re
     client::ask(manifest, "POST", "/v1/events/replay", None, order.to_string().into()).await
 }
 
+async fn stop_replay(manifest: &Manifest, args: &StopReplayArgs) -> anyhow::Result<Handled> {
+    let order = serde_json::json!({ "topic": args.topic, "service": args.service });
+    client::ask(manifest, "POST", "/v1/events/replay/stop", None, order.to_string().into()).await
+}
+
 /// Says what was done. What was named and is not there is an error, after the rest was done.
 fn report(handled: Handled, json: bool, verb: &str, what: &str) -> anyhow::Result<()> {
     if json {
@@ -257,7 +297,8 @@ fn report(handled: Handled, json: bool, verb: &str, what: &str) -> anyhow::Resul
 fn scope(selection: &Selection) -> String {
     let topic = selection.topic.iter().map(|topic| format!(" of topic {topic}"));
     let service = selection.service.iter().map(|service| format!(" of service {service}"));
-    format!("all dead letters{}", topic.chain(service).collect::<String>())
+    let reason = selection.reason.iter().map(|reason| format!(" that are {reason}"));
+    format!("all dead letters{}", topic.chain(service).chain(reason).collect::<String>())
 }
 
 /// Asks a person, where there is one.
@@ -296,10 +337,6 @@ fn time(text: &str) -> Result<Timestamp, String> {
     text.parse().ok().or_else(ago).ok_or_else(|| expected.to_owned())
 }
 
-fn reason(letter: &Letter) -> String {
-    serde_json::to_value(letter.reason).ok().and_then(|reason| reason.as_str().map(str::to_owned)).unwrap_or_default()
-}
-
 /// Text of a service's as a terminal may show it.
 fn visible(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
@@ -336,14 +373,16 @@ mod tests {
         for good in [
             "list",
             "list --topic a --service b --after 3 --limit 1000 --json",
+            "list --reason attempts-exhausted",
             "show 17",
             "replay 17 18",
-            "replay --all --topic a --service b",
+            "replay --all --topic a --service b --reason rejected",
             "drop 17",
             "drop --all --yes",
             "replay-topic a --service b --from 2h",
             "replay-topic a --service b --from 2026-11-24T09:00:00+01:00",
             "replay-topic a --service b --offset 17-0",
+            "stop-replay a --service b --json",
         ] {
             assert!(parse(good).is_ok(), "{good}");
         }
@@ -351,6 +390,9 @@ mod tests {
             "",
             "list --limit 0",
             "list --limit 1001",
+            "list --reason old",
+            "replay 17 --reason rejected",
+            "stop-replay a",
             "show",
             "replay",
             "replay 17 --all",

@@ -43,7 +43,7 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     let revision = format!("revision {} ({hash})", revision.number);
     match outcome {
         Outcome::Unchanged => say("Unchanged", format_args!("{service}: {revision} serves already")),
-        Outcome::Deployed | Outcome::RolledBack => {
+        Outcome::Deployed | Outcome::Begun | Outcome::RolledBack => {
             say("Rolled back", format_args!("{service}: {revision} serves"));
         }
     }

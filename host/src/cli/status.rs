@@ -1,6 +1,6 @@
 //! `wharf status`.
 
-use super::{client, print, runtime};
+use super::{client, print, rollout, runtime};
 use bytes::Bytes;
 use std::{fmt, time::Duration};
 use wharf::{
@@ -39,6 +39,17 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
             service.instances.queued.to_string(),
         ]);
     }
+    let under_way = status.services.iter().filter_map(|service| {
+        let rollout = service.rollout.as_ref().filter(|rollout| rollout.end.is_none())?;
+        let (number, stage) = (rollout.revision.number, rollout::stage(rollout));
+        Some(format!("ROLLOUT UNDER WAY: {}: revision {number}, {stage}\n", service.name))
+    });
+    let draining = status.services.iter().flat_map(|service| {
+        service.draining.iter().map(|it| {
+            format!("DRAINING: {}: revision {}, {} calls in flight\n", service.name, it.revision, it.in_flight)
+        })
+    });
+    let under_way: String = under_way.chain(draining).collect();
 
     let mut endpoints = Table::new(["EXTERNAL SERVICE", "ENDPOINT", "STANDING", "CALLS", "FAILURES", "IN FLIGHT"]);
     for external in &status.external {
@@ -149,7 +160,7 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     let outboxes: String = status.outboxes.iter().filter(|outbox| outbox.waiting > 0).map(waiting).collect();
 
     print(format_args!(
-        "{} on {}, pid {}, up {} s\n\n{injected}{services}\n{endpoints}{limits}{edges}\n\
+        "{} on {}, pid {}, up {} s\n\n{under_way}{injected}{services}\n{endpoints}{limits}{edges}\n\
          events: {} bus, {}; {} published, {} refused{}\n{outboxes}\n{subscriptions}",
         status.app,
         status.gateway,

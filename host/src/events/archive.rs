@@ -4,7 +4,8 @@
 //! allowed. It belongs to that subscription alone; others have had the same event. It is kept, with the reason, until a
 //! person has it delivered once more or drops it. Nothing drops it by itself.
 //!
-//! A *replay* hands the events of a topic's past to one subscription once more, as far back as the bus still has them.
+//! A *replay* hands the events of a topic's past to one subscription once more, as far back as the bus still has them. It
+//! outlives the host like any delivery, and goes on until it is through or stopped.
 
 #[cfg(test)]
 mod shelf;
@@ -35,6 +36,28 @@ pub enum DeadReason {
     Denied,
     /// What lies on the bus is no event.
     Malformed,
+}
+
+// === impl DeadReason ===
+
+impl DeadReason {
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::Rejected, Self::AttemptsExhausted, Self::Denied, Self::Malformed];
+
+    /// The one name that it has everywhere: on each bus, in JSON and for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::AttemptsExhausted => "attempts-exhausted",
+            Self::Denied => "denied",
+            Self::Malformed => "malformed",
+        }
+    }
+
+    /// The reason of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
 }
 
 /// What the dispatcher says when it gives an event up.
@@ -73,6 +96,8 @@ pub struct DeadLetterFilter {
     pub topic: Option<String>,
     /// Only those of this service.
     pub service: Option<String>,
+    /// Only those that were given up for this.
+    pub reason: Option<DeadReason>,
     /// Only these letters.
     pub letters: Option<Vec<String>>,
     /// Only what comes after this letter.
@@ -139,4 +164,8 @@ pub(super) trait Archive: Send + Sync {
     /// Delivers the events of a topic from there on to one subscription once more, beside what comes anew. Returns how
     /// many there are.
     fn replay(&self, topic: &str, service: &str, from: ReplayFrom) -> BoxFuture<'_, Result<u64, ArchiveError>>;
+
+    /// Ends all replays of the topic into this subscription. What is in the hands of a host may still be delivered. Returns
+    /// how many events are not.
+    fn stop_replays(&self, topic: &str, service: &str) -> BoxFuture<'_, Result<u64, ArchiveError>>;
 }

@@ -168,6 +168,7 @@ pub struct Bus(Arc<Running>);
 pub struct Publisher {
     bus: Bus,
     service: Arc<str>,
+    is_muted: bool,
 }
 
 struct Running {
@@ -398,9 +399,19 @@ impl Bus {
         self.archive()?.replay(topic, service, from).await
     }
 
+    /// Ends all replays of a topic into one subscription, and returns how many events are not delivered for it. Those that a
+    /// host has in hand may still be.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such subscription, or the bus can't be written.
+    pub async fn stop_replays(&self, topic: &str, service: &str) -> Result<u64, ArchiveError> {
+        self.archive()?.stop_replays(topic, service).await
+    }
+
     /// The right of `service` to publish.
     pub fn publisher(&self, service: impl Into<Arc<str>>) -> Publisher {
-        Publisher { bus: self.clone(), service: service.into() }
+        Publisher { bus: self.clone(), service: service.into(), is_muted: false }
     }
 
     /// What can be seen of it now.
@@ -492,7 +503,15 @@ impl Publisher {
     ///
     /// As [`Bus::publish`].
     pub async fn publish(&self, event: NewEvent, trace: Option<TraceContext>) -> Result<String, PublishError> {
+        if self.is_muted {
+            return Err(PublishError::Denied { service: self.service.to_string(), topic: event.topic });
+        }
         self.bus.publish(&self.service, event, trace).await
+    }
+
+    /// The same without the right to publish anything.
+    pub fn muted(&self) -> Self {
+        Self { is_muted: true, ..self.clone() }
     }
 }
 
@@ -539,7 +558,7 @@ fn partitions(set: u16, found: Option<u16>) -> String {
         None => format!("the number of partitions is {set}; expected 1 to {}", RedisConfig::MAX_PARTITIONS),
         Some(found) => format!(
             "the number of partitions is {set}, and the application's events in Redis are spread over {found}: hosts that \
-             differ would break the order of events; set {found}"
+             differ would break the order of events; set `partitions = {found}` under [events]"
         ),
     }
 }

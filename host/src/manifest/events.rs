@@ -8,7 +8,7 @@ use super::{
     server_url::ServerUrl,
     values::is_plain_name,
 };
-use crate::events::{Cron, Durability, Retention, Schedule};
+use crate::events::{Cron, Durability, RedisConfig, Retention, Schedule};
 use jiff::tz::TimeZone;
 
 /// A topic.
@@ -18,8 +18,8 @@ pub struct Topic {
     pub name: Placed<String>,
     /// What its events tell, for people.
     pub description: Option<String>,
-    /// When its events come by the clock, if they do.
-    pub schedule: Option<Schedule>,
+    /// When its events come by the clock, if they do; at the place of its `cron`.
+    pub schedule: Option<Placed<Schedule>>,
 }
 
 /// What carries events from publishers to subscribers.
@@ -28,9 +28,20 @@ pub enum Bus {
     /// The log in this host's own data folder.
     Embedded(Durability),
     /// Redis Streams with consumer groups.
-    RedisStreams(Placed<ServerUrl>),
+    RedisStreams(Placed<ServerUrl>, Sharing),
     /// Plain Redis PUBLISH and SUBSCRIBE: interoperable, without any guarantee of delivery.
     RedisPubsub(Placed<ServerUrl>),
+}
+
+/// How hosts share the streams in Redis. What is not written is as [`RedisConfig`] has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sharing {
+    /// Over how many streams the events of a topic are spread: so many hosts can share one subscription.
+    pub partitions: u16,
+    /// How long a host keeps its partitions without being heard of.
+    pub lease: Duration,
+    /// How often events of the past are removed that need not be kept.
+    pub trim: Duration,
 }
 
 const NAME_LENGTH: usize = 200;
@@ -40,6 +51,12 @@ const AGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3660 
 const SIZE: RangeInclusive<u64> = 0..=1 << 50;
 /// How many bytes the log can take at all. With less than a few of the largest events it could not work.
 const LIMIT: RangeInclusive<u64> = 4 << 20..=1 << 50;
+/// A heartbeat goes out three times in a lease, and a host that is busy for a moment must not lose its partitions by it.
+const LEASE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
+/// How often streams are trimmed. Each time looks at every partition of every topic.
+const TRIM: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+/// What is said of [`Sharing`]'s keys, and of no other bus.
+const SHARING: [&str; 3] = ["partitions", "lease", "trim"];
 const BUSES: &str = "\"embedded\", \"redis-streams\" or \"redis-pubsub\"";
 
 pub(super) fn read_topics(table: Table<'_>, doc: &Document<'_>) -> BTreeMap<String, Topic> {
@@ -66,7 +83,7 @@ pub(super) fn read_redis(mut table: Table<'_>) -> Option<Placed<ServerUrl>> {
     redis
 }
 
-fn read_schedule(topic: &str, table: &mut Table<'_>) -> Option<Schedule> {
+fn read_schedule(topic: &str, table: &mut Table<'_>) -> Option<Placed<Schedule>> {
     let (cron, zone) = (table.value("cron"), table.value("timezone"));
     let (subject, data) = (table.value("subject"), table.value("data"));
     let Some(cron) = cron else {
@@ -79,6 +96,7 @@ fn read_schedule(topic: &str, table: &mut Table<'_>) -> Option<Schedule> {
     let expression = cron.str("a cron expression such as \"0 3 * * *\"");
     // A zone that is wrong does not make the expression right.
     let read = Cron::parse(expression?, zone.clone().unwrap_or(TimeZone::UTC));
+    let at = cron.placed(());
     let cron = read.map_or_else(|wrong| cron.report(wrong.to_string()), Some);
     let written = (subject.is_some(), data.is_some());
     let subject_read = subject.as_ref().and_then(Value::string);
@@ -102,7 +120,7 @@ fn read_schedule(topic: &str, table: &mut Table<'_>) -> Option<Schedule> {
         about.map_or_else(|| table.report(wrong.to_string()), |value| _ = value.report::<()>(wrong.to_string()));
         return None;
     }
-    Some(schedule)
+    Some(at.with(schedule))
 }
 
 fn read_zone(value: &Value<'_>) -> Option<TimeZone> {
@@ -120,12 +138,20 @@ fn read_zone(value: &Value<'_>) -> Option<TimeZone> {
 /// Reads `[events]`: what carries events, and how long it keeps them.
 pub(super) fn read(mut table: Table<'_>) -> (Bus, Retention) {
     let bus = Bus::read(&mut table);
-    if matches!(bus, Bus::RedisPubsub(_)) {
-        for key in ["keep", "limit"] {
-            table.refuse(
-                key,
-                "the bus \"redis-pubsub\" keeps no events; drop this key, or set bus to \"redis-streams\"",
-            );
+    match bus {
+        Bus::Embedded(_) => {}
+        Bus::RedisStreams(..) => table.refuse(
+            "limit",
+            "this is about the embedded log: how much Redis may take is its own `maxmemory`, and what is kept of the past is \
+             `keep`; drop this key",
+        ),
+        Bus::RedisPubsub(_) => {
+            for key in ["keep", "limit"] {
+                table.refuse(
+                    key,
+                    "the bus \"redis-pubsub\" keeps no events; drop this key, or set bus to \"redis-streams\"",
+                );
+            }
         }
     }
     let base = Retention::default();
@@ -160,10 +186,11 @@ impl Bus {
         let (bus, redis) = (table.value("bus"), table.value("redis"));
         let url = redis.as_ref().and_then(|value| Some(value.placed(redis_url(value)?)));
         let kind = bus.as_ref().map(|value| value.as_str());
-        let carried: Option<fn(Placed<ServerUrl>) -> Self> = match kind {
+        let sharing = Sharing::read(table, !matches!(kind, Some(Some("embedded" | "redis-pubsub"))) && redis.is_some());
+        let carried: Option<Box<dyn FnOnce(Placed<ServerUrl>) -> Self>> = match kind {
             None if redis.is_none() => None,
-            None | Some(Some("redis-streams")) => Some(Self::RedisStreams),
-            Some(Some("redis-pubsub")) => Some(Self::RedisPubsub),
+            None | Some(Some("redis-streams")) => Some(Box::new(|url| Self::RedisStreams(url, sharing))),
+            Some(Some("redis-pubsub")) => Some(Box::new(Self::RedisPubsub)),
             Some(Some("embedded")) => {
                 if let Some(redis) = &redis {
                     redis
@@ -173,7 +200,7 @@ impl Bus {
             }
             Some(_) => bus.as_ref().and_then(|value| value.expected(BUSES)),
         };
-        if let (Some(bus), Some(_), None) = (&bus, carried, &redis) {
+        if let (Some(bus), Some(_), None) = (&bus, &carried, &redis) {
             let example = "redis = \"redis://127.0.0.1:6379\"";
             bus.report::<()>(format!("this bus needs to know where Redis is: add {example} or a secret reference"));
         }
@@ -187,5 +214,32 @@ impl Bus {
             Some("fsync") => Some(Durability::Fsync),
             _ => value.expected("\"os\" or \"fsync\""),
         }))
+    }
+}
+
+// === impl Sharing ===
+
+impl Sharing {
+    /// Reads its keys, which only a bus that has streams takes.
+    fn read(table: &mut Table<'_>, streams: bool) -> Self {
+        let mut sharing = Self::default();
+        if !streams {
+            for key in SHARING {
+                table.refuse(key, "this is about the streams in Redis; drop this key, or set bus to \"redis-streams\"");
+            }
+            return sharing;
+        }
+        let partitions = 1..=RedisConfig::MAX_PARTITIONS;
+        sharing.partitions = table.or(SHARING[0], sharing.partitions, |value| value.integer(partitions));
+        sharing.lease = table.or(SHARING[1], sharing.lease, |value| value.duration(LEASE));
+        sharing.trim = table.or(SHARING[2], sharing.trim, |value| value.duration(TRIM));
+        sharing
+    }
+}
+
+impl Default for Sharing {
+    fn default() -> Self {
+        let RedisConfig { partitions, lease, trim, .. } = RedisConfig::new("");
+        Self { partitions, lease, trim }
     }
 }

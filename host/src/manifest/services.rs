@@ -8,11 +8,13 @@ use super::{
     origin::Origin,
     policy::{EVENTS, GATEWAY},
     reader::{Document, Table, Value, quoted},
+    rollout,
     secret::SecretRef,
     store::ServiceDatabase,
     subscription::Subscription,
     values::{SHORTEST, is_plain_name},
 };
+use crate::policy::RolloutPolicy;
 
 /// A service that runs here, as a component.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +43,8 @@ pub struct Service {
     pub instances: Instances,
     /// What one instance may use.
     pub limits: Limits,
+    /// How a new revision comes to get its calls.
+    pub rollout: RolloutPolicy,
 }
 
 /// Where a component comes from.
@@ -147,6 +151,7 @@ impl Service {
             secrets: read_settings(table.table("secrets"), doc, |value| Some(value.placed(SecretRef::read(value)?))),
             instances: Instances::read(table.table("instances")),
             limits: Limits::read(table.table("limits")),
+            rollout: rollout::read(table.table("rollout"), &RolloutPolicy::default()),
             name,
         };
         for (key, secret) in &service.secrets {

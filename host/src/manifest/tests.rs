@@ -382,7 +382,7 @@ fn events_are_kept_as_long_as_is_said() {
     let manifest = valid("[events]\ndurability = \"fsync\"\nkeep = { age = \"30d\", size = \"8GiB\" }");
     assert_eq!(manifest.bus, Bus::Embedded(Durability::Fsync));
     assert_eq!(manifest.retention, Retention { age: 30 * day, size: 8 << 30, limit: 8 << 30 });
-    let manifest = valid("[events]\nredis = \"redis://localhost\"\nlimit = \"64MiB\"");
+    let manifest = valid("[events]\nlimit = \"64MiB\"");
     assert_eq!(manifest.retention, Retention { age: 7 * day, size: 64 << 20, limit: 64 << 20 });
 }
 
@@ -414,8 +414,14 @@ fn a_topic_can_come_by_the_clock() {
 fn redis_alone_means_streams_and_its_password_is_not_shown() {
     let manifest = valid("[events]\nredis = \"redis://:hunter2@localhost\"");
     assert!(!format!("{manifest:?}").contains("hunter2"));
-    let Bus::RedisStreams(url) = &manifest.bus else { panic!("expected streams, found {:?}", manifest.bus) };
+    let Bus::RedisStreams(url, sharing) = &manifest.bus else { panic!("expected streams, found {:?}", manifest.bus) };
     assert_eq!(url.resolve().expect("it is written out").expose(), "redis://:hunter2@localhost");
+    assert_eq!(*sharing, Sharing::default());
+    let written = "bus = \"redis-streams\"\npartitions = 32\nlease = \"30s\"\ntrim = \"5m\"";
+    let manifest = valid(&format!("[events]\nredis = \"redis://localhost\"\n{written}"));
+    let Bus::RedisStreams(_, sharing) = &manifest.bus else { panic!("expected streams, found {:?}", manifest.bus) };
+    let (lease, trim) = (Duration::from_secs(30), Duration::from_secs(300));
+    assert_eq!(*sharing, Sharing { partitions: 32, lease, trim });
     let manifest = valid("[events]\nbus = \"redis-pubsub\"\nredis = \"env:REDIS\"");
     let Bus::RedisPubsub(url) = &manifest.bus else { panic!("expected pubsub, found {:?}", manifest.bus) };
     assert_eq!(url.value, ServerUrl::Kept(SecretRef::Env("REDIS".into())));

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Manifest,
     error::Placed,
+    events::Bus,
     external::ExternalService,
     gateway::{Admin, Methods},
     path::PathPattern,
@@ -24,6 +25,7 @@ pub(super) fn validate(manifest: &Manifest, edges: &[Placed<Edge>], doc: &Docume
         }
     }
     check_databases(manifest, doc);
+    check_schedules(manifest, doc);
     for route in &manifest.gateway.routes {
         check_service(manifest, &route.service, doc);
     }
@@ -106,6 +108,18 @@ fn check_topic(manifest: &Manifest, topic: &Placed<String>, doc: &Document<'_>) 
         let add =
             if meant.is_empty() { format!("; declare it as [topics.\"{}\"]", topic.escape_debug()) } else { meant };
         doc.report_at(topic, format!("there is no topic {name}{add}"));
+    }
+}
+
+/// A firing is kept until it is published, and noted when it was: both take a bus that keeps something.
+fn check_schedules(manifest: &Manifest, doc: &Document<'_>) {
+    if matches!(manifest.bus, Bus::RedisPubsub(_)) {
+        for schedule in manifest.topics.values().filter_map(|topic| topic.schedule.as_ref()) {
+            let remedy =
+                "set bus to \"redis-streams\" under [events], or drop this key and publish the topic from outside";
+            let message = format!("the bus \"redis-pubsub\" keeps nothing, and so fires no schedules; {remedy}");
+            doc.report_at(schedule, message);
+        }
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) fn is_plain_name(text: &str, longest: usize) -> bool {
 }
 
 /// Reads a whole number and one of `ms`, `s`, `m`, `h`, `d`.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     parse(text, &DURATION_UNITS).map(Duration::from_millis)
 }
 

@@ -3,6 +3,11 @@
 //! The lease is a row with the name of its holder and a number, which the holder counts up every second. Another takes it
 //! once it has seen the number stand still for [`SILENT`], by its own clock: so clocks need not agree. A holder that could
 //! not count up for [`HELD`] stops by itself before that, and one that ends gives the lease back.
+//!
+//! A host that was killed and started again knows its own name in it, and that nobody counts under that one any more: there
+//! is one host at a time with a data folder. So it takes the lease at once. Each run has a name of its own beside, so that
+//! of two hosts which take themselves for one, as with a copied data folder, the one that started first gives way at its
+//! next beat.
 
 use super::rows;
 use crate::store::{Database, Error};
@@ -21,6 +26,8 @@ const SILENT: Duration = Duration::from_secs(6);
 pub(super) struct Lease {
     database: Database,
     name: String,
+    /// How the names of this host's runs begin, until the first look: whoever has such a name then was killed.
+    earlier: Option<String>,
     /// What was seen last, and since when it is so.
     seen: Option<(rows::Turn, Instant)>,
     held_until: Option<Instant>,
@@ -30,9 +37,12 @@ pub(super) struct Lease {
 // === impl Lease ===
 
 impl Lease {
-    pub fn new(database: Database) -> Self {
-        let name = uuid::Uuid::new_v4().simple().to_string();
-        Self { database, name, seen: None, held_until: None, next: Instant::now() }
+    /// `host`: what this host was called when it ran before, if that is known.
+    pub fn new(database: Database, host: Option<&str>) -> Self {
+        let run = uuid::Uuid::new_v4().simple().to_string();
+        let earlier = host.map(|host| format!("{host}/"));
+        let name = format!("{}{run}", earlier.as_deref().unwrap_or_default());
+        Self { database, name, earlier, seen: None, held_until: None, next: Instant::now() }
     }
 
     pub fn is_held(&self) -> bool {
@@ -57,7 +67,8 @@ impl Lease {
             }
             seen => self.look(seen).await?,
         };
-        let free = turn.holder.is_empty() || turn.holder == self.name;
+        let left = self.earlier.take().is_some_and(|earlier| turn.holder.starts_with(&earlier));
+        let free = turn.holder.is_empty() || turn.holder == self.name || left;
         let silent = self.seen.as_ref().is_some_and(|(_, since)| since.elapsed() >= SILENT);
         if free || silent {
             self.take(&turn, now).await?;

@@ -1,10 +1,11 @@
 //! What the outbox promises, each promise with a test that tries to break it.
 
 mod crash;
+mod window;
 
-use super::*;
+use super::{lease::Lease, *};
 use crate::{
-    events::Prepared,
+    events::{Event, Prepared},
     store::{
         self, Unit, Value,
         tests::{Scratch, on_each_backend},
@@ -13,7 +14,7 @@ use crate::{
 use futures::future::join_all;
 use proptest::prelude::*;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::atomic::{AtomicBool, Ordering::SeqCst},
 };
 
@@ -55,7 +56,16 @@ impl Recorder {
         })
     }
 
-    /// What was taken, by the ids of the orders, in order.
+    /// The orders that were told of, in order, for each subject.
+    fn by_subject(&self) -> BTreeMap<String, Vec<String>> {
+        let mut all = BTreeMap::<_, Vec<_>>::new();
+        for Prepared { event, .. } in &*self.taken.lock().unwrap() {
+            all.entry(event.subject.clone().unwrap_or_default()).or_default().push(order(event));
+        }
+        all
+    }
+
+    /// What was taken, by the subjects, in order.
     fn subjects(&self) -> Vec<String> {
         self.taken.lock().unwrap().iter().filter_map(|it| it.event.subject.clone()).collect()
     }
@@ -71,6 +81,20 @@ fn insert(id: &str) -> Statement {
 
 fn created(id: &str) -> NewEvent {
     NewEvent { subject: Some(id.into()), ..NewEvent::json("order.created", format!("{{\"orderId\":\"{id}\"}}")) }
+}
+
+/// An event about something else than the order that it tells of.
+fn about(subject: &str, id: &str) -> NewEvent {
+    NewEvent { subject: Some(subject.into()), ..created(id) }
+}
+
+/// The order that an event tells of.
+fn order(event: &Event) -> String {
+    serde_json::from_slice::<serde_json::Value>(&event.data).unwrap()["orderId"].as_str().unwrap().to_owned()
+}
+
+async fn place_about(outbox: &Outbox, database: &Database, subject: &str, id: &str) {
+    outbox.batch(database, vec![insert(id)], vec![about(subject, id)], None).await.unwrap();
 }
 
 async fn place(outbox: &Outbox, database: &Database, id: &str) -> Result<String, Refused> {
@@ -168,16 +192,18 @@ async fn what_the_bus_does_not_take_waits_and_goes_in_order(scratch: Scratch) {
     // More than the relay holds, and more than a page.
     let settings = Settings { held_events: 3, group: 4, ..Settings::default() };
     let outbox = open(&database, &recorder, settings).await;
-    let ids: Vec<String> = (0..50).map(|id| format!("o-{id:02}")).collect();
-    for id in &ids {
-        place(&outbox, &database, id).await.unwrap();
+    for n in 0..50 {
+        place_about(&outbox, &database, &format!("s-{}", n % 3), &format!("o-{n:02}")).await;
     }
     let snapshot = outbox.snapshot();
     assert_eq!((snapshot.waiting, snapshot.service.as_str()), (50, "order"));
     assert!(snapshot.oldest_ms.is_some(), "{snapshot:?}");
     recorder.open();
     drain(&outbox).await;
-    assert_eq!(recorder.subjects(), ids);
+    for (subject, ids) in recorder.by_subject() {
+        assert!(ids.is_sorted() && ids.len() >= 16, "{subject}: {ids:?}");
+    }
+    assert_eq!(recorder.subjects().len(), 50);
     // It is told again of what comes, and needs no look.
     place(&outbox, &database, "last").await.unwrap();
     drain(&outbox).await;
@@ -202,7 +228,7 @@ async fn a_full_outbox_refuses_and_says_why(scratch: Scratch) {
     waiting.wait_for(|waiting| *waiting < 2).await.unwrap();
     place(&outbox, &database, "c").await.unwrap();
     drain(&outbox).await;
-    assert_eq!(recorder.subjects(), ["a", "b", "c"]);
+    assert_eq!(recorder.subjects().into_iter().collect::<BTreeSet<_>>(), ["a", "b", "c"].map(str::to_owned).into());
     outbox.close().await;
 }
 
@@ -331,16 +357,15 @@ async fn every_event_of_many_writers_leaves_and_each_one_s_in_order(scratch: Scr
         let (outbox, database) = (outbox.clone(), database.clone());
         tokio::spawn(async move {
             for n in 0..100 {
-                place(&outbox, &database, &format!("{writer}-{n:03}")).await.unwrap();
+                place_about(&outbox, &database, &writer.to_string(), &format!("{writer}-{n:03}")).await;
             }
         })
     });
     join_all(writers).await.into_iter().for_each(|writer| writer.unwrap());
     drain(&outbox).await;
-    let subjects = recorder.subjects();
-    assert_eq!(subjects.iter().collect::<BTreeSet<_>>().len(), 800);
-    for writer in 0..8 {
-        let mut own = subjects.iter().filter(|subject| subject.starts_with(&format!("{writer}-"))).collect::<Vec<_>>();
+    let by_subject = recorder.by_subject();
+    assert_eq!(by_subject.len(), 8);
+    for mut own in by_subject.into_values() {
         // What was read and told of at the same moment may come twice, one right after the other.
         own.dedup();
         assert!(own.is_sorted() && own.len() == 100, "{own:?}");
@@ -352,22 +377,23 @@ async fn every_event_of_many_writers_leaves_and_each_one_s_in_order(scratch: Scr
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Whatever is committed, rolled back, refused by the bus and stopped in between: what left is what was committed, in
-    /// its order.
+    /// Whatever is committed, rolled back, refused by the bus and stopped in between: what left is what was committed, of
+    /// each subject in its order.
     #[test]
     fn what_left_is_what_was_committed(
         steps in proptest::collection::vec((0..6_u8, any::<bool>()), 1..40),
         held_events in 0..4_usize,
+        at_once in 1..4_usize,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let scratch = Scratch::sqlite();
             let (database, recorder) = (orders(&scratch).await, Recorder::default());
-            let settings = Settings { held_events, group: 3, ..Settings::default() };
+            let settings = Settings { held_events, at_once, group: 3, ..Settings::default() };
             let mut outbox = open(&database, &recorder, settings.clone()).await;
-            let mut committed = Vec::new();
+            let mut committed = BTreeMap::<_, Vec<_>>::new();
             for (at, (step, commit)) in steps.into_iter().enumerate() {
-                let id = format!("o-{at}");
+                let (id, subject) = (format!("o-{at}"), format!("s-{}", at % 3));
                 match step {
                     0 => recorder.shut.store(commit, SeqCst),
                     1 if commit => {
@@ -377,15 +403,15 @@ proptest! {
                     2 => {
                         let held = Held::Own(database.begin().await.unwrap());
                         held.execute(insert(&id)).await.unwrap();
-                        outbox.publish(&held, created(&id), None).await.unwrap();
+                        outbox.publish(&held, about(&subject, &id), None).await.unwrap();
                         if commit {
                             held.commit().await.unwrap();
-                            committed.push(id);
+                            committed.entry(subject).or_default().push(id);
                         }
                     }
                     _ => {
-                        place(&outbox, &database, &id).await.unwrap();
-                        committed.push(id);
+                        place_about(&outbox, &database, &subject, &id).await;
+                        committed.entry(subject).or_default().push(id);
                     }
                 }
                 tokio::task::yield_now().await;
@@ -394,10 +420,10 @@ proptest! {
             drain(&outbox).await;
             outbox.close().await;
             assert_eq!(rows(&database).await, 0);
-            let mut subjects = recorder.subjects();
+            let mut left = recorder.by_subject();
             let mut seen = BTreeSet::new();
-            subjects.retain(|subject| seen.insert(subject.clone()));
-            assert_eq!(subjects, committed);
+            left.values_mut().for_each(|ids| ids.retain(|id| seen.insert(id.clone())));
+            assert_eq!(left, committed);
             database.close().await;
         });
     }
@@ -423,7 +449,7 @@ async fn of_hosts_with_one_database_one_relays_what_all_write_in_order() {
             let next = async {
                 let rows = held.query(sql("UPDATE last SET number = number + 1 RETURNING number")).await?.rows;
                 let Value::Integer(number) = rows[0][0] else { panic!("no number") };
-                match outbox.publish(&held, created(&format!("{number:03}")), None).await {
+                match outbox.publish(&held, about("last", &format!("{number:03}")), None).await {
                     Ok(_) => held.commit().await,
                     Err(Refused::Store(error)) => Err(error),
                     Err(refused) => panic!("{refused:?}"),
@@ -442,7 +468,7 @@ async fn of_hosts_with_one_database_one_relays_what_all_write_in_order() {
         drain(outbox).await;
     }
     let all: Vec<String> = (1..=100).map(|number| format!("{number:03}")).collect();
-    assert_eq!(recorder.subjects(), all);
+    assert_eq!(recorder.by_subject(), [("last".to_owned(), all)].into());
     // Whichever of them had its turn: the other goes on when that one has ended.
     let [(one, database), (other, _)] = &hosts;
     one.close().await;
@@ -472,4 +498,27 @@ async fn the_turn_of_a_host_that_fell_silent_is_taken_by_another() {
     assert_eq!(recorder.subjects(), ["a"]);
     outbox.close().await;
     assert_eq!(super::rows::turn(&database).await.unwrap().holder, "");
+}
+
+#[tokio::test]
+async fn a_host_that_was_killed_and_starts_again_takes_its_own_turn_at_once() {
+    let scratch = Scratch::postgres();
+    let database = orders(&scratch).await;
+    open(&database, &Recorder::default(), Settings::default()).await.close().await;
+    let held_by = async || super::rows::turn(&database).await.unwrap().holder;
+    for (before, after, is_own) in [("a", "a", true), ("a", "b", false), ("a", "ab", false)] {
+        let mut killed = Lease::new(database.clone(), Some(before));
+        killed.beat().await.unwrap();
+        assert!(killed.is_held());
+        let mut lease = Lease::new(database.clone(), Some(after));
+        lease.beat().await.unwrap();
+        assert_eq!(lease.is_held(), is_own, "{before} {after}");
+        // One that was taken for killed and was not gives way, and does not take it back.
+        killed.beat().await.unwrap();
+        assert_eq!(killed.is_held(), !is_own, "{before} {after}");
+        assert!(held_by().await.starts_with(if is_own { after } else { before }));
+        lease.release().await.unwrap();
+        killed.release().await.unwrap();
+        assert_eq!(held_by().await, "");
+    }
 }

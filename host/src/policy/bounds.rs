@@ -35,3 +35,11 @@ pub const ANSWER_STATUS: RangeInclusive<u32> = 200..=599;
 pub const RATE: RangeInclusive<u32> = 1..=1_000_000;
 /// Requests that a rate limit grants at once.
 pub const BURST: RangeInclusive<u32> = 1..=1_000_000;
+/// Percent points by which a new revision's share of failed calls may exceed the old one's.
+pub const ERROR_POINTS: RangeInclusive<u32> = 0..=100;
+/// What a new revision's latency may be, in percent of the old one's.
+pub const LATENCY_PERCENT: RangeInclusive<u32> = 100..=10_000;
+/// Traps of a new revision where the old one has none.
+pub const TRAPS: RangeInclusive<u32> = 0..=1_000_000;
+/// Calls that a stage of a rollout must have seen.
+pub const STAGE_CALLS: RangeInclusive<u32> = 0..=1_000_000;

@@ -207,6 +207,19 @@ impl Breaker {
         self.tell(Some(told));
     }
 
+    /// The callee is another one than it was: if the breaker is open, it lets probes through at once. What an operator said
+    /// stays.
+    pub fn callee_changed(&self) {
+        let mut rest = self.lock();
+        if self.word().state() != BreakerState::Open {
+            return;
+        }
+        rest.openings = 0;
+        let told = self.enter(&mut rest, BreakerState::HalfOpen, Instant::now());
+        drop(rest);
+        self.tell(Some(told));
+    }
+
     /// The breaker as it is now.
     pub fn snapshot(&self) -> BreakerSnapshot {
         let rest = self.lock();

@@ -174,6 +174,13 @@ impl Guard {
         self.breaker.as_ref().map(|breaker| breaker.command(command))
     }
 
+    /// The callee is another one than it was: see [`Breaker::callee_changed`](super::Breaker::callee_changed).
+    pub fn callee_changed(&self) {
+        if let Some(breaker) = &self.breaker {
+            breaker.callee_changed();
+        }
+    }
+
     /// Runs a call: `attempt` makes it, once or, after a failure that allows another try, again. `deadline` is the
     /// caller's own. Whatever the callee answers is `Ok`, its domain errors too; an answer with a status that the policy
     /// calls a failure counts as one, may be retried like one, and is `Ok` all the same.

@@ -41,6 +41,9 @@ impl Rollout {
     pub async fn rollback(&self, service: &str, number: Option<u64>, past: Past) -> Result<Deployment, DeployError> {
         let member = self.member(service)?;
         let _deploying = self.deploying.lock().await;
+        if let Some(staged) = member.under_way() {
+            return Err(DeployError::UnderWay { service: service.to_owned(), revision: staged.revision.number });
+        }
         let wrong = |source| DeployError::History { service: service.to_owned(), source };
         let kept = self.history.target(service, number).await.map_err(wrong)?;
         let serves = member.service.revision().map(|revision| revision.info().clone());
@@ -54,7 +57,7 @@ impl Rollout {
             Past::Refused => Newer::Refused,
             Past::Forced => Newer::Allowed,
         };
-        let info = self.replace(member, loaded, newer).await?;
+        let info = self.replace(member, loaded, newer, member.policy.params().drain).await?;
         tracing::info!(service, revision = info.number, hash = &info.hash[..12], "rolled back");
         Ok(Deployment { revision: info, outcome: Outcome::RolledBack })
     }

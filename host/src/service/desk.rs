@@ -23,6 +23,8 @@ pub(super) struct Desk {
     streaming: AtomicUsize,
     /// How many frames were taken of such bodies.
     frames: AtomicUsize,
+    /// It is to end with all its calls: see [`Desk::evict`].
+    evicted: AtomicBool,
 }
 
 struct Inner {
@@ -31,6 +33,8 @@ struct Inner {
     replies: Vec<Option<Reply>>,
     under_way: usize,
     waker: Option<Waker>,
+    /// Why it is to end.
+    evicted: Option<Fault>,
 }
 
 /// Which reply on a desk.
@@ -71,10 +75,12 @@ impl Desk {
                 replies: Vec::new(),
                 under_way: 0,
                 waker: None,
+                evicted: None,
             }),
             waits: AtomicBool::new(false),
             streaming: AtomicUsize::new(0),
             frames: AtomicUsize::new(0),
+            evicted: AtomicBool::new(false),
         })
     }
 
@@ -198,6 +204,24 @@ impl Desk {
         for reply in replies.into_iter().flatten() {
             reply.send(Err(fault.clone()));
         }
+    }
+
+    /// Ends the worker with all its calls, which get this fault, as soon as its guest can be interrupted.
+    pub fn evict(&self, fault: Fault) {
+        let mut inner = self.lock();
+        inner.open = false;
+        inner.evicted = Some(fault);
+        self.evicted.store(true, Ordering::Release);
+        let waker = inner.waker.take();
+        drop(inner);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Why the worker is to end, if it is.
+    pub fn evicted(&self) -> Option<Fault> {
+        if self.evicted.load(Ordering::Acquire) { self.lock().evicted.clone() } else { None }
     }
 
     /// Whether the guest waits for something, or computes.

@@ -52,7 +52,17 @@ impl Edge {
         let name: Arc<str> = format!("{caller} -> {callee}").into();
         let guard = ArcSwap::from_pointee(Guard::new(name.clone(), policy));
         let (remembered, fixed_results) = (Remembered::default(), ArcSwap::default());
-        Arc::new(Self { name, caller, guard, changing: Mutex::default(), endpoint, remembered, fixed_results })
+        let edge =
+            Arc::new(Self { name, caller, guard, changing: Mutex::default(), endpoint, remembered, fixed_results });
+        if let Endpoint::Service(service) = &edge.endpoint {
+            service.add_edge(&edge);
+        }
+        edge
+    }
+
+    /// The service that it ends at has another revision: what its breaker knows is of the one before.
+    pub(super) fn callee_changed(&self) {
+        self.guard.load().callee_changed();
     }
 
     /// `caller -> callee`, the name that the manifest uses.

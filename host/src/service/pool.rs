@@ -30,7 +30,8 @@ use std::{
 };
 use tokio::{
     runtime::Handle,
-    time::{Instant, timeout},
+    sync::Notify,
+    time::{Instant, timeout, timeout_at},
 };
 use wasmtime::{
     PoolConcurrencyLimitError, Store,
@@ -73,6 +74,8 @@ pub(super) struct Pool {
     queued: AtomicUsize,
     /// How long the queue takes to move up by one.
     moves: HoldTime,
+    /// Told when a pool that is closed has no instance any more.
+    idle: Notify,
     runtime: Handle,
 }
 
@@ -83,6 +86,8 @@ struct Inner {
     instances: usize,
     queue: FairQueue<Waiting>,
     closed: bool,
+    /// Why no more calls are taken.
+    ended: Option<Fault>,
 }
 
 /// A call in the queue.
@@ -146,9 +151,11 @@ impl Pool {
                 instances: 0,
                 queue: FairQueue::new(settings.queue),
                 closed: false,
+                ended: None,
             }),
             queued: AtomicUsize::new(0),
             moves: HoldTime::default(),
+            idle: Notify::new(),
             runtime: Handle::current(),
         })
     }
@@ -177,6 +184,10 @@ impl Pool {
     /// Finds a place for `call`.
     pub fn place(self: &Arc<Self>, mut call: Call) -> Result<Placed, Fault> {
         let mut inner = self.lock();
+        if let Some(fault) = &inner.ended {
+            // It was chosen long before: nothing was begun, and another try goes elsewhere.
+            return Err(Fault::new(FaultKind::Unreachable, fault.message().to_owned()));
+        }
         match self.take_instance(&mut inner, call) {
             Ok(drive) => return Ok(Placed::Drive(drive)),
             Err(back) => call = back,
@@ -359,6 +370,49 @@ impl Pool {
         drop(at_rest);
     }
 
+    /// Closes it, waits until what is under way has ended, and ends what is left at `deadline` with `fault`. Says how many
+    /// calls that were.
+    pub async fn drain(&self, deadline: Instant, fault: impl FnOnce() -> Fault) -> usize {
+        self.close();
+        let is_idle = async {
+            loop {
+                let notified = self.idle.notified();
+                if self.lock().instances == 0 {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        if timeout_at(deadline, is_idle).await.is_ok() {
+            return 0;
+        }
+        self.end(&fault())
+    }
+
+    fn end(&self, fault: &Fault) -> usize {
+        let mut inner = self.lock();
+        inner.ended = Some(fault.clone());
+        let mut ended = 0;
+        while let Some(Waiting { call, .. }) = inner.queue.pop(Waiting::is_abandoned) {
+            call.reply.send(Err(fault.clone()));
+            ended += 1;
+        }
+        self.queued.store(0, Ordering::SeqCst);
+        for desk in &inner.under_way {
+            ended += desk.load();
+            desk.evict(fault.clone());
+        }
+        ended
+    }
+
+    /// An instance is gone.
+    fn left(&self, inner: &mut Inner) {
+        inner.instances -= 1;
+        if inner.closed && inner.instances == 0 {
+            self.idle.notify_waiters();
+        }
+    }
+
     /// How many instances it counts, at rest and under way.
     #[cfg(test)]
     pub fn counted(&self) -> usize {
@@ -447,7 +501,7 @@ impl Seat {
         debug_assert!(waiting.is_empty(), "a closed desk takes no calls");
         self.leave(&mut inner);
         if inner.closed {
-            inner.instances -= 1;
+            pool.left(&mut inner);
             drop(inner);
             drop(worker);
         } else {
@@ -480,7 +534,7 @@ impl Drop for Seat {
                 drop(inner);
                 spawn(&pool.runtime, Box::pin(drive(seat, None)));
             }
-            None => inner.instances -= 1,
+            None => pool.left(&mut inner),
         }
     }
 }

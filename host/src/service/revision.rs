@@ -12,11 +12,12 @@ use super::{
 };
 use crate::{
     engine::Engine,
-    policy::Fault,
+    policy::{Fault, FaultKind},
     store::{Migration, read_migrations},
     telemetry::GuestOutput,
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
+use tokio::time::{Duration, Instant};
 use wasmtime::component::Component;
 
 /// A revision of a service.
@@ -141,6 +142,20 @@ impl Revision {
     /// The version of `wasi:http` that it handles.
     pub fn http(&self) -> Option<HttpVersion> {
         self.http
+    }
+
+    /// Lets the calls end that are under way, and after `limit` ends those that are left with a fault that says so. It is
+    /// to get no more of them. Says how many were ended.
+    pub async fn drain(&self, limit: Duration) -> usize {
+        let fault = || {
+            let (service, number) = (self.pool.service(), self.info.number);
+            let message = format!(
+                "revision {number} of service `{service}` was replaced, and the call was still under way after the {limit:?} \
+                 that it has to drain"
+            );
+            Fault::new(FaultKind::Cancelled, message)
+        };
+        self.pool.drain(Instant::now() + limit, fault).await
     }
 
     /// A look at its instances.

@@ -30,3 +30,23 @@ pub struct Scope {
     /// What each instance may use.
     pub limits: Limits,
 }
+
+// === impl Scope ===
+
+impl Scope {
+    /// The same with what changes nothing: it publishes nothing, and its statements read. Its buckets are closed to it, and
+    /// so is what is outside: nobody knows what a request does there.
+    pub fn without_effects(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            edges: self.edges.clone(),
+            outbound: Outbound::default(),
+            publisher: self.publisher.muted(),
+            database: self.database.as_ref().map(Database::read_only),
+            buckets: None,
+            outbox: None,
+            config: self.config.clone(),
+            limits: self.limits,
+        }
+    }
+}

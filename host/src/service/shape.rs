@@ -3,12 +3,18 @@
 //! Known from the compiled component alone, so that a system can be checked before any of it runs, and a new revision
 //! before it gets a call.
 
+mod difference;
+mod wit;
+
+pub use difference::{Difference, InterfaceChange, ShapeChanges};
+pub(super) use wit::{Signature, wit};
+
 use super::{exports::HttpVersion, link::untransferable};
 use crate::{events::binding::HANDLER, store::MIGRATIONS};
 use std::{collections::BTreeMap, fmt, sync::Arc};
 use wasmtime::component::{
     Component,
-    types::{ComponentFunc, ComponentItem, Type},
+    types::{ComponentFunc, ComponentItem},
 };
 
 /// The interfaces of one side, by name, each with its functions.
@@ -261,85 +267,18 @@ fn mismatches(
         }
         match offered.get(name) {
             None => found.push(format!("calls `{name}` of `{interface}`, which `{callee}` does not export")),
-            Some(offered) if !same(wanted, offered) => found.push(format!(
-                "`{name}` of `{interface}` is not what `{callee}` exports\n  expected: {}\n  found:    {}",
-                Signature(wanted),
-                Signature(offered)
-            )),
-            Some(_) => {}
+            Some(offered) => {
+                let differences = difference::between(wanted, offered);
+                if !differences.is_empty() {
+                    let each: String = differences.iter().map(|it| format!("\n  {it}")).collect();
+                    found.push(format!(
+                        "`{name}` of `{interface}` is not what `{callee}` exports{each}\n  expected: {}\n  found:    {}",
+                        Signature(wanted),
+                        Signature(offered)
+                    ));
+                }
+            }
         }
     }
     found
-}
-
-fn same(a: &ComponentFunc, b: &ComponentFunc) -> bool {
-    a.params().eq(b.params()) && a.results().eq(b.results())
-}
-
-/// A function's type as WIT would write it, with records and variants written out.
-pub(super) struct Signature<'a>(pub &'a ComponentFunc);
-
-// === impl Signature ===
-
-impl Signature<'_> {
-    /// The types of its parameters and results, without whether it is async: that is each side's own business.
-    pub fn types(&self) -> String {
-        let params = self.0.params().map(|(name, ty)| format!("{name}: {}", wit(&ty)));
-        let results = self.0.results().map(|ty| format!(" -> {}", wit(&ty)));
-        format!("({}){}", params.collect::<Vec<_>>().join(", "), results.collect::<String>())
-    }
-}
-
-impl fmt::Display for Signature<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", if self.0.async_() { "async func" } else { "func" }, self.types())
-    }
-}
-
-/// A type as WIT would write it, with records and variants written out.
-pub(super) fn wit(ty: &Type) -> String {
-    let all = |items: Vec<String>| items.join(", ");
-    match ty {
-        Type::Bool => "bool".into(),
-        Type::S8 => "s8".into(),
-        Type::U8 => "u8".into(),
-        Type::S16 => "s16".into(),
-        Type::U16 => "u16".into(),
-        Type::S32 => "s32".into(),
-        Type::U32 => "u32".into(),
-        Type::S64 => "s64".into(),
-        Type::U64 => "u64".into(),
-        Type::Float32 => "f32".into(),
-        Type::Float64 => "f64".into(),
-        Type::Char => "char".into(),
-        Type::String => "string".into(),
-        Type::List(list) => format!("list<{}>", wit(&list.ty())),
-        Type::FixedLengthList(list) => format!("list<{}, {}>", wit(&list.ty()), list.len()),
-        Type::Map(map) => format!("map<{}, {}>", wit(&map.key()), wit(&map.value())),
-        Type::Record(record) => {
-            let fields = record.fields().map(|field| format!("{}: {}", field.name, wit(&field.ty))).collect();
-            format!("record {{ {} }}", all(fields))
-        }
-        Type::Tuple(tuple) => format!("tuple<{}>", all(tuple.types().map(|ty| wit(&ty)).collect())),
-        Type::Variant(variant) => {
-            let case = |case: wasmtime::component::types::Case<'_>| match case.ty {
-                Some(ty) => format!("{}({})", case.name, wit(&ty)),
-                None => case.name.to_string(),
-            };
-            format!("variant {{ {} }}", all(variant.cases().map(case).collect()))
-        }
-        Type::Enum(names) => format!("enum {{ {} }}", all(names.names().map(Into::into).collect())),
-        Type::Flags(names) => format!("flags {{ {} }}", all(names.names().map(Into::into).collect())),
-        Type::Option(option) => format!("option<{}>", wit(&option.ty())),
-        Type::Result(result) => match (result.ok(), result.err()) {
-            (Some(ok), Some(err)) => format!("result<{}, {}>", wit(&ok), wit(&err)),
-            (Some(ok), None) => format!("result<{}>", wit(&ok)),
-            (None, Some(err)) => format!("result<_, {}>", wit(&err)),
-            (None, None) => "result".into(),
-        },
-        Type::Own(_) | Type::Borrow(_) => "resource".into(),
-        Type::Future(_) => "future".into(),
-        Type::Stream(_) => "stream".into(),
-        Type::ErrorContext => "error-context".into(),
-    }
 }

@@ -111,8 +111,11 @@ async fn run(seat: &Seat, worker: &mut Worker) -> End {
         clock.guest_entered();
         let ticks = budget.ticks();
         polled.store(false, Ordering::Relaxed);
+        if let Some(fault) = desk.evicted() {
+            return Poll::Ready(Err(fault));
+        }
         if let Poll::Ready(ended) = run.as_mut().poll(cx) {
-            return Poll::Ready(Some(ended));
+            return Poll::Ready(Ok(ended));
         }
         // A guest that was interrupted computes still; one that was not waits for something.
         let computes = budget.ticks() != ticks;
@@ -132,7 +135,7 @@ async fn run(seat: &Seat, worker: &mut Worker) -> End {
         }
         match desk.poll_callers(cx) {
             Callers::Wait => (linger, unread) = (None, None),
-            Callers::GaveUp => return Poll::Ready(None),
+            Callers::GaveUp => return Poll::Ready(Err(given_up())),
             // Whoever still polls for an answer of his own soon lets go: no timer, and no lock of the runtime for one.
             Callers::Read | Callers::Answered if !is_detached() => (linger, unread) = (None, None),
             Callers::Read => {
@@ -142,13 +145,13 @@ async fn run(seat: &Seat, worker: &mut Worker) -> End {
                     unread = None;
                 }
                 if unread.get_or_insert_with(|| Box::pin(sleep(UNREAD))).as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(None);
+                    return Poll::Ready(Err(given_up()));
                 }
             }
             Callers::Answered => {
                 unread = None;
                 if linger.get_or_insert_with(|| Box::pin(sleep(LINGER))).as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(None);
+                    return Poll::Ready(Err(given_up()));
                 }
             }
         }
@@ -156,25 +159,29 @@ async fn run(seat: &Seat, worker: &mut Worker) -> End {
     })
     .await;
     match ended {
-        Some(Ok(Ok(retire))) => {
+        Ok(Ok(Ok(retire))) => {
             if retire {
                 End::Retired
             } else {
                 End::AtRest
             }
         }
-        Some(Ok(Err(error)) | Err(error)) => {
+        Ok(Ok(Err(error)) | Err(error)) => {
             let service = seat.pool().service();
             let cause = error.root_cause().to_string();
             tracing::error!(%service, trap = format!("{error:?}"), "the instance trapped; its calls fail");
             desk.fail(&Fault::new(FaultKind::Trapped, format!("service `{service}` trapped: {cause}")));
             End::Retired
         }
-        None => {
-            desk.fail(&Fault::new(FaultKind::Cancelled, "the instance was given up together with its calls"));
+        Err(fault) => {
+            desk.fail(&fault);
             End::Retired
         }
     }
+}
+
+fn given_up() -> Fault {
+    Fault::new(FaultKind::Cancelled, "the instance was given up together with its calls")
 }
 
 /// The loop inside of the store: begins calls as they come in, and ends when there are none. Says whether the instance

@@ -205,7 +205,12 @@ impl Postgres {
         let lease = self.0.service.take().await.map_err(MigrateError::Refused)?;
         let (inner, migrations) = (self.0.clone(), migrations.to_vec());
         let migrating = tokio::spawn(async move {
-            let migrating = Migrating { connection: &lease, settings: &inner.settings, words: &inner.words };
+            let migrating = Migrating {
+                connection: &lease,
+                settings: &inner.settings,
+                words: &inner.words,
+                schema: &inner.names.schema,
+            };
             let result = migrating.apply(&migrations).await;
             // What it was set to is nothing for the calls that come next.
             lease.give_up();

@@ -286,8 +286,8 @@ fn only_reads(sql: &str) -> bool {
     let mut words = sql.split(|character: char| !character.is_ascii_alphanumeric() && character != '_');
     let mut words = words.by_ref().filter(|word| !word.is_empty());
     sql.trim_start().get(..6).is_some_and(|word| word.eq_ignore_ascii_case("select"))
-        // PostgreSQL makes a table by it.
-        && !words.any(|word| word.eq_ignore_ascii_case("into"))
+        // PostgreSQL makes a table by the one, and locks rows by the other.
+        && !words.any(|word| ["into", "for"].iter().any(|doubt| word.eq_ignore_ascii_case(doubt)))
 }
 
 // === impl Nested ===

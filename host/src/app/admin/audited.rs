@@ -15,7 +15,7 @@ use std::sync::Arc;
 #[derive(Clone, Default)]
 pub(super) struct Noted {
     pub revision: Option<(u64, String)>,
-    pub unchanged: bool,
+    pub outcome: Option<Came>,
     pub detail: Option<String>,
     pub reason: Option<String>,
 }
@@ -32,7 +32,8 @@ pub(super) async fn answer(
     {
         return problem(StatusCode::UNAUTHORIZED, "the admin API wants its token: `Authorization: Bearer …`");
     }
-    if request.method().is_safe() {
+    // What a component would change is only looked at.
+    if request.method().is_safe() || request.uri().path().ends_with("/diff") {
         return super::answer(&app, request).await;
     }
     let mut deed = deed(request.uri().path());
@@ -52,7 +53,7 @@ pub(super) async fn answer(
     }
     let outcome = match response.extensions().get::<Noted>() {
         _ if !response.status().is_success() => Came::Refused,
-        Some(Noted { unchanged: true, .. }) => Came::Unchanged,
+        Some(Noted { outcome: Some(outcome), .. }) => *outcome,
         _ => Came::Done,
     };
     app.audit().note(&who, &deed, outcome).await;

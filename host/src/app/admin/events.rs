@@ -82,6 +82,15 @@ struct Selection {
     all: bool,
     topic: Option<String>,
     service: Option<String>,
+    reason: Option<DeadReason>,
+}
+
+/// Which replays are to end.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Replays {
+    topic: String,
+    service: String,
 }
 
 /// The past of a topic, for one subscription.
@@ -109,7 +118,8 @@ pub(super) async fn answer(bus: &Bus, method: &Method, path: &[&str], query: &st
         (&Method::POST, ["dead-letters", "drop"]) => handle(bus, Deed::Drop, body).await,
         (&Method::GET, ["dead-letters", letter]) => show(bus, letter).await,
         (&Method::POST, ["replay"]) => replay(bus, body).await,
-        (_, ["dead-letters"] | ["dead-letters", _] | ["replay"]) => {
+        (&Method::POST, ["replay", "stop"]) => stop_replays(bus, body).await,
+        (_, ["dead-letters"] | ["dead-letters", _] | ["replay"] | ["replay", "stop"]) => {
             Err((StatusCode::METHOD_NOT_ALLOWED, "this path takes another method".into()))
         }
         _ => Err((StatusCode::NOT_FOUND, "the admin API has no such path".into())),
@@ -128,6 +138,13 @@ async fn list(bus: &Bus, query: &str) -> Result<Letters, Refused> {
             "topic" => filter.topic = value,
             "service" => filter.service = value,
             "after" => filter.after = value,
+            "reason" => {
+                let reason = value.as_deref().and_then(DeadReason::named);
+                filter.reason = Some(reason.ok_or_else(|| {
+                    let names = DeadReason::ALL.map(DeadReason::name).join(", ");
+                    bad(format!("reason must be one of {names}"))
+                })?);
+            }
             "limit" => {
                 let number = value.and_then(|value| value.parse().ok());
                 let number = number.filter(|number| (1..=MAX_LISTED).contains(number));
@@ -135,7 +152,9 @@ async fn list(bus: &Bus, query: &str) -> Result<Letters, Refused> {
             }
             _ => {
                 let name = name.escape_debug();
-                return Err(bad(format!("unknown parameter `{name}`; there are topic, service, after and limit")));
+                return Err(bad(format!(
+                    "unknown parameter `{name}`; there are topic, service, reason, after and limit"
+                )));
             }
         }
     }
@@ -174,10 +193,10 @@ async fn show(bus: &Bus, letter: &str) -> Result<Response<Body>, Refused> {
 }
 
 async fn handle(bus: &Bus, deed: Deed, body: &[u8]) -> Result<Response<Body>, Refused> {
-    let expected = r#"expected {"letters": ["17"]}, or {"all": true} and perhaps "topic" and "service""#;
+    let expected = r#"expected {"letters": ["17"]}, or {"all": true} and perhaps "topic", "service" and "reason""#;
     let selection: Selection = serde_json::from_slice(body).map_err(|error| bad(format!("{expected}: {error}")))?;
-    let Selection { letters, all, topic, service } = selection;
-    let filtered = topic.is_some() || service.is_some();
+    let Selection { letters, all, topic, service, reason } = selection;
+    let filtered = topic.is_some() || service.is_some() || reason.is_some();
     if all != letters.is_empty() || (filtered && !all) {
         return Err(bad(expected));
     }
@@ -185,7 +204,7 @@ async fn handle(bus: &Bus, deed: Deed, body: &[u8]) -> Result<Response<Body>, Re
         return Err(bad(format!("at most {MAX_LISTED} letters can be named at a time")));
     }
     let handled = if all {
-        let filter = DeadLetterFilter { topic, service, ..DeadLetterFilter::default() };
+        let filter = DeadLetterFilter { topic, service, reason, ..DeadLetterFilter::default() };
         handle_all(bus, deed, filter, Timestamp::now()).await
     } else {
         handle_named(bus, deed, letters).await
@@ -243,6 +262,14 @@ async fn replay(bus: &Bus, body: &[u8]) -> Result<Response<Body>, Refused> {
         _ => return Err(bad(expected)),
     };
     let count = bus.replay(&past.topic, &past.service, from).await.map_err(refused)?;
+    Ok(json(StatusCode::OK, &Handled { count, missing: 0 }))
+}
+
+async fn stop_replays(bus: &Bus, body: &[u8]) -> Result<Response<Body>, Refused> {
+    let expected = r#"expected {"topic": "…", "service": "…"}"#;
+    let Replays { topic, service } =
+        serde_json::from_slice(body).map_err(|error| bad(format!("{expected}: {error}")))?;
+    let count = bus.stop_replays(&topic, &service).await.map_err(refused)?;
     Ok(json(StatusCode::OK, &Handled { count, missing: 0 }))
 }
 

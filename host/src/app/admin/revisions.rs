@@ -62,6 +62,7 @@ pub(super) async fn rollback(app: &App, service: &str, body: &[u8]) -> Response<
 pub(super) fn status_of(error: &DeployError) -> StatusCode {
     match error {
         DeployError::UnknownService { .. } => StatusCode::NOT_FOUND,
+        DeployError::UnderWay { .. } => StatusCode::CONFLICT,
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     }
 }

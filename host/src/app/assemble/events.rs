@@ -1,10 +1,10 @@
 //! What carries events, and who gets them.
 
-use super::{super::Edges, StartError};
+use super::{super::Edges, StartError, host_id};
 use crate::{
     events::{BusConfig, BusKind, EmbeddedConfig, Event, RedisConfig, Retention, Subscriber, Subscription, Verdict},
     inbox::Inbox,
-    manifest::{self, EVENTS, Manifest, ManifestErrors},
+    manifest::{self, EVENTS, Manifest},
     policy::{Deadline, Fault, FaultKind},
     service::{CallContext, Edge},
     store::{Database, Unit},
@@ -24,7 +24,10 @@ pub(super) fn bus_config(manifest: &Manifest) -> Result<BusConfig, StartError> {
             file: manifest.app.data.value.join("events.sqlite"),
             durability: *durability,
         }),
-        manifest::Bus::RedisStreams(url) => BusKind::RedisStreams(redis(url)?),
+        manifest::Bus::RedisStreams(url, sharing) => {
+            let manifest::Sharing { partitions, lease, trim } = *sharing;
+            BusKind::RedisStreams(RedisConfig { partitions, lease, trim, ..redis(url)? })
+        }
         manifest::Bus::RedisPubsub(url) => BusKind::RedisPubSub(redis(url)?),
     };
     let publishes = manifest
@@ -37,22 +40,6 @@ pub(super) fn bus_config(manifest: &Manifest) -> Result<BusConfig, StartError> {
         publishes: publishes.collect(),
         retention: manifest.retention.clone(),
     })
-}
-
-/// Who this host is to its neighbours on the same Redis: the same after a restart, so that it finds what it left.
-fn host_id(manifest: &Manifest) -> Result<String, ManifestErrors> {
-    let data = &manifest.app.data;
-    let path = data.join("host-id");
-    let wrong = |error: std::io::Error| manifest.error_at(data, format!("{} can't be used: {error}", path.display()));
-    match std::fs::read_to_string(&path) {
-        Ok(id) if uuid::Uuid::try_parse(id.trim()).is_ok() => Ok(id.trim().to_string()),
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(wrong(error)),
-        _ => {
-            let id = uuid::Uuid::new_v4().to_string();
-            std::fs::write(&path, &id).map_err(wrong)?;
-            Ok(id)
-        }
-    }
 }
 
 pub(super) async fn subscriptions(

@@ -1,6 +1,6 @@
 //! Where the state of services is: databases, buckets, outboxes.
 
-use super::StartError;
+use super::{StartError, host_id};
 use crate::{
     events::Bus,
     keyvalue::{Buckets, KeyValue, KeyValueConfig, KeyValueError},
@@ -91,12 +91,16 @@ pub(super) async fn outboxes(
     manifest: &Manifest,
     databases: &BTreeMap<String, Database>,
     bus: &Bus,
-) -> Result<BTreeMap<String, Outbox>, outbox::OpenError> {
+) -> Result<BTreeMap<String, Outbox>, StartError> {
+    let host = match manifest.store {
+        manifest::Store::Files => None,
+        manifest::Store::Server(_) => Some(host_id(manifest)?),
+    };
+    let settings = outbox::Settings { host, ..outbox::Settings::default() };
     let publishing = databases.iter().filter(|(name, _)| !manifest.services[*name].publishes.is_empty());
-    let opening = publishing.map(|(name, database)| async move {
-        let settings = outbox::Settings::default();
-        let outbox = Outbox::open(name.as_str(), database.clone(), bus.clone(), settings).await?;
-        Ok((name.clone(), outbox))
+    let opening = publishing.map(|(name, database)| {
+        let outbox = Outbox::open(name.as_str(), database.clone(), bus.clone(), settings.clone());
+        async move { Ok::<_, StartError>((name.clone(), outbox.await?)) }
     });
     Ok(try_join_all(opening).await?.into_iter().collect())
 }

@@ -11,6 +11,9 @@
 //!   disk, or where more wait for the writer than can.
 //! - **What was settled is saved with the next commit, or a moment later**: a crash before that means another delivery. A
 //!   dead letter and the settling of its event are one transaction, and so is what is made of dead letters later.
+//! - **Tries are counted when they have failed**, and so not those that the host died of. Only after it died are those
+//!   counted before they begin, for a while and of what was in the log then: an event of which the host dies each time is
+//!   in the end a dead letter.
 //! - **A subscription begins at the end of the log**, and one that was there before goes on where it was. One that the
 //!   manifest has no longer keeps its place, and the events after it, for the retention's age; after that it is forgotten,
 //!   and begins at the end when it comes back. Its dead letters stay.
@@ -108,12 +111,13 @@ impl Embedded {
         let (file, durability) = (config.file.clone(), config.durability);
         let names: Vec<_> = subscriptions.iter().map(|it| (Arc::clone(&it.topic), Arc::clone(&it.service))).collect();
         let opening = spawn_blocking(move || {
+            let died = schema::was_left_open(&file);
             let mut writer = schema::open(&file, durability)
                 .and_then(|connection| Writer::new(connection).map_err(|source| schema::failed(&file, source)))?;
             let known = enter(&mut writer, &names).map_err(|source| schema::failed(&file, source))?;
-            Ok::<_, LogError>((writer, known))
+            Ok::<_, LogError>((writer, known, died))
         });
-        let (writer, known) = match opening.await {
+        let (writer, known, died) = match opening.await {
             Ok(opened) => opened?,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
@@ -143,6 +147,10 @@ impl Embedded {
             }));
             meters.push(Arc::clone(&meter));
             outboxes.push((subscription, meter, outbox));
+        }
+        if died {
+            // An event that the host dies of must not be the end of it over and over.
+            cursors.iter().for_each(|cursor: &Arc<Cursor>| cursor.suspect(writer.end()));
         }
         let log = Log::new(config.file.clone(), durability, retention.clone(), writer, cursors.clone(), dirty)?;
         for (subscription, meter, outbox) in outboxes {

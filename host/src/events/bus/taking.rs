@@ -12,11 +12,22 @@ use tokio::time::Instant;
 
 struct Taking<F>(F);
 
+pub(crate) type Took = BoxFuture<'static, Result<(), PublishError>>;
+
 impl Bus {
     /// A bus that asks `take` of every event, on which `service` may publish `topics`.
     pub(crate) fn taking<F>(service: &str, topics: &[&str], take: F) -> Self
     where
         F: Fn(&Prepared) -> Result<(), PublishError> + Send + Sync + 'static,
+    {
+        let take = move |prepared: Prepared| -> Took { Box::pin(std::future::ready(take(&prepared))) };
+        Self::taking_in_time(service, topics, take)
+    }
+
+    /// The same, where it takes time.
+    pub(crate) fn taking_in_time<F>(service: &str, topics: &[&str], take: F) -> Self
+    where
+        F: Fn(Prepared) -> Took + Send + Sync + 'static,
     {
         let topics: HashSet<Arc<str>> = topics.iter().map(|topic| Arc::from(*topic)).collect();
         let grant = super::Grant { source: format!("/services/{service}").into(), topics };
@@ -32,13 +43,14 @@ impl Bus {
     }
 }
 
-impl<F: Fn(&Prepared) -> Result<(), PublishError> + Send + Sync> Transport for Taking<F> {
+impl<F: Fn(Prepared) -> Took + Send + Sync> Transport for Taking<F> {
     fn publish(&self, prepared: Prepared) -> BoxFuture<'_, Result<(), PublishError>> {
-        Box::pin(async move { (self.0)(&prepared) })
+        // NB: only when it is polled, as others do.
+        Box::pin(async move { (self.0)(prepared).await })
     }
 
     fn fire(&self, _: Timestamp, event: Arc<Event>) -> BoxFuture<'_, Result<bool, PublishError>> {
-        Box::pin(async move { (self.0)(&Prepared { event, due: None }).map(|()| true) })
+        Box::pin(async move { (self.0)(Prepared { event, due: None }).await.map(|()| true) })
     }
 
     fn last_fired<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<Timestamp>, PublishError>> {

@@ -1,6 +1,5 @@
 use super::*;
 use std::{
-    collections::BTreeMap,
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Command, Stdio},
@@ -8,21 +7,30 @@ use std::{
 
 const FOLDER: &str = "WHARF_OUTBOX_CRASH_FOLDER";
 
+/// Which child it is: a later one has a larger number.
+const CHILD: &str = "WHARF_OUTBOX_CRASH_CHILD";
+
 /// How often the child is killed; `WHARF_CRASHES` says otherwise.
 const KILLS: u32 = 25;
 
-/// A bus whose memory is a file, so that it outlives the process: what it has taken it has.
+/// A bus whose memory is a file, so that it outlives the process: what it has taken it has. It takes its time, so that many
+/// are on their way when the process is killed.
 fn bus(folder: &Path) -> Bus {
     let file = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("bus")).unwrap();
-    let file = Mutex::new(file);
-    Bus::taking("order", &["order.created"], move |prepared| {
-        if fastrand::u8(..) == 0 {
-            return Err(Fault::new(FaultKind::Unreachable, "now and then").into());
-        }
-        // One write, which the system has whole or not at all when the process is killed.
-        let line = format!("{} {}\n", prepared.event.id, prepared.event.subject.as_deref().unwrap_or_default());
-        file.lock().unwrap().write_all(line.as_bytes()).unwrap();
-        Ok(())
+    let file = Arc::new(Mutex::new(file));
+    Bus::taking_in_time("order", &["order.created"], move |prepared| {
+        let file = file.clone();
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_micros(fastrand::u64(..3_000))).await;
+            if fastrand::u8(..) == 0 {
+                return Err(Fault::new(FaultKind::Unreachable, "now and then").into());
+            }
+            let event = &prepared.event;
+            // One write, which the system has whole or not at all when the process is killed.
+            let line = format!("{} {} {}\n", event.id, order(event), event.subject.as_deref().unwrap_or_default());
+            file.lock().unwrap().write_all(line.as_bytes()).unwrap();
+            Ok(())
+        })
     })
 }
 
@@ -31,27 +39,29 @@ fn bus(folder: &Path) -> Bus {
 #[ignore = "the child of `no_order_without_its_event_nor_an_event_without_its_order`"]
 async fn child() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
-    let folder = Path::new(&folder);
+    let (folder, child) = (Path::new(&folder), std::env::var(CHILD).unwrap());
     let database = Database::of_service(folder, "order", store::Settings::default()).await.unwrap();
     let settings =
         Settings { held_events: 8, group: 16, delete_after: Duration::from_millis(1), ..Settings::default() };
     let outbox = Outbox::open("order", database.clone(), bus(folder), settings).await.unwrap();
-    join_all((0..4).map(|_| {
-        let (database, outbox) = (database.clone(), outbox.clone());
+    join_all((0..4).map(|writer| {
+        let (database, outbox, child) = (database.clone(), outbox.clone(), child.clone());
         tokio::spawn(async move {
-            loop {
-                let id = uuid::Uuid::new_v4().to_string();
+            for n in 0.. {
+                // Sorted as they are written, as far as one writer is concerned. Some are about the writer itself.
+                let id = format!("{child}-{n:06}-{writer}");
+                let subject = if n % 3 == 0 { format!("writer-{writer}") } else { id.clone() };
                 match fastrand::u8(..4) {
                     0 => {
                         let held = Held::Own(database.begin().await.unwrap());
                         held.execute(insert(&id)).await.unwrap();
-                        outbox.publish(&held, created(&id), None).await.unwrap();
+                        outbox.publish(&held, about(&subject, &id), None).await.unwrap();
                         if fastrand::bool() {
                             continue;
                         }
                         held.commit().await.unwrap();
                     }
-                    _ => drop(place(&outbox, &database, &id).await.unwrap()),
+                    _ => place_about(&outbox, &database, &subject, &id).await,
                 }
                 println!("\nplaced {id}");
             }
@@ -66,10 +76,11 @@ async fn no_order_without_its_event_nor_an_event_without_its_order() {
     orders(&scratch).await.close().await;
     let kills = std::env::var("WHARF_CRASHES").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS);
     let mut placed = BTreeSet::new();
-    for _ in 0..kills {
+    for number in 0..kills {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["outbox::tests::crash::child", "--exact", "--ignored", "--nocapture"])
             .env(FOLDER, scratch.folder())
+            .env(CHILD, format!("{number:04}"))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -95,7 +106,14 @@ async fn no_order_without_its_event_nor_an_event_without_its_order() {
 
     let text = std::fs::read_to_string(scratch.folder().join("bus")).unwrap();
     let mut events = BTreeMap::<String, BTreeSet<String>>::new();
-    for (id, order) in text.lines().filter_map(|line| line.split_once(' ')) {
+    let mut last = BTreeMap::<&str, &str>::new();
+    for line in text.lines() {
+        let [id, order, subject] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        if !events.contains_key(order) {
+            // What comes for the first time comes after all that came before it.
+            let before = last.insert(subject, order);
+            assert!(before.is_none_or(|before| before < order), "{order} after {before:?}");
+        }
         events.entry(order.to_owned()).or_default().insert(id.to_owned());
     }
     let mut orders = BTreeSet::new();

@@ -5,7 +5,7 @@ use crate::{
     events::{Bus, BusConfig, BusKind},
     outbound::Outbound,
     outbox::Outbox,
-    policy::{Deadline, Fault, Policy, PolicyParams, RetryPolicy},
+    policy::{Deadline, Fault, Policy, PolicyParams, RetryPolicy, RolloutPolicy},
     rollout::{Loaded, Member, Rollout},
     service::{
         CallContext, Edge, Endpoint, FunctionKey, Grants, InstanceSettings, PoolSnapshot, Revision, RevisionError,
@@ -179,9 +179,12 @@ impl House {
     }
 
     /// A rollout of the same services, none of which it has started.
-    pub fn rollout(&self) -> Rollout {
+    pub fn rollout(&self) -> Arc<Rollout> {
         let member = |(name, scope): (&&str, &Arc<Scope>)| {
-            (name.to_string(), Member::new(self.services[name].clone(), scope.clone(), DEFAULTS))
+            (
+                name.to_string(),
+                Member::new(self.services[name].clone(), scope.clone(), DEFAULTS, RolloutPolicy::default()),
+            )
         };
         Rollout::new(ENGINE.clone(), self.scopes.iter().map(member).collect(), self.grants.clone())
     }

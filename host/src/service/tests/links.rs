@@ -197,6 +197,7 @@ fn what_does_not_fit_is_told_with_both_sides() {
     assert_eq!(
         misfits_of(&[("a", wants("t:b/x", bool), &["b"]), ("b", offers("t:b/x", u32s), &[])]),
         ["a `f` of `t:b/x` is not what `b` exports\n  \
+          result: expected `bool`, found `u32`\n  \
           expected: func(n: u32) -> bool\n  \
           found:    func(n: u32) -> u32"]
     );

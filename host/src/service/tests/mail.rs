@@ -7,11 +7,13 @@ use crate::{
     outbox::{self, Outbox},
     policy::{Fault, FaultKind},
     service::CallContext,
-    store::{Database, Settings, Statement, Value},
+    store::{
+        Database, Settings, Statement, Value,
+        tests::{Scratch, on_each_backend},
+    },
 };
 use futures::future::join_all;
 use std::{
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::SeqCst},
@@ -29,15 +31,14 @@ struct Mail {
     /// How many events have left.
     told: Arc<AtomicU32>,
     bus: Bus,
-    folder: PathBuf,
+    _scratch: Scratch,
 }
 
 // === impl Mail ===
 
 impl Mail {
-    async fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("wharf-mail-{}", uuid::Uuid::new_v4()));
-        let database = Database::of_service(&folder, "mail", Settings::default()).await.unwrap();
+    async fn new(scratch: Scratch) -> Self {
+        let database = scratch.of("mail", Settings::default()).await;
         let table = Statement { sql: "CREATE TABLE sent (told INTEGER NOT NULL)".into(), params: Vec::new() };
         database.execute(table).await.unwrap();
         let told = Arc::<AtomicU32>::default();
@@ -50,7 +51,7 @@ impl Mail {
         let inbox = Inbox::open("mail", database.clone(), Duration::from_secs(3600)).await.unwrap();
         let plan = plan("mail", include_str!("mail.wat").into(), &[]);
         let house = House::with_state(plan, bus.clone(), database.clone(), outbox.clone()).await;
-        Self { house, database, inbox, outbox, told, bus, folder }
+        Self { house, database, inbox, outbox, told, bus, _scratch: scratch }
     }
 
     /// An event that tells the handler what to do.
@@ -80,15 +81,16 @@ impl Mail {
     }
 }
 
-impl Drop for Mail {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
+on_each_backend! {
+    a_handler_s_effect_happens_once_however_often_it_is_delivered,
+    what_was_written_before_another_verdict_or_a_trap_is_undone,
+    a_transaction_of_the_handler_is_part_of_its_effect_if_it_was_committed,
+    what_a_handler_publishes_leaves_with_its_effect_and_once,
+    a_handler_that_writes_nothing_is_marked_too,
 }
 
-#[tokio::test]
-async fn a_handler_s_effect_happens_once_however_often_it_is_delivered() {
-    let mail = Mail::new().await;
+async fn a_handler_s_effect_happens_once_however_often_it_is_delivered(scratch: Scratch) {
+    let mail = Mail::new(scratch).await;
     let event = mail.event("ack");
     for _ in 0..10 {
         assert_eq!(mail.deliver(&event).await, Ok(Verdict::Ack));
@@ -100,9 +102,8 @@ async fn a_handler_s_effect_happens_once_however_often_it_is_delivered() {
     assert_eq!(mail.sent().await, 2);
 }
 
-#[tokio::test]
-async fn what_was_written_before_another_verdict_or_a_trap_is_undone() {
-    let mail = Mail::new().await;
+async fn what_was_written_before_another_verdict_or_a_trap_is_undone(scratch: Scratch) {
+    let mail = Mail::new(scratch).await;
     let event = mail.event("trap");
     for _ in 0..3 {
         assert_eq!(mail.deliver(&event).await.unwrap_err().kind(), FaultKind::Trapped);
@@ -113,9 +114,8 @@ async fn what_was_written_before_another_verdict_or_a_trap_is_undone() {
     assert_eq!((mail.sent().await, mail.told().await), (0, 0));
 }
 
-#[tokio::test]
-async fn a_transaction_of_the_handler_is_part_of_its_effect_if_it_was_committed() {
-    let mail = Mail::new().await;
+async fn a_transaction_of_the_handler_is_part_of_its_effect_if_it_was_committed(scratch: Scratch) {
+    let mail = Mail::new(scratch).await;
     let nest = mail.event("nest");
     assert_eq!(mail.deliver(&nest).await, Ok(Verdict::Ack));
     assert_eq!(mail.deliver(&nest).await, Ok(Verdict::Ack));
@@ -127,9 +127,8 @@ async fn a_transaction_of_the_handler_is_part_of_its_effect_if_it_was_committed(
     assert_eq!(mail.sent().await, 4);
 }
 
-#[tokio::test]
-async fn what_a_handler_publishes_leaves_with_its_effect_and_once() {
-    let mail = Mail::new().await;
+async fn what_a_handler_publishes_leaves_with_its_effect_and_once(scratch: Scratch) {
+    let mail = Mail::new(scratch).await;
     let event = mail.event("tell");
     for _ in 0..3 {
         assert_eq!(mail.deliver(&event).await, Ok(Verdict::Ack));
@@ -143,7 +142,7 @@ async fn what_a_handler_publishes_leaves_with_its_effect_and_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_deliveries_of_one_event_at_the_same_time_one_has_its_effect() {
-    let mail = Mail::new().await;
+    let mail = Mail::new(Scratch::sqlite()).await;
     for _ in 0..20 {
         let before = mail.sent().await;
         let event = mail.event("ack");
@@ -155,10 +154,29 @@ async fn of_deliveries_of_one_event_at_the_same_time_one_has_its_effect() {
     mail.house.quiet().await;
 }
 
-#[tokio::test]
-async fn a_handler_that_writes_nothing_is_marked_too() {
-    let mail = Mail::new().await;
+async fn a_handler_that_writes_nothing_is_marked_too(scratch: Scratch) {
+    let mail = Mail::new(scratch).await;
     assert_eq!(mail.deliver(&mail.event("none")).await, Ok(Verdict::Ack));
     let marks = Statement { sql: "SELECT topic FROM _wharf_inbox".into(), params: Vec::new() };
     assert_eq!(mail.database.query(marks).await.unwrap().rows, [[Value::Text("mail.sent".into())]]);
+}
+
+/// PostgreSQL lets them overlap: one that loses asks for another try, or is a fault, and is delivered again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_deliveries_that_overlap_one_has_its_effect() {
+    let mail = Mail::new(Scratch::postgres()).await;
+    for _ in 0..20 {
+        let before = mail.sent().await;
+        let event = mail.event("ack");
+        let until_settled = async || loop {
+            match mail.deliver(&event).await {
+                Ok(Verdict::Ack) => break,
+                Ok(verdict) => assert_eq!(verdict, Verdict::Retry(None)),
+                Err(fault) => assert_eq!(fault.kind(), FaultKind::Overloaded, "{fault}"),
+            }
+        };
+        join_all((0..6).map(|_| until_settled())).await;
+        assert_eq!(mail.sent().await, before + 1);
+    }
+    mail.house.quiet().await;
 }

@@ -6,6 +6,10 @@
 //! shared by all who are in the same server whatever their role (advisory locks, large objects), and code that nobody
 //! can look into beforehand (functions, `DO`). What is left is the dialect that PostgreSQL shares with SQLite, and what
 //! PostgreSQL has beyond it in the same statements.
+//!
+//! Where a service has a URL of its own, its role owns the host's tables too, and around these this is the only fence. It
+//! stands as long as PostgreSQL finds the same words in a text as the [`lexer`](super::lexer) does. So what different
+//! versions of it read differently is refused, and so are names that are written in such a way.
 
 use super::lexer::{Kind, Token};
 use crate::store::HOST_TABLES;
@@ -34,7 +38,9 @@ const OBJECTS: [&str; 6] = ["TABLE", "INDEX", "VIEW", "SEQUENCE", "TYPE", "DOMAI
 const BETWEEN: [&str; 6] = ["OR", "REPLACE", "UNIQUE", "UNLOGGED", "MATERIALIZED", "RECURSIVE"];
 
 /// Functions that run text as SQL, change the session or reach beyond the schema.
-const FUNCTIONS: [&str; 15] = [
+///
+/// Each is meant with all whose names begin so.
+const FUNCTIONS: [&str; 18] = [
     "set_config",
     "query_to_xml",
     "cursor_to_xml",
@@ -50,7 +56,13 @@ const FUNCTIONS: [&str; 15] = [
     "pg_terminate_backend",
     "pg_read_",
     "pg_ls_",
+    "pg_restore_",
+    "pg_clear_",
+    "crosstab",
 ];
+
+/// Of these there are no more.
+const OTHER_FUNCTIONS: [&str; 4] = ["setval", "setseed", "xpath_table", "connectby"];
 
 /// Decides on one statement's significant tokens, of which there is at least one.
 pub(super) fn judge(tokens: &[Token<'_>], migration: bool) -> Result<Verb, String> {
@@ -58,7 +70,15 @@ pub(super) fn judge(tokens: &[Token<'_>], migration: bool) -> Result<Verb, Strin
     if verb == Verb::Define && !tokens[0].is_one_of(&["TRUNCATE", "ANALYZE"]) {
         object(tokens)?;
     }
+    // Who locks a row keeps others from changing it.
+    let mut reads = verb == Verb::Read;
     for pair in tokens.windows(2) {
+        reads &= !(pair[0].is("FOR") && pair[1].is_one_of(&["UPDATE", "NO", "SHARE", "KEY"]));
+        if pair[0].has_escapes() && pair[1].is_plain_string() {
+            return Err(
+                "a string with escapes (E'…') can't go on after its closing quote: write it in one piece".into()
+            );
+        }
         if pair[0].is_one_of(&["CREATE", "INTO", "REPLACE"])
             && pair[1].is_one_of(&["TEMP", "TEMPORARY", "LOCAL", "GLOBAL"])
         {
@@ -69,15 +89,21 @@ pub(super) fn judge(tokens: &[Token<'_>], migration: bool) -> Result<Verb, Strin
         if token.kind == Kind::Name && token.text.starts_with(['u', 'U']) {
             return Err("names with Unicode escapes (U&\"…\") are not allowed".into());
         }
+        if token.kind == Kind::Number && !token.is_number() {
+            return Err(format!("`{}` is not a number; expected a space after one", token.text));
+        }
         let Some(name) = token.name() else { continue };
         if let Some(function) = FUNCTIONS.iter().find(|function| name.starts_with(*function)) {
             let family = if name == **function { "" } else { ", as all that begin so," };
             return Err(format!("the function {name}{family} is not allowed"));
         }
+        if OTHER_FUNCTIONS.contains(&name.as_str()) {
+            return Err(format!("the function {name} is not allowed"));
+        }
         if name.starts_with("pg_temp") {
             return Err(TEMPORARY.into());
         }
-        if verb != Verb::Read && name.starts_with(HOST_TABLES) {
+        if !reads && name.starts_with(HOST_TABLES) {
             return Err(format!("the table {name} is the host's; names that begin with {HOST_TABLES} are kept for it"));
         }
     }
@@ -92,8 +118,12 @@ pub(super) fn verb(tokens: &[Token<'_>]) -> Option<Verb> {
     // `(SELECT …) UNION …`
     let first = if first.is_symbol("(") { tokens.iter().find(|token| !token.is_symbol("("))? } else { first };
     if first.is("WITH") {
-        let changes = tokens.iter().any(|token| token.is_one_of(&CHANGING));
-        Some(if changes { Verb::Change } else { Verb::Read })
+        let any = |words: &[&str]| tokens.iter().any(|token| token.is_one_of(words));
+        Some(match () {
+            () if any(&CHANGING) => Verb::Change,
+            () if any(&["INTO"]) => Verb::Define,
+            () => Verb::Read,
+        })
     } else if first.is_one_of(&READING) {
         // `SELECT … INTO` makes a table.
         let makes = first.is("SELECT") && tokens.iter().any(|token| token.is("INTO"));
@@ -108,8 +138,11 @@ pub(super) fn verb(tokens: &[Token<'_>]) -> Option<Verb> {
 }
 
 fn object(tokens: &[Token<'_>]) -> Result<(), String> {
-    if tokens[0].is_one_of(&READING) || tokens[0].is_symbol("(") {
+    if tokens[0].is_one_of(&READING) || tokens[0].is("WITH") || tokens[0].is_symbol("(") {
         return Ok(());
+    }
+    if tokens[0].is("ALTER") && tokens.get(2).is_some_and(|token| token.is("ALL")) {
+        return Err("ALTER … ALL IN TABLESPACE is not allowed: not all that is there is the service's".into());
     }
     match tokens[1..].iter().find(|token| !token.is_one_of(&BETWEEN)) {
         Some(object) if object.is_one_of(&OBJECTS) => Ok(()),

@@ -46,15 +46,13 @@ pub(super) fn tokens(sql: &str) -> Vec<Token<'_>> {
 fn measure(rest: &str, first: char) -> (Kind, usize) {
     let after = |skip: usize| &rest[skip..];
     match first {
-        _ if first.is_ascii_whitespace() => (Kind::Space, while_bytes(rest, |byte| byte.is_ascii_whitespace())),
+        _ if first.is_ascii() && is_space(first as u8) => (Kind::Space, while_bytes(rest, is_space)),
         '-' if rest.starts_with("--") => (Kind::Space, rest.find(['\n', '\r']).unwrap_or(rest.len())),
         '/' if rest.starts_with("/*") => (Kind::Space, comment(rest)),
         '\'' => (Kind::String, 1 + quoted(after(1), '\'', false)),
         '"' => (Kind::Name, 1 + quoted(after(1), '"', false)),
         '$' => dollar(rest),
-        '0'..='9' => {
-            (Kind::Number, while_bytes(rest, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.')))
-        }
+        '0'..='9' => (Kind::Number, number(rest)),
         _ if begins_word(first) => {
             let length = while_bytes(rest, continues_word);
             match (&rest[..length], after(length).as_bytes()) {
@@ -71,6 +69,22 @@ fn measure(rest: &str, first: char) -> (Kind, usize) {
             }
         }
         other => (Kind::Symbol, other.len_utf8()),
+    }
+}
+
+/// A vertical tab too, as PostgreSQL has it since its version 16.
+fn is_space(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte == b'\x0b'
+}
+
+/// The length of a number, with all that stands close behind it.
+fn number(rest: &str) -> usize {
+    let digits = |rest: &str| while_bytes(rest, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.'));
+    let length = digits(rest);
+    match rest.as_bytes().get(length - 1..length + 2) {
+        // The sign of an exponent.
+        Some([b'e' | b'E', b'+' | b'-', b'0'..=b'9']) => length + 1 + digits(&rest[length + 1..]),
+        _ => length,
     }
 }
 
@@ -158,6 +172,27 @@ impl Token<'_> {
         self.kind == Kind::Symbol && self.text == symbol
     }
 
+    /// Whether it is a string in which a backslash escapes.
+    pub(super) fn has_escapes(&self) -> bool {
+        self.kind == Kind::String && self.text.starts_with(['e', 'E'])
+    }
+
+    /// Whether it is a string that begins with its quote: what PostgreSQL takes for more of one before it, by whose rules,
+    /// where a line ends in between.
+    pub(super) fn is_plain_string(&self) -> bool {
+        self.kind == Kind::String && self.text.starts_with('\'')
+    }
+
+    /// Whether it is a number to every version of PostgreSQL that knows it: older ones take what stands close behind a
+    /// number for a word of its own.
+    pub(super) fn is_number(&self) -> bool {
+        let text = self.text.replace('_', "").to_ascii_lowercase();
+        match text.get(..2) {
+            Some("0x" | "0o" | "0b") => text[2..].bytes().all(|byte| byte.is_ascii_hexdigit()),
+            _ => text.parse::<f64>().is_ok(),
+        }
+    }
+
     /// What it names, if it may be a name: as PostgreSQL reads it, without quotes and in small letters.
     pub(super) fn name(&self) -> Option<String> {
         match self.kind {
@@ -192,6 +227,18 @@ mod tests {
             assert_eq!(kinds(string), [(Kind::String, string)]);
         }
         assert_eq!(kinds(r"'a\'; $1"), [(Kind::String, r"'a\'"), (Kind::Symbol, ";"), (Kind::Parameter, "$1")]);
+    }
+
+    #[test]
+    fn numbers_are_told_from_what_stands_behind_them() {
+        for number in ["1", "1.", "1.5", "1e5", "1E-5", "1.5e+05", "0x1F", "1_000"] {
+            assert_eq!(kinds(number), [(Kind::Number, number)]);
+            assert!(tokens(number)[0].is_number(), "{number}");
+        }
+        assert_eq!(kinds("1-5"), [(Kind::Number, "1"), (Kind::Symbol, "-"), (Kind::Number, "5")]);
+        for not in ["1FOR", "1e", "0xFOR", "1..2", "1_x"] {
+            assert!(!tokens(not)[0].is_number(), "{not}");
+        }
     }
 
     #[test]

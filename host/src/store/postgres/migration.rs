@@ -2,22 +2,37 @@
 //!
 //! Each is a transaction of the service's own role, which holds a lock on the record for as long as it lasts: where
 //! several hosts start at once, one of them applies a migration and the others find it applied.
+//!
+//! **Foreign keys** are checked at its end, as with SQLite. PostgreSQL lets only those wait that are `DEFERRABLE`, so all of
+//! them are made so; as they stay `INITIALLY IMMEDIATE`, and no service can say otherwise, that changes nothing but here.
+//! Nor does it change a table while rows of it wait to be checked: so those are checked before each statement that might,
+//! and go on waiting only where they would be wrong now.
 
 use super::{
     connection::{Connection, Failure, HostWords, Task, Want},
     dialect::Text,
+    guard::Verb,
 };
 use crate::store::{
     Error, Settings,
     migration::{Applied, MigrateError, Migration, Recorded, count, digest, missing},
 };
 use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
 
 pub(super) struct Migrating<'m> {
     pub(super) connection: &'m Connection,
     pub(super) settings: &'m Settings,
     pub(super) words: &'m HostWords,
+    /// The service's schema.
+    pub(super) schema: &'m str,
 }
+
+/// Words that make those foreign keys of a schema `DEFERRABLE` that are not. Of a partition's, its parent's are altered.
+const IMPATIENT: &str = "SELECT format('ALTER TABLE %I.%I ALTER CONSTRAINT %I DEFERRABLE', n.nspname, c.relname, k.conname) \
+    FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+    WHERE n.nspname = $1 AND k.contype = 'f' AND NOT k.condeferrable AND k.conparentid = 0 \
+    AND pg_has_role(c.relowner, 'USAGE') ORDER BY k.oid";
 
 // === impl Migrating ===
 
@@ -77,6 +92,7 @@ impl Migrating<'_> {
         let Migration { version, name, .. } = migration;
         let deadline = Instant::now() + self.settings.migration_time;
         let statements = Text::read_migration(migration.text()?);
+        self.let_wait().await.map_err(|failure| self.recorded(failure))?;
         for (number, text) in (1..).zip(statements) {
             let text = text.map_err(|error| migration.failed(number, error))?;
             if text.parameters > 0 {
@@ -88,9 +104,16 @@ impl Migrating<'_> {
                     migration.failed(number, Error::TooLarge(format!("the migration runs longer than {limit:?}")))
                 );
             }
+            let defines = text.verb == Verb::Define;
             let task = Task { text, params: Vec::new() };
-            let result = self.connection.run(&task, Want::Count).await;
-            result.map_err(|failure| migration.failed(number, self.explain(failure)))?;
+            let run = async {
+                if defines {
+                    self.check_what_waits().await?;
+                }
+                self.connection.run(&task, Want::Count).await?;
+                if defines { self.let_wait().await } else { Ok(()) }
+            };
+            run.await.map_err(|failure| migration.failed(number, self.explain_statement(failure)))?;
         }
         if let Err(failure) = self.connection.say("SET CONSTRAINTS ALL IMMEDIATE").await {
             if let Failure::Said(error) = &failure
@@ -101,6 +124,37 @@ impl Migrating<'_> {
             return Err(self.recorded(failure));
         }
         self.record(migration).await.map_err(|failure| self.recorded(failure))
+    }
+
+    /// Makes those foreign keys wait for the end that can't yet.
+    async fn let_wait(&self) -> Result<(), Failure> {
+        for row in self.connection.ask(IMPATIENT, &[&self.schema]).await? {
+            let alter: String = row.try_get(0)?;
+            self.connection.say(&alter).await?;
+        }
+        Ok(())
+    }
+
+    /// Checks what waits, if it can be checked now.
+    async fn check_what_waits(&self) -> Result<(), Failure> {
+        let check = "SAVEPOINT waiting; SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED; RELEASE waiting";
+        match self.connection.say(check).await {
+            Err(Failure::Said(error)) if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) => {
+                self.connection.say("ROLLBACK TO waiting; RELEASE waiting").await
+            }
+            result => result,
+        }
+    }
+
+    fn explain_statement(&self, failure: Failure) -> Error {
+        let waits = matches!(&failure, Failure::Said(error) if error.code() == Some(&SqlState::OBJECT_IN_USE));
+        match self.explain(failure) {
+            Error::Invalid(reason) if waits => Error::Invalid(format!(
+                "{reason}: it has rows that refer to rows which do not exist yet, and PostgreSQL changes no such table; write \
+                 those rows first"
+            )),
+            error => error,
+        }
     }
 
     async fn record(&self, migration: &Migration) -> Result<(), Failure> {

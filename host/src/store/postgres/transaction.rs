@@ -7,8 +7,12 @@ use super::{
     pool::Lease,
     silent,
 };
-use crate::store::{Authority, Committed, Error, Rows, Savepoint, Settings, Statement, postgres::connection::Failure};
-use std::sync::{Arc, OnceLock};
+use crate::store::{
+    Authority, Committed, Error, Rows, Savepoint, Settings, Statement,
+    ending::{COMMANDS, Ending, full},
+    postgres::connection::Failure,
+};
+use std::sync::Arc;
 use tokio::{
     sync::{
         mpsc::{self, Receiver, Sender, error::TrySendError},
@@ -17,14 +21,11 @@ use tokio::{
     time::{Duration, Instant, error::Elapsed, timeout, timeout_at},
 };
 
-/// Commands that may wait in one transaction.
-const COMMANDS: usize = 16;
-
 /// A transaction on a connection that is its own until it ends.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct Transaction {
     commands: Sender<Command>,
-    ended: Arc<OnceLock<String>>,
+    ending: Ending,
     words: Arc<HostWords>,
     settings: Arc<Settings>,
 }
@@ -38,6 +39,8 @@ enum Command {
     Commit(Committed, oneshot::Sender<Result<(), Error>>),
     Rollback(oneshot::Sender<Result<(), Error>>),
 }
+
+const BY_STATEMENT: &str = "it was rolled back by a statement that failed";
 
 /// The task's side.
 struct Serving {
@@ -53,8 +56,8 @@ impl Transaction {
     /// Begins one on this connection.
     pub(super) async fn begin(lease: Lease, words: Arc<HostWords>, settings: Arc<Settings>) -> Result<Self, Error> {
         let (commands, mut receiver) = mpsc::channel(COMMANDS);
-        let ended = Arc::<OnceLock<String>>::default();
-        let transaction = Self { commands, ended: ended.clone(), words: words.clone(), settings: settings.clone() };
+        let ending = Ending::default();
+        let transaction = Self { commands, ending: ending.clone(), words: words.clone(), settings: settings.clone() };
         let (reply, begun) = oneshot::channel();
         tokio::spawn(async move {
             let limit = settings.statement_time;
@@ -70,7 +73,7 @@ impl Transaction {
             let serving = Serving { lease, words, settings, deadline };
             let reason = serving.serve(&mut receiver).await;
             // Before the receiver is dropped: whoever finds it gone looks here for the reason.
-            let _ = ended.set(reason);
+            ending.set(reason);
         });
         begun.await.unwrap_or_else(|_| Err(Error::Unavailable("the host is ending".into())))?;
         Ok(transaction)
@@ -127,22 +130,15 @@ impl Transaction {
 
     async fn send<A>(&self, command: Command, answer: oneshot::Receiver<Result<A, Error>>) -> Result<A, Error> {
         match self.commands.try_send(command) {
-            Ok(()) => answer.await.unwrap_or_else(|_| Err(self.closed())),
-            Err(TrySendError::Full(_)) => {
-                Err(Error::Busy(format!("{COMMANDS} statements of this transaction are waiting already")))
-            }
-            Err(TrySendError::Closed(_)) => Err(self.closed()),
+            Ok(()) => answer.await.unwrap_or_else(|_| Err(self.ending.closed())),
+            Err(TrySendError::Full(_)) => Err(full()),
+            Err(TrySendError::Closed(_)) => Err(self.ending.closed()),
         }
     }
 
     /// That it has ended says more than what is wrong with a statement.
     fn unless_closed<A>(&self, read: Result<A, Error>) -> Result<A, Error> {
-        read.map_err(|error| if self.commands.is_closed() { self.closed() } else { error })
-    }
-
-    fn closed(&self) -> Error {
-        let reason = self.ended.get().map_or("the database was closed", String::as_str);
-        Error::Closed(format!("the transaction has ended: {reason}"))
+        read.map_err(|error| if self.commands.is_closed() { self.ending.closed() } else { error })
     }
 }
 
@@ -167,24 +163,14 @@ impl Serving {
             match command {
                 Command::Run(_, _, reply) if reply.is_closed() => {}
                 Command::Run(task, want, reply) => {
-                    let (result, lost) = self.run(&task, want).await;
-                    if lost {
-                        self.lease.roll_back().await;
-                    }
-                    let _ = reply.send(result);
-                    if lost {
-                        return "it was rolled back by a statement that failed".into();
+                    if self.answer(self.run(&task, want).await, reply).await {
+                        return BY_STATEMENT.into();
                     }
                 }
                 Command::Batch(_, reply) if reply.is_closed() => {}
                 Command::Batch(tasks, reply) => {
-                    let (result, lost) = self.batch(&tasks).await;
-                    if lost {
-                        self.lease.roll_back().await;
-                    }
-                    let _ = reply.send(result);
-                    if lost {
-                        return "it was rolled back by a statement that failed".into();
+                    if self.answer(self.batch(&tasks).await, reply).await {
+                        return BY_STATEMENT.into();
                     }
                 }
                 Command::Savepoint(savepoint, reply) => {
@@ -225,6 +211,19 @@ impl Serving {
                 }
             }
         }
+    }
+
+    /// Answers with what a statement came to; returns whether the transaction is lost with it.
+    async fn answer<A>(
+        &self,
+        (result, lost): (Result<A, Error>, bool),
+        reply: oneshot::Sender<Result<A, Error>>,
+    ) -> bool {
+        if lost {
+            self.lease.roll_back().await;
+        }
+        let _ = reply.send(result);
+        lost
     }
 
     /// Runs a statement; also whether the transaction is lost with it.

@@ -4,21 +4,18 @@ use super::{
     job::{Job, job},
     session::Session,
 };
-use crate::store::{Authority, Committed, Error, Rows, Savepoint, Statement};
-use std::sync::{
-    Arc, OnceLock,
-    mpsc::{self, Receiver, SyncSender, TrySendError},
+use crate::store::{
+    Authority, Committed, Error, Rows, Savepoint, Statement,
+    ending::{COMMANDS, Ending, full},
 };
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use tokio::sync::oneshot;
-
-/// Commands that may wait in one transaction.
-const COMMANDS: usize = 16;
 
 /// A transaction; the writer serves nobody else until it ends.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct Transaction {
     commands: SyncSender<Command>,
-    ended: Arc<OnceLock<String>>,
+    ending: Ending,
 }
 
 /// What the owner of a transaction asks of the writer.
@@ -33,10 +30,10 @@ pub(super) enum Command {
 
 impl Transaction {
     /// A transaction; its commands; and where the writer says how it ended.
-    pub(super) fn new() -> (Self, Receiver<Command>, Arc<OnceLock<String>>) {
+    pub(super) fn new() -> (Self, Receiver<Command>, Ending) {
         let (commands, receiver) = mpsc::sync_channel(COMMANDS);
-        let ended = Arc::<OnceLock<String>>::default();
-        (Self { commands, ended: ended.clone() }, receiver, ended)
+        let ending = Ending::default();
+        (Self { commands, ending: ending.clone() }, receiver, ending)
     }
 
     pub(in crate::store) async fn query(&self, statement: Statement, authority: Authority) -> Result<Rows, Error> {
@@ -82,16 +79,9 @@ impl Transaction {
 
     async fn send<A>(&self, command: Command, answer: oneshot::Receiver<Result<A, Error>>) -> Result<A, Error> {
         match self.commands.try_send(command) {
-            Ok(()) => answer.await.unwrap_or_else(|_| Err(self.closed())),
-            Err(TrySendError::Full(_)) => {
-                Err(Error::Busy(format!("{COMMANDS} statements of this transaction are waiting already")))
-            }
-            Err(TrySendError::Disconnected(_)) => Err(self.closed()),
+            Ok(()) => answer.await.unwrap_or_else(|_| Err(self.ending.closed())),
+            Err(TrySendError::Full(_)) => Err(full()),
+            Err(TrySendError::Disconnected(_)) => Err(self.ending.closed()),
         }
-    }
-
-    fn closed(&self) -> Error {
-        let reason = self.ended.get().map_or("the database was closed", String::as_str);
-        Error::Closed(format!("the transaction has ended: {reason}"))
     }
 }

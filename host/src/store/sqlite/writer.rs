@@ -262,7 +262,7 @@ impl<'s> Writer<'s> {
             let _ = reply.send(Err(error));
             return;
         }
-        let (transaction, commands, ended) = Transaction::new();
+        let (transaction, commands, ending) = Transaction::new();
         if reply.send(Ok(transaction)).is_err() {
             return self.rollback();
         }
@@ -274,7 +274,7 @@ impl<'s> Writer<'s> {
             self.rollback();
         }
         // Before the receiver is dropped: whoever finds it gone looks here for the reason.
-        let _ = ended.set(reason);
+        ending.set(reason);
         drop(commands);
     }
 

@@ -19,6 +19,30 @@ on_each_backend! {
     the_migrations_of_another_service_are_told_as_such,
     a_newer_database_is_not_touched,
     a_migration_that_fails_leaves_those_before_it,
+    foreign_keys_are_checked_at_the_end_of_a_migration,
+}
+
+async fn foreign_keys_are_checked_at_the_end_of_a_migration(scratch: Scratch) {
+    let database = scratch.database().await;
+    let tables = "CREATE TABLE t (id INTEGER PRIMARY KEY); CREATE TABLE c (t INTEGER NOT NULL REFERENCES t (id));
+                  CREATE TABLE d (t INTEGER, FOREIGN KEY (t) REFERENCES t (id) ON DELETE NO ACTION);
+                  INSERT INTO c VALUES (1); INSERT INTO d VALUES (1); INSERT INTO t VALUES (1)";
+    let away = "DELETE FROM t; INSERT INTO d VALUES (2); INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)";
+    let mut steps = vec![migration(1, tables), migration(2, away)];
+    assert_eq!(database.migrate(&steps).await, Ok(Applied { from: 0, to: 2 }));
+    for (orphans, table) in [("DELETE FROM t WHERE id = 1; DELETE FROM d", "c"), ("INSERT INTO d VALUES (3)", "d")] {
+        steps.push(migration(3, orphans));
+        let error = database.migrate(&steps).await.unwrap_err().to_string();
+        let expected = format!("migration 3 (`step 3`) leaves rows in `{table}` whose rows in `t` do not exist");
+        assert_eq!(error, expected);
+        steps.pop();
+    }
+    // For the service they are as ever.
+    for orphans in ["DELETE FROM t", "INSERT INTO c VALUES (3)", "INSERT INTO d VALUES (3)"] {
+        let refused = database.execute(sql(orphans)).await;
+        assert!(matches!(refused, Err(Error::Constraint((Constraint::ForeignKey, _)))), "{orphans}: {refused:?}");
+    }
+    assert_eq!(count(&database).await, 2);
 }
 
 async fn each_migration_is_applied_once(scratch: Scratch) {

@@ -111,7 +111,9 @@ async fn a_unit_that_is_dropped_holds_nobody_up(scratch: Scratch) {
 
 async fn a_unit_whose_time_is_over_is_no_success(scratch: Scratch) {
     claims(&scratch).await.close().await;
-    let database = scratch.with(Settings { transaction_time: Duration::from_millis(30), ..Settings::default() }).await;
+    // Time enough for a write on a busy machine, and less than the other waits.
+    let (transaction_time, lock_wait) = (Duration::from_millis(500), Duration::from_secs(4));
+    let database = scratch.with(Settings { transaction_time, lock_wait, ..Settings::default() }).await;
     let (unit, access) = unit(&database, 1);
     access.execute(insert(2)).await.unwrap();
     // The same row: it waits for the end of the unit, wherever transactions may overlap.

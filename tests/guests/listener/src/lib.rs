@@ -6,8 +6,10 @@
 //! | `GET /publish?topic=…&size=…` | the same with that many bytes of JSON |
 //! | `GET /heard` | a line for each delivery: milliseconds since 1970, topic, attempt, source, id, subject or `-`, time, data |
 //! | `GET /mend` | from now on this instance acknowledges everything |
+//! | `GET /build` | which build this is: a text that a test replaces in another |
 //!
-//! The data of an event is JSON: `"reject"` is rejected as poison, `"retry"` is wanted again at once, `"trap"` traps, and
+//! The data of an event is JSON: `"reject"` is rejected as poison, `"retry"` is wanted again at once, `"trap"` traps,
+//! `"hang"` is never answered, `"forward-…"` is published again as `order.heard` with the attempt before the rest, and
 //! everything else is acknowledged.
 
 use std::{
@@ -17,7 +19,10 @@ use std::{
     },
     time::{SystemTime, UNIX_EPOCH},
 };
-use wasip3::http::types::{ErrorCode, Request, Response};
+use wasip3::{
+    clocks::monotonic_clock::wait_for,
+    http::types::{ErrorCode, Request, Response},
+};
 
 mod wit {
     wit_bindgen::generate!({
@@ -42,6 +47,8 @@ wasip3::http::service::export!(Listener);
 wit::export!(Listener with_types_in wit);
 struct Listener;
 
+const HOUR: u64 = 3_600_000_000_000;
+
 static HEARD: Mutex<String> = Mutex::new(String::new());
 static MENDED: AtomicBool = AtomicBool::new(false);
 
@@ -57,6 +64,20 @@ impl Guest for Listener {
             "\"reject\"" => Verdict::Reject("poison".to_owned()),
             "\"retry\"" => Verdict::Retry(Some(1)),
             "\"trap\"" => trap(),
+            "\"hang\"" => {
+                wait_for(HOUR).await;
+                Verdict::Ack
+            }
+            text if text.starts_with("\"forward-") => {
+                let data = text.replacen("forward", &attempt.to_string(), 1).into_bytes();
+                let topic = "order.heard".to_owned();
+                let subject = event.subject.clone();
+                let heard = NewEvent { topic, subject, datacontenttype: None, data, due: None };
+                match publisher::publish(heard).await {
+                    Ok(_) => Verdict::Ack,
+                    Err(_) => Verdict::Retry(None),
+                }
+            }
             _ => Verdict::Ack,
         }
     }
@@ -68,6 +89,7 @@ impl wasip3::exports::http::handler::Guest for Listener {
         match path.as_str() {
             "/publish" => publish(&query).await,
             "/heard" => reply::text(200, HEARD.lock().unwrap_or_else(PoisonError::into_inner).clone()),
+            "/build" => reply::text(200, "the listener as it was built"),
             "/mend" => {
                 MENDED.store(true, Relaxed);
                 reply::text(200, "mended")

@@ -53,7 +53,9 @@ async fn dead_letters_are_listed_in_pages_and_by_topic_and_service() {
         (&first["topic"], &first["service"], &first["bytes"]),
         (&json!("order.created"), &json!("mail"), &json!(7))
     );
-    for wrong in ["limit=0", "limit=1001", "limit=many", "topik=a"] {
+    assert_eq!(named(&get(&bus, "dead-letters?reason=rejected&limit=2").await.1), ["1", "2"]);
+    assert_eq!(get(&bus, "dead-letters?reason=denied").await.1["letters"], json!([]));
+    for wrong in ["limit=0", "limit=1001", "limit=many", "topik=a", "reason=", "reason=old"] {
         assert_eq!(get(&bus, &format!("dead-letters?{wrong}")).await.0, 400, "{wrong}");
     }
 }
@@ -85,6 +87,8 @@ async fn letters_are_replayed_and_dropped_by_name_or_all_together() {
     let (status, done) = post(&bus, "dead-letters/replay", json!({ "letters": ["1", "2", "2", "999"] })).await;
     assert_eq!((status, done), (200, json!({ "count": 2, "missing": 1 })));
     let of_topic = json!({ "all": true, "topic": "order.created", "service": "audit" });
+    let denied = json!({ "all": true, "reason": "denied" });
+    assert_eq!(post(&bus, "dead-letters/drop", denied).await.1["count"], 0);
     let (_, done) = post(&bus, "dead-letters/drop", of_topic).await;
     assert_eq!(done, json!({ "count": 62, "missing": 0 }));
     let (_, done) = post(&bus, "dead-letters/replay", json!({ "all": true })).await;
@@ -97,6 +101,8 @@ async fn letters_are_replayed_and_dropped_by_name_or_all_together() {
         json!({ "all": true, "letters": ["1"] }),
         json!({ "all": false }),
         json!({ "letters": ["1"], "topic": "a" }),
+        json!({ "letters": ["1"], "reason": "denied" }),
+        json!({ "all": true, "reason": "old" }),
         json!({ "everything": true }),
         json!({ "letters": many }),
     ] {
@@ -129,6 +135,16 @@ async fn the_past_of_a_topic_is_replayed_from_a_time_or_an_offset() {
     for wrong in [json!({}), json!({ "from": "yesterday" }), json!({ "from": "2026-11-24T00:00:00Z", "offset": "1" })] {
         assert_eq!(post(&bus, "replay", past(wrong.clone())).await.0, 400, "{wrong}");
     }
+}
+
+#[tokio::test]
+async fn replays_are_stopped_by_topic_and_service() {
+    let bus = Bus::of_shelf(Shelf::default());
+    let stopped = post(&bus, "replay/stop", json!({ "topic": "order.created", "service": "mail" })).await;
+    assert_eq!(stopped, (200, json!({ "count": 4, "missing": 0 })));
+    assert_eq!(post(&bus, "replay/stop", json!({ "topic": "order.created", "service": "b" })).await.0, 404);
+    assert_eq!(post(&bus, "replay/stop", json!({ "topic": "order.created" })).await.0, 400);
+    assert_eq!(get(&bus, "replay/stop").await.0, 405);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use super::{
     writer::{Job, Page, trouble},
 };
 use crate::{
-    events::{DeadReason, Event, archive::Burial, dispatcher::Ledger},
+    events::{Event, archive::Burial, dispatcher::Ledger},
     policy::{Backoff, Fault},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -39,6 +39,23 @@ struct Burying {
 impl Ledger for Accounts {
     type Receipt = Held;
     const DURABLE: bool = true;
+
+    async fn begin(&self, held: &Held, attempt: u32) -> bool {
+        if held.cursor.is_stopped() {
+            return false;
+        }
+        if held.cursor.begins(held.seq, &held.event, attempt) {
+            let saving = self.log.write(|page| {
+                page.save_too();
+                Ok(())
+            });
+            // Where it can't be written it is tried all the same: a full disk must not stop deliveries.
+            if let Err(reason) = saving.await {
+                tracing::debug!(id = %held.event.id, %reason, "a try is not saved before it begins");
+            }
+        }
+        true
+    }
 
     async fn settle(&self, held: Held) {
         held.cursor.settle(held.seq, &held.event, false);
@@ -99,7 +116,7 @@ impl Burying {
         let insert =
             "INSERT INTO dead (subscription, seq, reason, error, attempts, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         let at = Timestamp::now().as_millisecond();
-        let values = (self.cursor.seat.subscription, self.seq, reason_name(*reason), error, attempts, at);
+        let values = (self.cursor.seat.subscription, self.seq, reason.name(), error, attempts, at);
         page.connection().prepare_cached(insert)?.execute(values)?;
         Ok(())
     }
@@ -122,16 +139,4 @@ impl Job for Burying {
         }
         let _ = self.reply.send(outcome);
     }
-}
-
-/// The name of a reason in the log: that of everywhere else.
-pub(super) fn reason_name(reason: DeadReason) -> String {
-    match serde_json::to_value(reason) {
-        Ok(serde_json::Value::String(name)) => name,
-        _ => String::new(),
-    }
-}
-
-pub(super) fn reason(name: &str) -> DeadReason {
-    serde_json::from_value(name.into()).unwrap_or(DeadReason::Malformed)
 }

@@ -1,7 +1,7 @@
 //! Dead letters and replays.
 
-use super::{Embedded, accounts::reason, cursor::Cursor, feeder, readers, row, writer::Page};
-use crate::events::{ArchiveError, DeadLetter, DeadLetterFilter, ReplayFrom, archive::Archive};
+use super::{Embedded, cursor::Cursor, feeder, readers, row, writer::Page};
+use crate::events::{ArchiveError, DeadLetter, DeadLetterFilter, DeadReason, ReplayFrom, archive::Archive};
 use futures::future::BoxFuture;
 use rusqlite::{Connection, OptionalExtension, params_from_iter, types::Value};
 use std::{collections::BTreeMap, sync::Arc};
@@ -22,7 +22,7 @@ struct Which {
 impl Which {
     fn new(filter: DeadLetterFilter) -> Result<Self, ArchiveError> {
         let limit = filter.most();
-        let DeadLetterFilter { topic, service, letters, after, .. } = filter;
+        let DeadLetterFilter { topic, service, reason, letters, after, .. } = filter;
         let number = |text: &str| {
             let number = text.parse::<i64>();
             number.map_err(|_| ArchiveError::Offset(text.chars().take(64).collect(), "the number of a dead letter"))
@@ -33,6 +33,9 @@ impl Which {
         }
         if let Some(service) = service {
             which.and("s.service = ?", Value::Text(service));
+        }
+        if let Some(reason) = reason {
+            which.and("d.reason = ?", Value::Text(reason.name().to_owned()));
         }
         if let Some(after) = after {
             which.and("d.letter > ?", Value::Integer(number(&after)?));
@@ -82,7 +85,7 @@ impl Which {
             letters.push(DeadLetter {
                 letter: row.get::<_, i64>(0)?.to_string(),
                 service: row.get::<_, String>(1)?.into(),
-                reason: reason(&row.get::<_, String>(2)?),
+                reason: DeadReason::named(&row.get::<_, String>(2)?).unwrap_or(DeadReason::Malformed),
                 error: row.get(3)?,
                 attempts: row.get(4)?,
                 at: row::time(row.get(5)?),
@@ -212,6 +215,23 @@ impl Embedded {
     }
 }
 
+impl Embedded {
+    async fn end_replays(&self, topic: &str, service: &str) -> Result<u64, ArchiveError> {
+        let Some(main) = self.log.follower(topic, service) else {
+            return Err(ArchiveError::NoSubscription { topic: topic.to_owned(), service: service.to_owned() });
+        };
+        let replays = self.log.replays(main.seat.subscription);
+        let count = replays.iter().map(|replay| replay.stop()).sum();
+        // With this they leave the file, too.
+        let saving = self.log.write(|page| {
+            page.save_too();
+            Ok(())
+        });
+        saving.await.map_err(|fault| ArchiveError::Unavailable(fault.message().to_owned()))?;
+        Ok(count)
+    }
+}
+
 impl Archive for Embedded {
     fn dead_letters(&self, filter: DeadLetterFilter) -> BoxFuture<'_, Result<Vec<DeadLetter>, ArchiveError>> {
         Box::pin(async move {
@@ -232,5 +252,10 @@ impl Archive for Embedded {
     fn replay(&self, topic: &str, service: &str, from: ReplayFrom) -> BoxFuture<'_, Result<u64, ArchiveError>> {
         let (topic, service) = (topic.to_owned(), service.to_owned());
         Box::pin(async move { self.begin_replay(&topic, &service, from).await })
+    }
+
+    fn stop_replays(&self, topic: &str, service: &str) -> BoxFuture<'_, Result<u64, ArchiveError>> {
+        let (topic, service) = (topic.to_owned(), service.to_owned());
+        Box::pin(async move { self.end_replays(&topic, &service).await })
     }
 }

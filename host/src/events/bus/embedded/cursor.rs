@@ -21,7 +21,10 @@ use crate::events::{
 use jiff::Timestamp;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, AtomicU32, Ordering::Relaxed},
+    },
 };
 use tokio::{
     sync::{Notify, mpsc},
@@ -34,6 +37,9 @@ const SHARE: usize = 32;
 const ASIDE: usize = 100_000;
 /// The most events that get their rows at a time for being slow.
 const SLOW: usize = 2_000;
+
+/// The most tries that are saved before they begin, after the host died.
+const SUSPECTS: u32 = 1_000;
 
 /// What is the same for all cursors of a subscription.
 #[derive(Clone)]
@@ -61,6 +67,18 @@ pub(super) struct Cursor {
     /// Wakes whoever feeds it.
     pub(super) wake: Notify,
     state: Mutex<State>,
+    suspects: Suspects,
+}
+
+/// Events that may have been in hand when the host died, and may have been what it died of. Their tries are saved before
+/// they begin, and so count also when the host dies of them again.
+#[derive(Default)]
+struct Suspects {
+    /// The last that may be one.
+    last: AtomicI64,
+    /// How many tries are still saved before they begin. Bounded, since each costs a commit: who has come so far has also
+    /// saved that, and what lies behind is near the beginning after the next death.
+    tries: AtomicU32,
 }
 
 struct State {
@@ -94,6 +112,8 @@ struct State {
     dirty: bool,
     /// It is a replay that is through, and the log knows it.
     through: bool,
+    /// It is a replay that was stopped: nothing of it is open any more, whatever becomes of what is in hand.
+    stopped: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -191,10 +211,33 @@ impl Cursor {
             rows: BTreeMap::new(),
             dirty: until.is_some(),
             through: false,
+            stopped: false,
         };
-        let cursor = Self { id, seat, until, wake: Notify::new(), state: Mutex::new(state) };
+        let suspects = Suspects::default();
+        let cursor = Self { id, seat, until, wake: Notify::new(), state: Mutex::new(state), suspects };
         cursor.note(&cursor.state());
         cursor
+    }
+
+    /// Holds what is in the log now, up to `last`, for what the host may have died of.
+    pub(super) fn suspect(&self, last: i64) {
+        self.suspects.last.store(last, Relaxed);
+        self.suspects.tries.store(SUSPECTS, Relaxed);
+    }
+
+    /// Notes that a try is about to begin; says whether that must be saved before it does.
+    pub(super) fn begins(&self, seq: i64, event: &Event, attempts: u32) -> bool {
+        let Suspects { last, tries } = &self.suspects;
+        if seq > last.load(Relaxed) || tries.try_update(Relaxed, Relaxed, |it| it.checked_sub(1)).is_err() {
+            return false;
+        }
+        let mut state = self.state();
+        state.open.remove(&seq);
+        state.pending.insert(seq, Tries { attempts, due: None, time: Some(event.time.as_millisecond()) });
+        let error = Some("there is no answer to it yet".to_owned());
+        state.rows.insert(seq, Some(Row { attempts, due: None, error }));
+        self.soil(&mut state);
+        true
     }
 
     /// Takes a new event that has just come into the log, or falls behind.
@@ -324,9 +367,34 @@ impl Cursor {
         self.soil(&mut state);
     }
 
+    /// Ends a replay: nothing of it is handed over or tried from now on, and it is through with what is saved next. Returns
+    /// how many of its events are not settled.
+    pub(super) fn stop(&self) -> u64 {
+        let count = self.behind().0;
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let Some(until) = self.until.filter(|_| !state.stopped) else { return 0 };
+        (state.stopped, state.live, state.read, state.unread, state.aside) = (true, true, until, 0, 0);
+        state.open.clear();
+        state.pending.clear();
+        state.recovered.clear();
+        state.subjects.clear();
+        state.returning.clear();
+        self.soil(state);
+        count
+    }
+
+    /// Whether it is a replay that was stopped.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.until.is_some() && self.state().stopped
+    }
+
     /// Takes a [`settle`](Self::settle) back that could not be saved. The event is still held.
     pub(super) fn unsettle(&self, seq: i64, event: &Event, attempts: u32) {
         let mut state = self.state();
+        if state.stopped {
+            return;
+        }
         let tries = Tries { attempts, due: None, time: Some(event.time.as_millisecond()) };
         state.pending.insert(seq, tries);
         state.rows.insert(seq, Some(Row { attempts, ..Row::default() }));
@@ -339,6 +407,9 @@ impl Cursor {
     /// Notes that a try failed.
     pub(super) fn failed(&self, seq: i64, event: &Event, attempts: u32, due: Timestamp, error: &str) {
         let mut state = self.state();
+        if state.stopped {
+            return;
+        }
         let due = Some(due.as_millisecond());
         state.open.remove(&seq);
         state.pending.insert(seq, Tries { attempts, due, time: Some(event.time.as_millisecond()) });
@@ -456,6 +527,9 @@ impl Cursor {
     }
 
     fn hand_over(self: &Arc<Self>, state: &mut State, seq: i64, event: Arc<Event>, place: Place) {
+        if state.stopped {
+            return;
+        }
         let time = event.time.as_millisecond();
         let tries = match state.pending.get_mut(&seq) {
             Some(tries) => {

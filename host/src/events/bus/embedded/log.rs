@@ -241,6 +241,13 @@ impl Log {
         self.followers.values().flatten()
     }
 
+    /// The replays into a subscription.
+    pub(super) fn replays(&self, subscription: i64) -> Vec<Arc<Cursor>> {
+        let cursors = self.cursors();
+        let its = cursors.iter().filter(|it| it.until.is_some() && it.seat.subscription == subscription);
+        its.cloned().collect()
+    }
+
     /// Adds a replay.
     pub(super) fn add(&self, cursor: &Arc<Cursor>) {
         self.cursors().push(Arc::clone(cursor));

@@ -112,6 +112,13 @@ pub(super) fn open(file: &Path, durability: Durability) -> Result<Connection, Lo
     Ok(connection)
 }
 
+/// Whether whoever had the log open last did not close it: then there is something in its write-ahead log.
+pub(super) fn was_left_open(file: &Path) -> bool {
+    let mut journal = file.as_os_str().to_owned();
+    journal.push("-wal");
+    std::fs::metadata(journal).is_ok_and(|journal| journal.len() > 0)
+}
+
 /// Opens the log for reading.
 pub(super) fn open_to_read(file: &Path) -> rusqlite::Result<Connection> {
     let connection =

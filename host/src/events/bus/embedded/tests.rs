@@ -2,7 +2,10 @@
 
 mod archive;
 mod crash;
+mod crowd;
+mod deadly;
 mod disk;
+mod housekeeping;
 mod keeping;
 mod subjects;
 

@@ -18,7 +18,7 @@ use std::{collections::HashMap, sync::Arc};
 
 /// How many letters to read at once.
 const PAGE: usize = 50;
-/// How many events of the past to copy in one step of Redis.
+/// How many events of the past to copy, or copies to take back, in one step of Redis.
 const BATCH: usize = 64;
 
 const LETTER: &str = "the name of a dead letter, such as 1753000000007-0";
@@ -38,6 +38,7 @@ impl Streams {
         let matches = |letter: &DeadLetter| {
             filter.topic.as_deref().is_none_or(|it| it == &*letter.event.topic)
                 && filter.service.as_deref().is_none_or(|it| it == &*letter.service)
+                && filter.reason.is_none_or(|it| it == letter.reason)
         };
         let after = filter.after.as_deref().map(|it| id(it, LETTER)).transpose()?;
         let mut found = Vec::new();
@@ -166,6 +167,26 @@ impl Archive for Streams {
             Ok(copied)
         })
     }
+
+    fn stop_replays(&self, topic: &str, service: &str) -> BoxFuture<'_, Result<u64, ArchiveError>> {
+        let (topic, service) = (topic.to_owned(), service.to_owned());
+        Box::pin(async move {
+            self.check_subscription(&topic, &service).await?;
+            let mut stopped = 0;
+            for partition in 0..self.partitions {
+                let again = self.keys.again(&topic, &service, partition);
+                let mut from = "0-0".to_owned();
+                while !from.is_empty() {
+                    let mut stop = scripts::STOP.on([&*again]);
+                    stop.arg(&service).arg(&from).arg(BATCH);
+                    let (count, next): (u64, String) = self.ask(&stop).await?;
+                    stopped += count;
+                    from = next;
+                }
+            }
+            Ok(stopped)
+        })
+    }
 }
 
 fn unavailable(err: RedisError) -> ArchiveError {
@@ -190,12 +211,7 @@ fn letter_of((letter, fields): Entry) -> Option<DeadLetter> {
         }
     }
     let mut take = |name: &str| about.remove(name.as_bytes());
-    let reason = match take("reason")?.as_str() {
-        "rejected" => DeadReason::Rejected,
-        "attempts-exhausted" => DeadReason::AttemptsExhausted,
-        "denied" => DeadReason::Denied,
-        _ => DeadReason::Malformed,
-    };
+    let reason = DeadReason::named(&take("reason")?).unwrap_or(DeadReason::Malformed);
     let topic: Arc<str> = take("topic")?.into();
     let event = entry::decode_fields(&topic, event.iter().cloned().collect())
         .unwrap_or_else(|_| as_it_lies(&topic, &letter, &event));

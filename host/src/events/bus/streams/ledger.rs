@@ -1,7 +1,7 @@
 //! What becomes of an entry that the dispatcher has.
 
 use super::{entry, group::Group, holdings::Source, scripts};
-use crate::events::{DeadReason, Event, archive::Burial, dispatcher::Ledger, room::Place};
+use crate::events::{Event, archive::Burial, dispatcher::Ledger, room::Place};
 use ::redis::{Cmd, RedisResult};
 use jiff::Timestamp;
 use std::sync::{
@@ -44,21 +44,11 @@ impl Letter {
         let Burial { reason, error, attempts } = &self.burial;
         bury.arg(12);
         bury.arg("dead-service").arg(service).arg("dead-topic").arg(topic);
-        bury.arg("dead-reason").arg(reason_text(*reason)).arg("dead-error").arg(error);
+        bury.arg("dead-reason").arg(reason.name()).arg("dead-error").arg(error);
         bury.arg("dead-attempts").arg(attempts).arg("dead-at").arg(format!("{:.3}", self.at));
         if let Some(event) = &self.event {
             entry::encode(event, bury);
         }
-    }
-}
-
-/// The reason as it stands in Redis, and as serde has it.
-pub(super) const fn reason_text(reason: DeadReason) -> &'static str {
-    match reason {
-        DeadReason::Rejected => "rejected",
-        DeadReason::AttemptsExhausted => "attempts-exhausted",
-        DeadReason::Denied => "denied",
-        DeadReason::Malformed => "malformed",
     }
 }
 

@@ -23,6 +23,7 @@ pub(super) const RELEASE: Script = Script(include_str!("scripts/release.lua"));
 pub(super) const REPLAY: Script = Script(include_str!("scripts/replay.lua"));
 pub(super) const REVIVE: Script = Script(include_str!("scripts/revive.lua"));
 pub(super) const SCHEDULE: Script = Script(include_str!("scripts/schedule.lua"));
+pub(super) const STOP: Script = Script(include_str!("scripts/stop.lua"));
 pub(super) const TAKE: Script = Script(include_str!("scripts/take.lua"));
 pub(super) const TRIM: Script = Script(include_str!("scripts/trim.lua"));
 

@@ -281,7 +281,7 @@ async fn a_start_without_redis_says_so_and_keeps_the_password() {
 async fn hosts_with_other_partitions_are_refused() {
     let server = Server::start();
     let _bus = start(kind(&server, "a"), vec![]).await;
-    for (partitions, expected) in [(4, "set 8"), (0, "expected 1 to 256")] {
+    for (partitions, expected) in [(4, "set `partitions = 8`"), (0, "expected 1 to 256")] {
         let kind = BusKind::RedisStreams(RedisConfig { partitions, ..config(server.url(), "b") });
         let publishes = [("order".to_owned(), vec!["order.created".to_owned()])].into();
         let config = BusConfig { app: "shop".into(), kind, publishes, retention: Default::default() };

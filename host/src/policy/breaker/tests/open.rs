@@ -64,3 +64,23 @@ async fn each_opening_hard_upon_another_doubles_the_open_time_up_to_the_maximum(
     fail(&breaker);
     assert_eq!(breaker.admit().unwrap_err().retry_after, Some(10 * SECOND));
 }
+
+#[tokio::test(start_paused = true)]
+async fn another_callee_is_probed_at_once_and_what_an_operator_said_stays() {
+    let breaker = breaker(1, 1);
+    // A closed one has nothing to forget.
+    breaker.callee_changed();
+    assert_eq!(breaker.snapshot().state, BreakerState::Closed);
+    trip(&breaker);
+    assert_eq!(breaker.snapshot().state, BreakerState::Open);
+    breaker.callee_changed();
+    assert_eq!(breaker.snapshot().state, BreakerState::HalfOpen);
+    let probe = admit(&breaker);
+    breaker.callee_changed();
+    assert!(breaker.admit().is_err(), "the probe under way is one of this time");
+    end(probe, Outcome { failure: None, slow: false });
+    assert_eq!(breaker.snapshot().state, BreakerState::Closed);
+    breaker.command(BreakerCommand::ForceOpen);
+    breaker.callee_changed();
+    assert_eq!(breaker.snapshot().state, BreakerState::ForcedOpen);
+}

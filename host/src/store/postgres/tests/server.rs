@@ -96,6 +96,22 @@ async fn a_lock_is_not_waited_for_for_ever() {
 }
 
 #[tokio::test]
+async fn a_row_that_a_unit_locks_is_locked_until_the_unit_ends() {
+    let scratch = Scratch::postgres();
+    let settings = Settings { lock_wait: Duration::from_millis(50), ..Settings::default() };
+    let database = scratch.table(1, settings).await;
+    database.host_execute(sql("CREATE TABLE _wharf_claims (id INTEGER PRIMARY KEY)")).await.unwrap();
+    let unit = Unit::new(database.clone(), sql("INSERT INTO _wharf_claims VALUES (1)"));
+    let access = Access::Unit(unit.clone());
+    assert_eq!(access.query(sql("SELECT id FROM t FOR UPDATE")).await.unwrap().rows.len(), 1);
+    let change = || sql("UPDATE t SET v = 'y' WHERE id = 1");
+    let waits = database.execute(change()).await;
+    assert!(matches!(waits, Err(Error::Busy(_))), "{waits:?}");
+    unit.commit().await.unwrap();
+    assert_eq!(database.execute(change()).await, Ok(1));
+}
+
+#[tokio::test]
 async fn a_row_of_any_size_does_not_reach_the_host() {
     let scratch = Scratch::postgres();
     let database = scratch.table(1, Settings { max_bytes: 100_000, ..Settings::default() }).await;
@@ -127,19 +143,29 @@ async fn hosts_that_start_at_once_apply_each_migration_once() {
 }
 
 #[tokio::test]
-async fn rows_without_those_that_they_refer_to_undo_their_migration() {
+async fn a_table_whose_rows_wait_to_be_checked_is_changed_if_they_are_right() {
     let scratch = Scratch::postgres();
     let database = scratch.database().await;
-    let tables = migration(
+    let mut steps = vec![migration(
         1,
-        "CREATE TABLE t (id INTEGER PRIMARY KEY); CREATE TABLE c (t INTEGER REFERENCES t (id) DEFERRABLE);
-         INSERT INTO c VALUES (1); INSERT INTO t VALUES (1)",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY); CREATE TABLE c (t INTEGER REFERENCES t (id));
+         INSERT INTO t VALUES (1); INSERT INTO c VALUES (1); ALTER TABLE c ADD COLUMN v TEXT",
+    )];
+    database.migrate(&steps).await.unwrap();
+    // It is what it was to the service.
+    let orphan = database.execute(sql("INSERT INTO c VALUES (2, '')")).await;
+    assert!(matches!(orphan, Err(Error::Constraint((Constraint::ForeignKey, _)))), "{orphan:?}");
+    steps.push(migration(2, "INSERT INTO c VALUES (2, ''); ALTER TABLE c ADD COLUMN w TEXT; INSERT INTO t VALUES (2)"));
+    let error = database.migrate(&steps).await.unwrap_err().to_string();
+    assert!(error.starts_with("migration 2 (`step 2`) failed at its statement 2: "), "{error}");
+    assert!(error.ends_with("write those rows first"), "{error}");
+    steps[1] = migration(
+        2,
+        "INSERT INTO c VALUES (2, ''); CREATE TABLE other (t INTEGER REFERENCES t (id)); INSERT INTO other VALUES (3);
+         INSERT INTO t VALUES (2); INSERT INTO t VALUES (3)",
     );
-    database.migrate(std::slice::from_ref(&tables)).await.unwrap();
-    for orphans in ["DELETE FROM t", "INSERT INTO c VALUES (2)"] {
-        let error = database.migrate(&[tables.clone(), migration(2, orphans)]).await.unwrap_err();
-        assert_eq!(error.to_string(), "migration 2 (`step 2`) leaves rows in `c` whose rows in `t` do not exist");
-    }
+    database.migrate(&steps).await.unwrap();
+    assert_eq!(count(&database).await, 3);
 }
 
 #[tokio::test]

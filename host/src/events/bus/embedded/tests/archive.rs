@@ -78,6 +78,8 @@ async fn a_dead_letter_tells_why_and_can_live_again_or_go() {
     assert_eq!(some(DeadLetterFilter { service: Some("audit".into()), limit: 2, ..all() }).await, 2);
     assert_eq!(some(DeadLetterFilter { after: Some("2".into()), ..all() }).await, 1);
     assert_eq!(some(DeadLetterFilter { letters: Some(vec!["1".into(), "3".into()]), ..all() }).await, 2);
+    assert_eq!(some(DeadLetterFilter { reason: Some(DeadReason::AttemptsExhausted), ..all() }).await, 1);
+    assert_eq!(some(DeadLetterFilter { reason: Some(DeadReason::Denied), ..all() }).await, 0);
     let wrong = bus.dead_letters(DeadLetterFilter { after: Some("x".into()), ..all() }).await;
     assert!(matches!(wrong, Err(ArchiveError::Offset(..))));
 
@@ -165,4 +167,53 @@ async fn a_replay_delivers_the_past_once_more_and_survives_a_crash() {
     assert!(log.texts(100).await.iter().cloned().eq((0..100).map(|n| n.to_string())));
     until("it is through", async || folder.ask::<i64>("SELECT count(*) FROM cursors WHERE until IS NOT NULL") == 0)
         .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_is_stopped_delivers_no_more_and_leaves_nothing_behind() {
+    let folder = Folder::new();
+    let bad = Arc::new(AtomicBool::new(false));
+    let (gate, held) = (Arc::new(tokio::sync::Semaphore::new(200)), Arc::clone(&bad));
+    let opened = Arc::clone(&gate);
+    let (subscriber, mut log) = probe(move |_, _| {
+        let (opened, bad) = (Arc::clone(&opened), Arc::clone(&held));
+        async move {
+            opened.acquire().await.unwrap().forget();
+            Ok(if bad.load(SeqCst) { Verdict::Retry(None) } else { Verdict::Ack })
+        }
+    });
+    let tight = DeliveryPolicy { concurrency: 3, capacity: 40, ..policy() };
+    let subscription =
+        || Subscription::new("order.created", "audit", Arc::clone(&subscriber)).with_policy(tight.clone());
+    let bus = start(folder.kind(), vec![subscription()]).await;
+    for n in 0..200 {
+        // Some of one subject, which are set aside when there are many.
+        let subject = (n % 2 == 0).then(|| "s".to_owned());
+        bus.publish("order", NewEvent { subject, ..created(n) }, None).await.unwrap();
+    }
+    log.texts(200).await;
+    bad.store(true, SeqCst);
+    let replay = async || bus.replay("order.created", "audit", ReplayFrom::Offset("0".into())).await.unwrap();
+    let stop = async || bus.stop_replays("order.created", "audit").await.unwrap();
+    assert_eq!((replay().await, replay().await), (200, 200));
+    // Some wait for their next try, some are being tried, most are in the file.
+    gate.add_permits(5);
+    log.texts(8).await;
+    assert_eq!(stop().await, 400);
+    assert_eq!(stop().await, 0);
+    until("nothing is left of them", async || folder.ask::<i64>("SELECT count(*) FROM cursors") == 1).await;
+    assert_eq!(folder.ask::<i64>("SELECT count(*) FROM pending"), 0);
+    gate.add_permits(1000);
+    // What comes anew comes, and nothing else does, however long one waits.
+    bad.store(false, SeqCst);
+    bus.publish("order", created("new"), None).await.unwrap();
+    assert_eq!(log.texts(1).await, ["new"]);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(log.rest().is_empty());
+    assert_eq!(folder.ask::<i64>("SELECT count(*) FROM pending"), 0);
+    let nobody = bus.stop_replays("order.created", "nobody").await;
+    assert!(matches!(nobody, Err(ArchiveError::NoSubscription { .. })));
+    // Another one goes through.
+    assert_eq!(replay().await, 201);
+    assert_eq!(log.texts(201).await.len(), 201);
 }

@@ -11,8 +11,8 @@ use futures::future::join_all;
 use std::{
     collections::{HashMap, HashSet},
     io::{BufRead, BufReader, Write},
-    path::Path,
-    process::{Command, Stdio},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
     sync::Arc,
 };
 use tokio::time::Duration;
@@ -22,11 +22,11 @@ const ROUND: &str = "WHARF_EVENTS_CRASH_ROUND";
 /// How often it is killed; the variable of the same name asks for more.
 const KILLS: &str = "WHARF_EVENTS_CRASH_KILLS";
 
-const PUBLISHERS: u64 = 8;
+pub(super) const PUBLISHERS: u64 = 8;
 const SUBSCRIBERS: [&str; 2] = ["audit", "notification"];
 
 /// Says a line in one piece; one that a kill cut short lacks its end.
-fn say(line: &str) {
+pub(super) fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(format!("\n{line} .\n").as_bytes());
     let _ = out.flush();
@@ -37,7 +37,7 @@ fn is_poison(service: &str, n: u64) -> bool {
     service == SUBSCRIBERS[0] && n % 23 == 5
 }
 
-fn subscriptions() -> Vec<Subscription> {
+pub(super) fn subscriptions() -> Vec<Subscription> {
     let subscription = |service: &'static str| {
         let (subscriber, _log) = probe(move |event: Arc<Event>, attempt| {
             let n: u64 = String::from_utf8_lossy(&event.data).trim().parse().unwrap();
@@ -68,9 +68,8 @@ fn kind(file: &Path) -> BusKind {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "the child of `what_was_acknowledged_is_delivered_after_any_number_of_kills`"]
 async fn child() {
-    let (Some(file), Ok(round)) = (std::env::var_os(FILE), std::env::var(ROUND)) else { return };
-    let round: u64 = round.parse().unwrap();
-    let bus = start(kind(Path::new(&file)), subscriptions()).await;
+    let Some((file, round)) = told() else { return };
+    let bus = start(kind(&file), subscriptions()).await;
     say("up");
     if round == 0 {
         // As much may be left as there is: only that it goes on has its time.
@@ -88,10 +87,7 @@ async fn child() {
         let bus = bus.clone();
         tokio::spawn(async move {
             for n in round * 1_000_000.. {
-                // Some are larger than a page.
-                let data = format!("{n}{}", " ".repeat(if n % 7 == 0 { 6_000 } else { 200 }));
-                let event = NewEvent { subject: Some(publisher.to_string()), ..NewEvent::json("order.created", data) };
-                bus.publish("order", event, None).await.unwrap();
+                bus.publish("order", event(publisher, n), None).await.unwrap();
                 say(&format!("published {publisher} {n}"));
             }
         })
@@ -99,16 +95,27 @@ async fn child() {
     join_all(publishing).await;
 }
 
+/// The file and the round, where this process is a child.
+pub(super) fn told() -> Option<(PathBuf, u64)> {
+    Some((std::env::var_os(FILE)?.into(), std::env::var(ROUND).ok()?.parse().unwrap()))
+}
+
+/// Some are larger than a page.
+pub(super) fn event(publisher: u64, n: u64) -> NewEvent {
+    let data = format!("{n}{}", " ".repeat(if n.is_multiple_of(7) { 6_000 } else { 200 }));
+    NewEvent { subject: Some(publisher.to_string()), ..NewEvent::json("order.created", data) }
+}
+
 /// What the parent knows: what was acknowledged, by publisher, and what was seen, by subscriber and publisher.
 #[derive(Default)]
-struct Account {
+pub(super) struct Account {
     published: HashMap<String, Vec<u64>>,
     seen: HashMap<(String, String), HashSet<u64>>,
     order: HashMap<(String, String), Vec<u64>>,
 }
 
 impl Account {
-    fn note(&mut self, line: &str) -> bool {
+    pub(super) fn note(&mut self, line: &str) -> bool {
         let words: Vec<_> = line.split(' ').collect();
         match words[..] {
             ["published", publisher, n, "."] => {
@@ -127,9 +134,10 @@ impl Account {
     }
 }
 
-fn spawn(file: &Path, round: u64) -> std::process::Child {
+/// Starts a child, which is an ignored test of this folder.
+pub(super) fn spawn(name: &str, file: &Path, round: u64) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["events::bus::embedded::tests::crash::child", "--exact", "--ignored", "--nocapture"])
+        .args([&format!("events::bus::embedded::tests::{name}"), "--exact", "--ignored", "--nocapture"])
         .env(FILE, file)
         .env(ROUND, round.to_string())
         .stdout(Stdio::piped())
@@ -146,7 +154,7 @@ async fn what_was_acknowledged_is_delivered_after_any_number_of_kills() {
     // The subscriptions are there from the beginning.
     start(folder.kind(), subscriptions()).await.shutdown(Duration::from_secs(1)).await;
     for round in 1..=kills {
-        let mut child = spawn(&folder.file(), round);
+        let mut child = spawn("crash::child", &folder.file(), round);
         // By lines and not by time: anywhere from the very beginning to long after.
         let (mut lines, last) = (0, fastrand::usize(0..1_500));
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
@@ -160,7 +168,14 @@ async fn what_was_acknowledged_is_delivered_after_any_number_of_kills() {
         }
         assert!(!child.wait().unwrap().success(), "it was to be killed");
     }
-    let mut child = spawn(&folder.file(), 0);
+    let count = settle(&folder, account).await;
+    assert!(count > 100 || kills < 5, "{count} deliveries are no load");
+    println!("{kills} kills, {count} deliveries accounted for");
+}
+
+/// Has all settled that is left, compares it with the account, and returns how many deliveries there were to be.
+pub(super) async fn settle(folder: &Folder, mut account: Account) -> u64 {
+    let mut child = spawn("crash::child", &folder.file(), 0);
     let mut settled = false;
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         settled |= account.note(&line.unwrap());
@@ -200,8 +215,7 @@ async fn what_was_acknowledged_is_delivered_after_any_number_of_kills() {
             assert!(order.is_sorted(), "{service} had the events of {publisher} out of order");
         }
     }
-    assert!(count > 100 || kills < 5, "{count} deliveries are no load");
     let whole: String = folder.ask("PRAGMA integrity_check");
     assert_eq!(whole, "ok");
-    println!("{kills} kills, {count} deliveries accounted for, {} dead letters", dead.len());
+    count
 }

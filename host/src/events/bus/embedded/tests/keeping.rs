@@ -300,6 +300,8 @@ async fn what_was_read_from_the_file_is_what_was_published() {
     bus.publish_prepared(published.clone()).await.unwrap();
     bus.publish("order", created("{}"), None).await.unwrap();
     drop(bus);
+    assert_eq!(folder.ask::<String>("SELECT data FROM log WHERE seq = 2"), "{}");
+    assert_eq!(folder.ask::<i64>("SELECT unread FROM lag"), 2);
     let (subscriber, mut log) = acknowledging();
     let _bus = start(folder.kind(), vec![subscription("audit", subscriber)]).await;
     let read = log.next().await.event;
@@ -309,6 +311,4 @@ async fn what_was_read_from_the_file_is_what_was_published() {
     assert_eq!(read, *published.event);
     let plain = log.next().await.event;
     assert_eq!((&*plain.datacontenttype, &plain.subject, &plain.traceparent), ("application/json", &None, &None));
-    assert_eq!(folder.ask::<String>("SELECT data FROM log WHERE seq = 2"), "{}");
-    assert_eq!(folder.ask::<i64>("SELECT unread FROM lag"), 2);
 }

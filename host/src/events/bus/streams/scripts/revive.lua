@@ -9,8 +9,10 @@ for at = 2, #KEYS do
   if letter then
     local fields = {}
     for field = 1, #letter[2], 2 do
-      if string.sub(letter[2][field], 1, 5) ~= 'dead-' then
-        fields[#fields + 1] = letter[2][field]
+      local name = letter[2][field]
+      -- From now on it is a revived letter, and no part of a replay.
+      if string.sub(name, 1, 5) ~= 'dead-' and name ~= 'replayed' then
+        fields[#fields + 1] = name
         fields[#fields + 1] = letter[2][field + 1]
       end
     end

@@ -49,6 +49,10 @@ async fn dead_letters_are_listed_revived_and_discarded() {
     assert_eq!(bus.dead_letters(filter).await.unwrap(), [found[1].clone()]);
     let filter = DeadLetterFilter { service: Some("audit".into()), ..Default::default() };
     assert_eq!(bus.dead_letters(filter).await.unwrap(), []);
+    let filter = DeadLetterFilter { reason: Some(DeadReason::Rejected), ..Default::default() };
+    assert_eq!(bus.dead_letters(filter).await.unwrap().len(), 3);
+    let filter = DeadLetterFilter { reason: Some(DeadReason::Denied), ..Default::default() };
+    assert_eq!(bus.dead_letters(filter).await.unwrap(), []);
     let filter = DeadLetterFilter { letters: Some(vec!["x".into()]), ..Default::default() };
     assert!(matches!(bus.dead_letters(filter).await, Err(ArchiveError::Offset(..))));
 
@@ -101,4 +105,46 @@ async fn the_past_of_a_topic_is_replayed_into_one_subscription() {
     assert!(matches!(refused, Err(ArchiveError::NoSubscription { .. })), "{refused:?}");
     let refused = bus.replay("order.created", "audit", ReplayFrom::Offset("soon".into())).await;
     assert!(refused.unwrap_err().to_string().contains("1753000000007-0"));
+}
+
+#[tokio::test]
+async fn a_replay_that_is_stopped_delivers_no_more_than_was_read_and_revived_letters_still_come() {
+    let server = Server::start();
+    let gate = Arc::new(tokio::sync::Semaphore::new(201));
+    let held = Arc::clone(&gate);
+    let (subscriber, mut log) = probe(move |event, _| {
+        let held = Arc::clone(&held);
+        async move {
+            held.acquire().await.unwrap().forget();
+            let is_dead = event.subject.as_deref() == Some("bad");
+            Ok(if is_dead { Verdict::Reject("bad".into()) } else { Verdict::Ack })
+        }
+    });
+    let tight = DeliveryPolicy { concurrency: 2, capacity: 8, ..policy() };
+    let subscription = Subscription::new("order.created", "notification", subscriber).with_policy(tight);
+    let bus = start(kind(&server, "a"), vec![subscription]).await;
+    bus.publish("order", about("bad", 0), None).await.unwrap();
+    for n in 1..=200 {
+        bus.publish("order", about(n % 5, n), None).await.unwrap();
+    }
+    log.texts(201).await;
+    let dead = letters(&bus, 1).await;
+    nothing_pending(&server).await;
+    assert_eq!(bus.replay("order.created", "notification", ReplayFrom::Offset("0".into())).await.unwrap(), 201);
+    // Behind the replay, so that it is among what nobody has read.
+    assert_eq!(bus.revive(named(&[&dead[0]])).await.unwrap(), 1);
+    log.texts(2).await;
+    let stopped = bus.stop_replays("order.created", "notification").await.unwrap();
+    assert!((150..201).contains(&stopped), "{stopped}");
+    assert_eq!(bus.stop_replays("order.created", "notification").await.unwrap(), 0);
+    gate.add_permits(1000);
+    let rest = 201 - usize::try_from(stopped).unwrap() - 2 + 1;
+    log.texts(rest).await;
+    until("nothing is left of it", async || bus.snapshot().subscriptions[0].lag == Some(0)).await;
+    nothing_pending(&server).await;
+    assert!(log.rest().is_empty());
+    let refused = bus.stop_replays("order.created", "nobody").await;
+    assert!(matches!(refused, Err(ArchiveError::NoSubscription { .. })), "{refused:?}");
+    bus.publish("order", about("new", 7), None).await.unwrap();
+    assert_eq!(log.texts(1).await, ["7"]);
 }

@@ -1,0 +1,308 @@
+//! Rollouts by stages: which calls a new revision gets, when it goes on, and when it is sent away.
+
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+};
+use tokio::task::JoinSet;
+use wharf_tests::{Answer, App, Done, HELLO, Host, Origin, caller, eventually, linked, patched, request};
+
+fn saying(text: &str) -> Vec<u8> {
+    patched("hello-p3", "Hello, world!", text)
+}
+
+async fn deploy(host: &Host, app: &App, service: &str, file: &str, more: &[&str]) -> Done {
+    host.wharf(app, &[&["deploy", service, file], more].concat()).await
+}
+
+/// Begins a rollout and does not wait for its end.
+async fn begin(host: &Host, app: &App, service: &str, file: &str, stages: &[&str]) {
+    let stages: Vec<_> = stages.iter().flat_map(|stage| ["--stage", stage]).collect();
+    let done = deploy(host, app, service, file, &[&stages[..], &["--detach"]].concat()).await;
+    assert_eq!(done.code(), Some(0), "{done:?}");
+    assert!(done.stderr.contains("Begun"), "{done:?}");
+}
+
+async fn rollout(host: &Host, app: &App, service: &str) -> Value {
+    let done = host.wharf(app, &["rollout", service, "--json"]).await;
+    assert_eq!(done.code(), Some(0), "{done:?}");
+    done.json()
+}
+
+async fn ended(host: &Host, app: &App, service: &str) -> Value {
+    eventually("the rollout ends", async || {
+        let now = rollout(host, app, service).await;
+        if now["end"].is_null() { Err(now) } else { Ok(now) }
+    })
+    .await
+}
+
+async fn with_header(host: &Host, path: &str, name: &'static str, value: &str) -> Answer {
+    let mut request = request("GET", path, "");
+    request.headers_mut().insert(name, value.parse().expect("a value"));
+    host.send(request).await
+}
+
+/// Asks again and again, and counts what comes back by status and text.
+struct Crowd {
+    over: Arc<AtomicBool>,
+    count: Arc<AtomicUsize>,
+    asking: JoinSet<BTreeMap<(u16, String), usize>>,
+}
+
+impl Crowd {
+    async fn new(host: &Host, path: &'static str, connections: usize) -> Self {
+        let (over, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let mut asking = JoinSet::new();
+        for _ in 0..connections {
+            let (mut connection, over, count) = (host.connect().await, over.clone(), count.clone());
+            asking.spawn(async move {
+                let mut seen = BTreeMap::new();
+                while !over.load(SeqCst) {
+                    let answer = connection.get(path).await.expect("an answer");
+                    let text = if answer.status == 200 { answer.text().to_owned() } else { String::new() };
+                    *seen.entry((answer.status, text)).or_default() += 1;
+                    count.fetch_add(1, SeqCst);
+                }
+                seen
+            });
+        }
+        Self { over, count, asking }
+    }
+
+    async fn has_asked(&self, times: usize) {
+        eventually("requests", async || match self.count.load(SeqCst) {
+            enough if enough >= times => Ok(()),
+            count => Err(count),
+        })
+        .await;
+    }
+
+    async fn end(self) -> BTreeMap<(u16, String), usize> {
+        self.over.store(true, SeqCst);
+        let mut all = BTreeMap::new();
+        for (what, count) in self.asking.join_all().await.into_iter().flatten() {
+            *all.entry(what).or_default() += count;
+        }
+        all
+    }
+}
+
+#[tokio::test]
+async fn a_good_revision_goes_through_its_stages_and_gets_all_calls() {
+    let app = App::new(HELLO);
+    app.file("new.wasm", saying("Hello, again!"));
+    let host = app.start().await;
+    let crowd = Crowd::new(&host, "/hello", 4).await;
+    let stages = ["--stage", "percent=10,for=300ms", "--stage", "percent=60,for=300ms"];
+    let done = deploy(&host, &app, "hello", "new.wasm", &stages).await;
+    assert_eq!(done.code(), Some(0), "{done:?}");
+    for said in ["Begun hello: the rollout of revision 2", "1 of 2: 10 %, for 300ms", "Deployed hello: revision 2"] {
+        assert!(done.stderr.contains(said), "{done:?}");
+    }
+    host.get("/hello").await.assert_text(200, "Hello, again!");
+    let seen = crowd.end().await;
+    assert!(seen.keys().all(|(status, _)| *status == 200), "{seen:?}");
+    assert_eq!(seen.len(), 2, "{seen:?}");
+
+    let last = rollout(&host, &app, "hello").await;
+    assert_eq!(last["end"]["outcome"], "completed", "{last}");
+    let (old, new) = (&last["old"]["calls"], &last["new"]["calls"]);
+    let share = new.as_f64().unwrap() / (old.as_f64().unwrap() + new.as_f64().unwrap());
+    assert!((0.5..0.7).contains(&share), "{share}: {last}");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_revision_that_traps_goes_back_and_few_have_seen_it() {
+    let app = App::new(HELLO);
+    // It answers everything but the path that the crowd asks for, where it traps.
+    app.file("trapping.wasm", std::fs::read(wharf_tests::component("trap")).expect("it was built"));
+    let host = app.start().await;
+    let crowd = Crowd::new(&host, "/trap", 4).await;
+    crowd.has_asked(200).await;
+    let done = deploy(&host, &app, "hello", "trapping.wasm", &["--stage", "percent=5,for=1m"]).await;
+    assert_eq!(done.code(), Some(1), "{done:?}");
+    assert!(done.stderr.contains("revision 2") && done.stderr.contains("traps: "), "{done:?}");
+    let before = crowd.count.load(SeqCst);
+    crowd.has_asked(before + 500).await;
+    let seen = crowd.end().await;
+    let (all, hit) = (seen.values().sum::<usize>(), seen.get(&(502, String::new())).copied().unwrap_or_default());
+    assert!(hit > 0 && hit * 20 < all, "{seen:?}");
+    assert_eq!(host.service(&app, "hello").await["revision"]["number"], 1);
+    host.logged("rollout undone; the old revision serves").await;
+    // And it is really gone.
+    for _ in 0..50 {
+        host.get("/trap").await.assert_text(200, "Hello, world!");
+    }
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_revision_that_fails_goes_back() {
+    let app = App::new(HELLO);
+    app.file("failing.wasm", std::fs::read(wharf_tests::component("trap")).expect("it was built"));
+    let host = app.start().await;
+    let crowd = Crowd::new(&host, "/trap", 2).await;
+    let done = deploy(&host, &app, "hello", "failing.wasm", &["--stage", "percent=100,for=1m"]).await;
+    assert_eq!(done.code(), Some(1), "{done:?}");
+    crowd.end().await;
+    let last = rollout(&host, &app, "hello").await;
+    assert_eq!(last["end"]["outcome"], "undone", "{last}");
+    eventually("the breaker that it opened closes", async || match host.get("/trap").await {
+        answer if answer.status == 200 => Ok(()),
+        answer => Err(answer),
+    })
+    .await;
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn testers_see_the_new_one_first_also_behind_typed_calls() {
+    let app = App::new(&linked(""));
+    app.file("new.wasm", patched("linked-callee", "found ", "FOUND "));
+    let host = app.start().await;
+    let stages = ["header=X-Preview: yes,for=1m", "cookie=preview=yes,for=1m"];
+    begin(&host, &app, "callee", "new.wasm", &stages).await;
+    for _ in 0..20 {
+        host.get("/find?key=pen").await.assert_text(200, "found pen");
+        with_header(&host, "/find?key=pen", "x-preview", "no").await.assert_text(200, "found pen");
+        with_header(&host, "/find?key=pen", "x-preview", "yes").await.assert_text(200, "FOUND pen");
+    }
+    let now = rollout(&host, &app, "callee").await;
+    assert_eq!((&now["new"]["calls"], &now["split"]), (&20.into(), &"header x-preview: yes".into()), "{now}");
+
+    let done = host.wharf(&app, &["rollout", "callee", "promote"]).await;
+    assert!(done.stdout.contains("completed"), "{done:?}");
+    host.get("/find?key=pen").await.assert_text(200, "FOUND pen");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_cookie_marks_requests_as_a_header_does() {
+    let app = App::new(HELLO);
+    app.file("new.wasm", saying("Hello, again!"));
+    let host = app.start().await;
+    begin(&host, &app, "hello", "new.wasm", &["cookie=preview=yes,for=1m"]).await;
+    with_header(&host, "/hello", "cookie", "a=b; preview=yes").await.assert_text(200, "Hello, again!");
+    with_header(&host, "/hello", "cookie", "preview=no").await.assert_text(200, "Hello, world!");
+    let done = host.wharf(&app, &["rollout", "hello", "undo"]).await;
+    assert!(done.stdout.contains("undone: an operator said so"), "{done:?}");
+    with_header(&host, "/hello", "cookie", "preview=yes").await.assert_text(200, "Hello, world!");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_shadow_answers_for_nobody_and_is_compared() {
+    let app = App::new(HELLO);
+    app.file("new.wasm", saying("Hello, again!"));
+    let host = app.start().await;
+    begin(&host, &app, "hello", "new.wasm", &["shadow,for=1m"]).await;
+    for _ in 0..10 {
+        host.get("/hello").await.assert_text(200, "Hello, world!");
+        host.with_body("POST", "/hello", "x").await.assert_text(200, "Hello, world!");
+    }
+    let now = eventually("the copies are answered", async || {
+        let now = rollout(&host, &app, "hello").await;
+        if now["new"]["calls"] == 10 && now["differing"] == 10 { Ok(now) } else { Err(now) }
+    })
+    .await;
+    assert_eq!((&now["old"]["calls"], &now["new"]["failures"]), (&20.into(), &0.into()), "{now}");
+    host.wharf(&app, &["rollout", "hello", "undo"]).await;
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn while_a_rollout_is_under_way_there_is_no_other_of_its_service() {
+    let app = App::new(HELLO);
+    app.file("new.wasm", saying("Hello, again!"));
+    app.file("newer.wasm", saying("Hello, later!"));
+    let host = app.start().await;
+    let done = host.wharf(&app, &["rollout", "hello"]).await;
+    assert!(done.code() == Some(1) && done.stderr.contains("no rollout of service `hello`"), "{done:?}");
+    begin(&host, &app, "hello", "new.wasm", &["percent=1,for=1m"]).await;
+    let done = deploy(&host, &app, "hello", "newer.wasm", &[]).await;
+    assert_eq!(done.code(), Some(1), "{done:?}");
+    assert!(done.stderr.contains("the rollout of revision 2 of service `hello` is under way"), "{done:?}");
+    host.wharf(&app, &["rollout", "hello", "undo"]).await;
+    assert_eq!(ended(&host, &app, "hello").await["end"]["outcome"], "undone");
+    let done = deploy(&host, &app, "hello", "newer.wasm", &["--at-once"]).await;
+    assert_eq!(done.code(), Some(0), "{done:?}");
+    host.get("/hello").await.assert_text(200, "Hello, later!");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn the_manifest_says_how_a_service_is_rolled_out() {
+    let stages = "[services.hello.rollout]\nmin-calls = 0\nstages = [{ header = \"x-preview: yes\", for = \"1m\" }]";
+    let app = App::new(&format!("{HELLO}\n{stages}\n"));
+    app.file("new.wasm", saying("Hello, again!"));
+    let host = app.start().await;
+    let done = deploy(&host, &app, "hello", "new.wasm", &["--detach"]).await;
+    assert!(done.stderr.contains("Begun"), "{done:?}");
+    with_header(&host, "/hello", "x-preview", "yes").await.assert_text(200, "Hello, again!");
+    host.get("/hello").await.assert_text(200, "Hello, world!");
+    let status = host.wharf(&app, &["status"]).await;
+    assert!(status.stdout.contains("header x-preview: yes"), "{status:?}");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_stages_is_said() {
+    let app = App::new(HELLO);
+    app.file("new.wasm", saying("Hello, again!"));
+    let host = app.start().await;
+    for (stages, said) in [
+        (&["--stage", "percent=5"][..], "expected a stage such as `percent=5,for=30s`"),
+        (&["--stage", "percent=0,for=1s"], "`stages`: expected 1 to 100, found 0"),
+        (&["--stage", "percent=9,for=1s", "--stage", "percent=9,for=1s"], "more than the 9 % of the stage before"),
+        (&["--stage", "header=nonsense,for=1s"], "expected a header such as `x-preview: yes`"),
+        (&["--stage", "shadow,for=0s"], "more than zero"),
+    ] {
+        let done = deploy(&host, &app, "hello", "new.wasm", stages).await;
+        assert!(done.code() != Some(0) && done.stderr.contains(said), "{said}: {done:?}");
+    }
+    assert_eq!(host.service(&app, "hello").await["revision"]["number"], 1);
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_that_outlives_the_drain_is_ended_with_a_fault_that_says_so() {
+    let origin = Origin::start().await;
+    let app = App::new(&caller(&origin, "[policy.defaults]\ndeadline = \"1m\""));
+    let host = app.start().await;
+    let slow = host.hold(&origin).await;
+    app.file("hello.wasm", saying("Hello, new 1!"));
+    let done = deploy(&host, &app, "caller", "hello.wasm", &["--drain", "300ms"]).await;
+    assert_eq!(done.code(), Some(0), "{done:?}");
+    let problem = slow.answer().await.assert_fault(503, "cancelled");
+    let detail = problem["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("revision 1 of service `caller` was replaced"), "{problem}");
+    eventually("nothing drains", async || {
+        let service = host.service(&app, "caller").await;
+        if service["draining"].as_array().is_some_and(Vec::is_empty) { Ok(()) } else { Err(service) }
+    })
+    .await;
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_component_would_change_is_shown_before_it_is_deployed() {
+    let app = App::new(&linked(""));
+    app.file("other.wasm", patched("linked-callee", "found ", "FOUND "));
+    app.file("hello.wasm", std::fs::read(wharf_tests::component("hello-p3")).expect("it was built"));
+    let host = app.start().await;
+    let fits = host.wharf(&app, &["diff", "callee", "other.wasm"]).await;
+    assert_eq!(fits.code(), Some(0), "{fits:?}");
+    assert!(fits.stdout.contains("no function is added, removed or changed"), "{fits:?}");
+    let misfit = host.wharf(&app, &["diff", "callee", "hello.wasm"]).await;
+    assert_eq!(misfit.code(), Some(1), "{misfit:?}");
+    assert!(misfit.stdout.contains("  - probe:shapes/shapes@0.1.0 find: "), "{misfit:?}");
+    assert!(misfit.stderr.contains("service `caller` imports `probe:shapes/shapes@0.1.0`"), "{misfit:?}");
+    assert_eq!(host.service(&app, "callee").await["revision"]["number"], 1);
+    host.stop().await;
+}
