@@ -1,7 +1,7 @@
 //! Rollout: how a component becomes the revision that calls go to.
 //!
 //! ```text
-//! compile aside  ->  check the fit  ->  link  ->  migrate  ->  warm  ->  swap  ->  drain
+//! compile aside  ->  check the fit  ->  link  ->  migrate  ->  warm, ask  ->  swap  ->  drain
 //! ```
 //!
 //! Until the swap nothing of the new revision is visible, and whatever goes wrong before it leaves the old one as it
@@ -930,7 +930,11 @@ async fn migrate(
     Ok(serving)
 }
 
-/// Makes the first instance.
+/// Makes the first instance, and asks whether it is ready.
 async fn warm(member: &Member, revision: &Revision) -> Result<(), DeployError> {
-    in_time(revision.warm()).await.map_err(|source| wrong(member, source))
+    let warmed = in_time(async {
+        revision.warm().await?;
+        revision.ready().await
+    });
+    warmed.await.map_err(|source| wrong(member, source))
 }

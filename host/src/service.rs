@@ -18,6 +18,7 @@ mod endpoint;
 mod exports;
 mod fallback;
 mod fixed;
+mod health;
 mod http;
 mod link;
 mod messages;
@@ -42,6 +43,7 @@ pub use {
     endpoint::Service,
     exports::{FunctionKey, HttpVersion},
     fixed::FixedResults,
+    health::HEALTH,
     metadata::Metadata,
     pool::{InstanceSettings, PoolSnapshot},
     revision::{Revision, RevisionError, RevisionInfo},

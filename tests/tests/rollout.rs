@@ -9,7 +9,7 @@ use std::{
     },
 };
 use tokio::task::JoinSet;
-use wharf_tests::{Answer, App, Done, HELLO, Host, Origin, caller, eventually, linked, patched, request};
+use wharf_tests::{Answer, App, Done, HELLO, Host, Origin, at, caller, eventually, linked, patched, request};
 
 fn saying(text: &str) -> Vec<u8> {
     patched("hello-p3", "Hello, world!", text)
@@ -307,5 +307,26 @@ async fn what_a_component_would_change_is_shown_before_it_is_deployed() {
     assert!(misfit.stdout.contains("  - probe:shapes/shapes@0.1.0 find: "), "{misfit:?}");
     assert!(misfit.stderr.contains("service `caller` imports `probe:shapes/shapes@0.1.0`"), "{misfit:?}");
     assert_eq!(host.service(&app, "callee").await["revision"]["number"], 1);
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_revision_that_is_not_ready_by_its_own_word_is_refused() {
+    let app = App::new(&at("picky", "picky", ""));
+    app.file("unready.wasm", patched("picky", "I am ready now", "I am not ready"));
+    app.file("asleep.wasm", patched("picky", "I am ready now", "I do not wake."));
+    let host = app.start().await;
+    for (file, reason) in [
+        ("unready.wasm", "service `picky`: it says that it is not ready: I am not ready"),
+        ("asleep.wasm", "service `picky`: it was not ready within 10s"),
+    ] {
+        for stages in [&["--at-once"][..], &["--stage", "percent=1,for=1m"]] {
+            let done = deploy(&host, &app, "picky", file, stages).await;
+            assert!(done.code() == Some(1) && done.stderr.contains(reason), "{reason}: {done:?}");
+        }
+        host.get("/picky").await.assert_text(200, "I am ready now");
+    }
+    let status = host.service(&app, "picky").await;
+    assert_eq!(status["revision"]["number"], 1, "{status}");
     host.stop().await;
 }

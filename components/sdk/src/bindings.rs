@@ -102,3 +102,18 @@ pub mod migrations {
         export_macro_name: "export_migrations",
     });
 }
+
+/// `wharf:platform/health`, which a service exports that wants to be asked whether it is ready.
+pub mod health {
+    wit_bindgen::generate!({
+        path: ["../../wit/wharf/platform"],
+        inline: "
+            package wharf:sdk-health;
+            world health { export wharf:platform/health@0.1.0; }
+        ",
+        world: "wharf:sdk-health/health",
+        type_section_suffix: "health",
+        pub_export_macro: true,
+        export_macro_name: "export_health",
+    });
+}

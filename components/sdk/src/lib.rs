@@ -70,6 +70,8 @@ pub async fn serve(
 /// - `routes`: a function that returns the [`Router`];
 /// - `migrations`: the schema of its database, `[("what it does", "SQL"), …]`, oldest first. A service with
 ///   `database = true` in the manifest has them.
+/// - `ready`: an async function without parameters that says, by `Result<(), String>`, whether the service is ready to be
+///   called; each new revision is asked once before it is.
 /// - `events`: an async function from [`events::Event`] to [`events::Verdict`]. A service with subscriptions has it.
 ///
 /// Typed interfaces that it exports are bound with [`wit!`].
@@ -106,6 +108,14 @@ macro_rules! service {
             }
         }
         $crate::bindings::migrations::export_migrations!($name with_types_in $crate::bindings::migrations);
+    };
+    (@ready $name:ident $ready:tt) => {
+        impl $crate::bindings::health::exports::wharf::platform::health::Guest for $name {
+            async fn ready() -> ::std::result::Result<(), ::std::string::String> {
+                $ready().await
+            }
+        }
+        $crate::bindings::health::export_health!($name with_types_in $crate::bindings::health);
     };
     (@events $name:ident $handler:tt) => {
         impl $crate::bindings::events::exports::wharf::messaging::handler::Guest for $name {

@@ -1,6 +1,6 @@
 //! What a component offers, found once when it is loaded and looked up once for each instance.
 
-use super::{callee::Callee, shape::Signature, state::State, tape::Tape};
+use super::{callee::Callee, health::HEALTH, shape::Signature, state::State, tape::Tape};
 use crate::{
     events::binding::{HANDLER, WitEvent, WitVerdict},
     store::MIGRATIONS,
@@ -87,6 +87,7 @@ pub(super) struct Exports {
     indices: Vec<(ComponentExportIndex, Callee)>,
     handler: Option<ComponentExportIndex>,
     migrations: bool,
+    health: bool,
 }
 
 enum Http {
@@ -115,8 +116,14 @@ impl Exports {
             Ok(indices) => Some(Http::P3(indices)),
             Err(_) => p2::bindings::ProxyIndices::new(pre).ok().map(Http::P2),
         };
-        let mut exports =
-            Self { http, functions: HashMap::new(), indices: Vec::new(), handler: None, migrations: false };
+        let mut exports = Self {
+            http,
+            functions: HashMap::new(),
+            indices: Vec::new(),
+            handler: None,
+            migrations: false,
+            health: false,
+        };
         let engine = component.engine();
         for (interface, item) in component.component_type().exports(engine) {
             let ComponentItem::ComponentInstance(instance) = item.ty else { continue };
@@ -127,6 +134,7 @@ impl Exports {
                 match interface {
                     HANDLER => exports.handler = Some(index),
                     MIGRATIONS => exports.migrations = true,
+                    HEALTH => exports.health = true,
                     // The handlers of wasi:http have resources in their types, and ways of their own above.
                     _ if interface.starts_with("wasi:") => {}
                     _ => {
@@ -145,6 +153,11 @@ impl Exports {
             Http::P2(_) => HttpVersion::P2,
             Http::P3(_) => HttpVersion::P3,
         })
+    }
+
+    /// Whether it can be asked whether it is ready.
+    pub fn has_health(&self) -> bool {
+        self.health
     }
 
     /// Whether it declares a schema.

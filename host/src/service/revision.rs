@@ -3,7 +3,7 @@
 use super::{
     driver::alongside,
     exports::{Exports, FunctionKey, HttpVersion},
-    link,
+    health, link,
     metadata::Metadata,
     pool::{InstanceSettings, Pool, PoolSnapshot},
     scope::Scope,
@@ -55,6 +55,12 @@ pub enum RevisionError {
     /// It did not come up in time.
     #[error("it was not ready within {0:?}")]
     Late(Duration),
+    /// It says itself that it can't be called.
+    #[error("it says that it is not ready: {0}")]
+    NotReady(String),
+    /// It could not say whether it is ready.
+    #[error("it can't be asked whether it is ready: {0}")]
+    Health(String),
     /// It could not say what its schema is.
     #[error("its migrations can't be read: {0}")]
     Migrations(String),
@@ -115,6 +121,24 @@ impl Revision {
     /// [`RevisionError::Instantiate`] when it traps or finds no room.
     pub async fn warm(&self) -> Result<(), RevisionError> {
         self.pool.warm().await.map_err(RevisionError::Instantiate)
+    }
+
+    /// Asks it whether it is ready, where it exports [`HEALTH`](super::HEALTH).
+    ///
+    /// # Errors
+    ///
+    /// [`RevisionError::NotReady`] when it is not, [`RevisionError::Instantiate`] and [`RevisionError::Health`] when the
+    /// guest fails.
+    pub async fn ready(&self) -> Result<(), RevisionError> {
+        if !self.pool.exports().has_health() {
+            return Ok(());
+        }
+        let asked = alongside(async {
+            let (mut store, instance) = self.pool.bare_instance().await.map_err(RevisionError::Instantiate)?;
+            let asked = health::ask(&mut store, &instance).await;
+            asked.map_err(|error| RevisionError::Health(format!("{error:#}")))
+        });
+        asked.await?.map_err(RevisionError::NotReady)
     }
 
     /// The schema that the component declares; empty where it declares none.
