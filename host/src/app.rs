@@ -16,7 +16,7 @@ pub use status::{ServiceStatus, Status};
 
 use crate::{
     events::Bus,
-    gateway::{Gateway, SharedRoutes},
+    gateway::{Gateway, SharedRoutes, SharedTerms},
     keyvalue::Buckets,
     manifest::{self, Manifest, did_you_mean},
     outbound::{External, ExternalSnapshot},
@@ -48,6 +48,7 @@ pub struct App {
     grounds: Grounds,
     rollout: Rollout,
     routes: SharedRoutes,
+    terms: SharedTerms,
     bus: Bus,
     address: SocketAddr,
     started: Instant,

@@ -221,6 +221,7 @@ pub(super) async fn start(manifest: Manifest, components: Components, log: Acces
         grounds,
         rollout,
         routes: listener.routes(),
+        terms: listener.terms(),
         bus,
         address,
         started: Instant::now(),
@@ -414,7 +415,7 @@ pub(super) fn configuration(
     Ok(all)
 }
 
-fn gateway_config(manifest: &Manifest) -> GatewayConfig {
+pub(super) fn gateway_config(manifest: &Manifest) -> GatewayConfig {
     let from = &manifest.gateway;
     GatewayConfig {
         listen: from.listen.value,
