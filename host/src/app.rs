@@ -21,7 +21,7 @@ pub use status::{Draining, ServiceStatus, Status};
 
 use crate::{
     events::Bus,
-    gateway::{Gateway, SharedRoutes},
+    gateway::{Gateway, SharedRoutes, SharedTerms},
     keyvalue::Buckets,
     manifest::{self, Manifest, did_you_mean},
     outbound::{External, ExternalSnapshot},
@@ -53,6 +53,7 @@ pub struct App {
     grounds: Grounds,
     rollout: Arc<Rollout>,
     routes: SharedRoutes,
+    terms: SharedTerms,
     bus: Bus,
     address: SocketAddr,
     started: Instant,

@@ -44,6 +44,7 @@ mod watch;
 mod tests;
 
 pub use config::{ConfigError, GatewayConfig};
+pub use connection::SharedTerms;
 pub use limit::RouteLimitSnapshot;
 pub use listener::{BindError, Drained, Gateway};
 pub(crate) use routes::methods_and_path as route_name;

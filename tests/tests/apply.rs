@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, fs};
 use wharf_tests::{
-    App, Done, HELLO, Host, Load, Origin, Postgres, Redis, at, below, caller, eventually, linked, patched,
+    App, Done, HELLO, Host, Load, Origin, Postgres, Redis, at, below, caller, eventually, linked, patched, request,
 };
 
 /// A service that publishes and hears `order.created`, below `/{name}`.
@@ -436,12 +436,26 @@ async fn after_a_kill_in_the_middle_the_manifest_is_what_counts() {
 async fn what_only_a_start_brings_about_is_named() {
     let app = App::new(HELLO);
     let host = Host::start_with(&app, &["--no-watch"]).await;
-    let listen = "[gateway]\nlisten = \"127.0.0.1:1\"\nidle-timeout = \"9s\"\n";
+    let listen = "[gateway]\nlisten = \"127.0.0.1:1\"\nmax-connections = 9\n";
     app.write(&format!("{listen}{HELLO}"));
     let done = host.wharf(&app, &["apply", "--yes"]).await;
-    let expected = "gateway.listen, gateway.idle-timeout changed, and that takes a restart of the host";
+    let expected = "gateway.listen, gateway.max-connections changed, and that takes a restart of the host";
     assert!(done.code() == Some(1) && done.stderr.contains(expected), "{done:?}");
-    // But not for how long events are kept.
+    // But not for what clients are granted, which those get that connect from now on; nor for how long events are kept.
+    let large = || {
+        let mut request = request("GET", "/hello", "");
+        request.headers_mut().insert("x-large", "x".repeat(4_000).parse().expect("a value"));
+        request
+    };
+    let mut before = host.connect().await;
+    assert_eq!(before.send(large()).await.expect("an answer").status, 200);
+    app.write(&format!("[gateway]\nlisten = \"127.0.0.1:0\"\nmax-header-bytes = \"2KiB\"\n{HELLO}"));
+    assert_eq!(apply(&host, &app).await, ["changed gateway max-header-bytes 16 KiB -> 2 KiB"]);
+    assert_eq!(host.send(large()).await.status, 431);
+    assert_eq!(before.send(large()).await.expect("an answer").status, 200);
+    app.write(HELLO);
+    apply(&host, &app).await;
+
     app.write(&format!("{HELLO}[events]\nlimit = \"8GiB\"\nkeep = {{ age = \"1h\" }}\n"));
     assert_eq!(apply(&host, &app).await, ["changed events keep.age 604800s -> 3600s, limit 4 GiB -> 8 GiB"]);
     assert_eq!(host.status(&app).await["events"]["log"]["limit"], 8_u64 << 30);

@@ -161,6 +161,10 @@ impl App {
         changing.put_in_place(change);
         self.parts.store(Arc::new(parts));
         self.routes.replace(routes);
+        if let Err(error) = self.terms.replace(assemble::gateway_config(&manifest)) {
+            // The manifest's own check lets through what can work.
+            tracing::error!(%error, "the gateway keeps its settings");
+        }
         drop((changing, before));
         self.other_files.notify_one();
 

@@ -291,6 +291,7 @@ pub(super) async fn start(
         grounds,
         rollout,
         routes: listener.routes(),
+        terms: listener.terms(),
         bus,
         address,
         started: Instant::now(),
@@ -506,7 +507,7 @@ pub(super) fn configuration(
     Ok(all)
 }
 
-fn gateway_config(manifest: &Manifest) -> GatewayConfig {
+pub(super) fn gateway_config(manifest: &Manifest) -> GatewayConfig {
     let from = &manifest.gateway;
     GatewayConfig {
         listen: from.listen.value,

@@ -1,11 +1,12 @@
 //! One connection: its socket, and the task that runs it.
 
 use super::{
-    GatewayConfig, SharedRoutes, handler,
+    ConfigError, GatewayConfig, SharedRoutes, handler,
     limit::client_of,
     watch::{Activity, Command, Membership},
 };
 use crate::telemetry::AccessLog;
+use arc_swap::ArcSwap;
 use http::{HeaderValue, Request};
 use hyper::{
     body::Incoming,
@@ -36,19 +37,29 @@ use tokio::{
 
 /// What the connections of a gateway share.
 pub(super) struct Front {
-    pub(super) config: GatewayConfig,
+    pub(super) terms: SharedTerms,
     pub(super) routes: SharedRoutes,
     pub(super) access_log: Option<AccessLog>,
     /// The caller's name in the context of every call.
     pub(super) caller: Arc<str>,
-    pub(super) http: auto::Builder<TokioExecutor>,
     /// Requests that were in flight on connections that were cut at a shutdown.
     pub(super) cut: AtomicUsize,
 }
 
+/// What a connection is granted, and how it speaks HTTP by that: from its beginning to its end.
+pub struct Terms {
+    pub(super) config: GatewayConfig,
+    http: auto::Builder<TokioExecutor>,
+}
+
+/// What the connections of a running gateway are granted that begin from now on.
+#[derive(Clone)]
+pub struct SharedTerms(Arc<ArcSwap<Terms>>);
+
 /// What the requests of a connection share.
 pub(super) struct Connection {
     pub(super) front: Arc<Front>,
+    pub(super) terms: Arc<Terms>,
     pub(super) activity: Arc<Activity>,
     /// The client's address, as `X-Forwarded-For` says it.
     pub(super) peer: HeaderValue,
@@ -56,8 +67,33 @@ pub(super) struct Connection {
     pub(super) client: IpAddr,
 }
 
+// === impl SharedTerms ===
+
+impl SharedTerms {
+    pub(super) fn new(config: GatewayConfig) -> Self {
+        let http = protocol(&config);
+        Self(Arc::new(ArcSwap::from_pointee(Terms { config, http })))
+    }
+
+    pub(super) fn load(&self) -> Arc<Terms> {
+        self.0.load_full()
+    }
+
+    /// Grants this to the connections that begin from now on, and its idle and other times also to those that are open.
+    /// The address and the number of connections stay what they are.
+    ///
+    /// # Errors
+    /// When a setting can't work; then nothing changes.
+    pub fn replace(&self, config: GatewayConfig) -> Result<(), ConfigError> {
+        config.validate()?;
+        let http = protocol(&config);
+        self.0.store(Arc::new(Terms { config, http }));
+        Ok(())
+    }
+}
+
 /// How a connection speaks HTTP.
-pub(super) fn protocol(config: &GatewayConfig) -> auto::Builder<TokioExecutor> {
+fn protocol(config: &GatewayConfig) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
     // NB: no `pipeline_flush`: it holds an answer back while a part of the next request is in the buffer, so a client
     // that sends half a request would wait for the answer to the one before.
@@ -94,13 +130,16 @@ pub(super) async fn run(
     // An address is ASCII.
     let peer =
         HeaderValue::try_from(peer.ip().to_canonical().to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-    let connection = Arc::new(Connection { front: front.clone(), activity: activity.clone(), peer, client });
+    let terms = front.terms.load();
+    let (of_connection, watched) = (terms.clone(), activity.clone());
+    let connection =
+        Arc::new(Connection { front: front.clone(), terms: of_connection, activity: watched, peer, client });
     let socket = Socket { io: TokioIo::new(stream), activity: activity.clone(), linger: None };
     let service = service_fn(move |request: Request<Incoming>| {
         let connection = connection.clone();
         async move { Ok::<_, Infallible>(handler::handle(connection, request).await) }
     });
-    let mut http = pin!(front.http.serve_connection(socket, service));
+    let mut http = pin!(terms.http.serve_connection(socket, service));
     let mut draining = false;
     let ended = poll_fn(|cx| {
         match activity.command(cx) {

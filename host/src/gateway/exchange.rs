@@ -72,7 +72,7 @@ impl Exchange {
     }
 
     pub(super) fn body_timeout(&self) -> Duration {
-        self.connection.front.config.body_timeout
+        self.connection.terms.config.body_timeout
     }
 
     pub(super) fn goes_to_service(&mut self, route: Arc<ServiceRoute>) {

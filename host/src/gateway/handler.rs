@@ -116,7 +116,7 @@ enum Destination {
 
 /// Refuses what is too large or could be misread, before anything is done for it.
 fn check_head(connection: &Connection, parts: &mut Parts) -> Result<(), Problem> {
-    let config = &connection.front.config;
+    let config = &connection.terms.config;
     if parts.method == Method::CONNECT {
         return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "this is not a proxy").closing());
     }
@@ -138,7 +138,7 @@ async fn forward(
     parts: Parts,
     body: Incoming,
 ) -> Result<Response<Body>, Problem> {
-    let config = &connection.front.config;
+    let config = &connection.terms.config;
     let limit = route.max_body_bytes.unwrap_or(config.max_body_bytes);
     let (body, outcome) = intake::take(body, limit, config.body_timeout).await?;
 

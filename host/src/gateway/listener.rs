@@ -2,7 +2,7 @@
 
 use super::{
     ConfigError, GatewayConfig, Routes, SharedRoutes,
-    connection::{self, Front},
+    connection::{self, Front, SharedTerms},
     watch::{Command, Registry, sweep_interval},
 };
 use crate::telemetry::AccessLog;
@@ -19,7 +19,7 @@ use std::{
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Duration, Instant, MissedTickBehavior, interval, sleep, sleep_until},
+    time::{Duration, Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until},
 };
 
 /// Connections that the kernel holds for us in a burst. The usual 128 makes the 129th wait a second for its next SYN.
@@ -30,7 +30,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A gateway that listens, and answers once it is [served](Self::serve).
 pub struct Gateway {
     listener: TcpListener,
-    config: GatewayConfig,
+    /// How many may be open.
+    connections: usize,
+    terms: SharedTerms,
     routes: SharedRoutes,
     access_log: Option<AccessLog>,
 }
@@ -95,7 +97,9 @@ impl Gateway {
     pub fn bind(config: GatewayConfig, routes: Routes) -> Result<Self, BindError> {
         config.validate()?;
         let listener = listen(config.listen).map_err(|source| bind_error(config.listen, source))?;
-        Ok(Self { listener, config, routes: SharedRoutes::new(routes), access_log: None })
+        let connections = config.max_connections;
+        let (terms, routes) = (SharedTerms::new(config), SharedRoutes::new(routes));
+        Ok(Self { listener, connections, terms, routes, access_log: None })
     }
 
     /// Notes every request in `log`.
@@ -118,24 +122,20 @@ impl Gateway {
         self.routes.clone()
     }
 
+    /// The handle by which settings are replaced while the gateway serves.
+    pub fn terms(&self) -> SharedTerms {
+        self.terms.clone()
+    }
+
     /// Answers requests until `shutdown` is ready; then takes no new ones, lets those in flight finish for as long as
     /// the grace, and cuts off what is left.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Drained {
-        let Self { listener, config, routes, access_log } = self;
-        let limit = config.max_connections;
-        let grace = config.shutdown_grace;
+        let Self { listener, connections: limit, terms, routes, access_log } = self;
         let places = Arc::new(Semaphore::new(limit));
         let registry = Arc::new(Registry::default());
-        let front = Arc::new(Front {
-            http: connection::protocol(&config),
-            config,
-            routes,
-            access_log,
-            caller: "gateway".into(),
-            cut: AtomicUsize::new(0),
-        });
-        let mut sweep = interval(sweep_interval(&front.config));
-        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let front = Arc::new(Front { terms, routes, access_log, caller: "gateway".into(), cut: AtomicUsize::new(0) });
+        let mut terms = front.terms.load();
+        let mut sweep = sweeping(&terms.config);
 
         let mut shutdown = pin!(shutdown);
         let mut failing = false;
@@ -143,7 +143,12 @@ impl Gateway {
             let accepted = tokio::select! {
                 () = &mut shutdown => break,
                 _ = sweep.tick() => {
-                    registry.sweep(&front.config);
+                    let now = front.terms.load();
+                    if !Arc::ptr_eq(&now, &terms) {
+                        terms = now;
+                        sweep = sweeping(&terms.config);
+                    }
+                    registry.sweep(&terms.config);
                     continue;
                 }
                 accepted = accept(&listener, &places) => accepted,
@@ -170,7 +175,8 @@ impl Gateway {
         drop(listener);
 
         registry.tell_all(Command::Drain);
-        let over = Instant::now() + grace;
+        let terms = front.terms.load();
+        let over = Instant::now() + terms.config.shutdown_grace;
         // The limit was validated to fit.
         let mut drained = pin!(places.acquire_many(u32::try_from(limit).unwrap_or(u32::MAX)));
         loop {
@@ -178,7 +184,7 @@ impl Gateway {
                 biased;
                 _ = &mut drained => return Drained { cut: 0 },
                 () = sleep_until(over) => break,
-                _ = sweep.tick() => registry.sweep(&front.config),
+                _ = sweep.tick() => registry.sweep(&terms.config),
             }
         }
         front.cut.store(0, Relaxed);
@@ -187,6 +193,13 @@ impl Gateway {
         let _ = drained.await;
         Drained { cut: front.cut.load(Relaxed) }
     }
+}
+
+/// When to look for clients that have had their time.
+fn sweeping(config: &GatewayConfig) -> Interval {
+    let mut sweep = interval(sweep_interval(config));
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    sweep
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {

@@ -150,6 +150,7 @@ pub(super) fn changes(old: &Manifest, new: &Manifest, aside: &Aside) -> Vec<Plan
     let mut all = services(old, new, aside);
     all.extend(outside(old, new, aside));
     all.extend(both("topics", &old.topics, &new.topics, topic));
+    all.extend(gateway(&old.gateway, &new.gateway).changed("gateway".into()));
     let mut events = Details::default();
     events.value("keep.age", &old.retention.age, &new.retention.age, duration);
     events.value("keep.size", &old.retention.size, &new.retention.size, bytes);
@@ -288,6 +289,17 @@ fn outside(old: &Manifest, new: &Manifest, aside: &Aside) -> Vec<Planned> {
         planned.details.push("outside".into());
     }
     all
+}
+
+fn gateway(was: &manifest::Gateway, is: &manifest::Gateway) -> Details {
+    let mut details = Details::default();
+    details.value("max-header-bytes", &was.max_header_bytes, &is.max_header_bytes, bytes);
+    details.value("max-body-bytes", &was.max_body_bytes, &is.max_body_bytes, bytes);
+    details.value("header-timeout", &was.header_timeout, &is.header_timeout, duration);
+    details.value("body-timeout", &was.body_timeout, &is.body_timeout, duration);
+    details.value("idle-timeout", &was.idle_timeout, &is.idle_timeout, duration);
+    details.value("shutdown-grace", &was.shutdown_grace, &is.shutdown_grace, duration);
+    details
 }
 
 fn topic(was: &manifest::Topic, is: &manifest::Topic) -> Details {
