@@ -6,6 +6,7 @@
 
 mod cache;
 mod clock;
+mod compiler;
 mod limits;
 
 pub use cache::{CacheError, CodeCache};

@@ -5,6 +5,7 @@
 //! hash of the component together with everything of the engine that the code depends on, so a stale one is never
 //! found.
 
+use super::compiler;
 use sha2::{Digest, Sha256};
 use std::{
     fs,
@@ -85,6 +86,10 @@ impl CodeCache {
             return Ok(component);
         }
         recognise(wasm)?;
+        compiler::aside(|| self.compile(engine, wasm, hash))
+    }
+
+    fn compile(&self, engine: &Engine, wasm: &[u8], hash: &str) -> Result<Component, CacheError> {
         // `{:#}` gives the causes too: the outermost alone says only "failed to parse".
         let component = Component::new(engine, wasm).map_err(|error| CacheError::Compile(format!("{error:#}")))?;
         let code = component.serialize().map_err(|error| CacheError::Compile(format!("{error:#}")))?;
