@@ -82,6 +82,7 @@ pub struct Buckets {
     service: Arc<str>,
     names: Arc<BTreeSet<String>>,
     backend: Backend,
+    reads_only: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -115,6 +116,7 @@ pub struct Keys {
 pub struct Bucket {
     name: Arc<str>,
     backend: Backend,
+    reads_only: bool,
 }
 
 // === impl KeyValue ===
@@ -147,7 +149,12 @@ impl KeyValue {
             Kept::Sqlite => Backend::Sqlite(Sqlite::open(data, service).await?),
             Kept::Redis(redis) => Backend::Redis(redis.of_service(service)),
         };
-        Ok(Buckets { service: service.into(), names: Arc::new(names.into_iter().collect()), backend })
+        Ok(Buckets {
+            service: service.into(),
+            names: Arc::new(names.into_iter().collect()),
+            backend,
+            reads_only: false,
+        })
     }
 }
 
@@ -161,13 +168,19 @@ impl Buckets {
     /// [`Failure::NoSuchStore`] when the manifest does not name it.
     pub fn open(&self, name: &str) -> Result<Bucket, Failure> {
         let name = self.names.get(name).ok_or(Failure::NoSuchStore)?;
-        Ok(Bucket { name: name.as_str().into(), backend: self.backend.clone() })
+        Ok(Bucket { name: name.as_str().into(), backend: self.backend.clone(), reads_only: self.reads_only })
     }
 
     /// What the same service has under other names: the file, if there is one, is the same.
     #[must_use]
     pub fn renamed(&self, names: impl IntoIterator<Item = String>) -> Self {
         Self { names: Arc::new(names.into_iter().collect()), ..self.clone() }
+    }
+
+    /// The same for somebody who may not change them.
+    #[must_use]
+    pub fn read_only(&self) -> Self {
+        Self { reads_only: true, ..self.clone() }
     }
 
     /// Finishes what is under way, and closes the file, if there is one.
@@ -247,6 +260,7 @@ impl Bucket {
     ///
     /// When it has something that is no such number, the sum would be larger than 2^63 − 1, or the backend can't be written.
     pub async fn increment(&self, key: String, delta: u64) -> Result<u64, Failure> {
+        self.check_write()?;
         check_key(&key)?;
         let delta = i64::try_from(delta).map_err(|_| Failure::not_a_number(&key))?;
         let sum = match &self.backend {
@@ -278,6 +292,7 @@ impl Bucket {
     ///
     /// When there are too many, they are too large, or the backend can't be written.
     pub async fn set_many(&self, entries: Vec<(String, Vec<u8>)>) -> Result<(), Failure> {
+        self.check_write()?;
         if let Some((key, value)) = entries.iter().find(|(_, value)| value.len() > MAX_VALUE) {
             let (key, bytes) = (key.escape_debug(), value.len());
             return Err(Failure::Other(format!("the value for `{key}` has {bytes} bytes, more than {MAX_VALUE}")));
@@ -298,6 +313,7 @@ impl Bucket {
     ///
     /// When there are too many, or the backend can't be written.
     pub async fn delete_many(&self, keys: Vec<String>) -> Result<(), Failure> {
+        self.check_write()?;
         check_batch(keys.iter().map(|key| (key, 0)))?;
         if keys.is_empty() {
             return Ok(());
@@ -306,6 +322,16 @@ impl Bucket {
             Backend::Sqlite(it) => it.delete_many(&self.name, keys).await,
             Backend::Redis(it) => it.delete_many(&self.name, keys).await,
         }
+    }
+}
+
+impl Bucket {
+    fn check_write(&self) -> Result<(), Failure> {
+        if self.reads_only {
+            let reason = "buckets are only read here: this revision answers copies of requests";
+            return Err(Failure::Other(reason.into()));
+        }
+        Ok(())
     }
 }
 

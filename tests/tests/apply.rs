@@ -159,7 +159,7 @@ async fn services_with_routes_and_subscriptions_come_and_go_under_load() {
 }
 
 #[tokio::test]
-async fn settings_change_under_load_by_a_new_revision_of_the_same_component() {
+async fn settings_change_under_load_and_the_revision_stays_what_it_is() {
     let with = |more: &str| {
         format!(
             "{HELLO}[services.hog]\ncomponent = \"<hog>\"\n{more}\n[[gateway.routes]]\npath = \"/hog/{{*rest}}\"\n\
@@ -182,7 +182,7 @@ async fn settings_change_under_load_by_a_new_revision_of_the_same_component() {
         assert_eq!(planned.len(), 1, "{planned:?}");
         assert!(planned[0].starts_with("changed services.hog config.round "), "{planned:?}");
         let after = host.service(&app, "hog").await["revision"].clone();
-        assert_eq!((&after["number"], &after["hash"]), (&json!(round + 2), &before["hash"]));
+        assert_eq!(after, before, "it is the same component still");
         if large {
             served(&host, "/hog/take?mib=20").await;
         } else {
@@ -192,7 +192,6 @@ async fn settings_change_under_load_by_a_new_revision_of_the_same_component() {
     }
     load.all_served().await;
     other.all_served().await;
-    assert_eq!(host.service(&app, "hello").await["revision"]["number"], 1, "what stays as it is has no new revision");
     host.get("/hog/take?mib=20").await.assert_fault(502, "trapped");
     host.stop().await;
 }
@@ -373,11 +372,7 @@ async fn a_reload_leaves_to_an_apply_what_should_be_looked_at() {
     .await;
     // Settings of a service that is there need nobody who looks.
     app.write(&changed.replace("[services.hello]", "[services.hello]\nlimits = { cpu = \"1s\" }"));
-    eventually("it is taken over", async || {
-        let number = host.service(&app, "hello").await["revision"]["number"].clone();
-        if number == 2 { Ok(()) } else { Err(number) }
-    })
-    .await;
+    host.logged("limits.cpu").await;
     host.stop().await;
 }
 
@@ -488,7 +483,7 @@ async fn an_edge_that_stays_keeps_what_is_known_on_it() {
     let host = Host::start_with(&app, &["--no-watch"]).await;
     let done = host.wharf(&app, &["breaker", "force-open", "caller -> callee"]).await;
     assert_eq!(done.code(), Some(0), "{done:?}");
-    // The caller gets a new revision, and the callee too.
+    // The caller is linked anew, and the callee too.
     let changed = linked("").replace("calls = [\"callee\"]", "calls = [\"callee\"]\nconfig = { a = \"b\" }");
     app.write(&changed.replace("<linked-callee>\"", "<linked-callee>\"\nconfig = { c = \"d\" }"));
     assert_eq!(apply(&host, &app).await.len(), 2);

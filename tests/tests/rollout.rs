@@ -9,7 +9,7 @@ use std::{
     },
 };
 use tokio::task::JoinSet;
-use wharf_tests::{Answer, App, Done, HELLO, Host, Origin, at, caller, eventually, linked, patched, request};
+use wharf_tests::{Answer, App, Done, HELLO, Host, Origin, at, below, caller, eventually, linked, patched, request};
 
 fn saying(text: &str) -> Vec<u8> {
     patched("hello-p3", "Hello, world!", text)
@@ -328,5 +328,31 @@ async fn a_revision_that_is_not_ready_by_its_own_word_is_refused() {
     }
     let status = host.service(&app, "picky").await;
     assert_eq!(status["revision"]["number"], 1, "{status}");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn events_go_the_way_of_the_requests_that_they_come_of() {
+    let topics = "[topics.\"order.created\"]\n";
+    let speaker = below("speaker", "listener", "publishes = [\"order.created\"]");
+    let hearer = below("hearer", "listener", "subscribes = [\"order.created\"]\ninstances = { max = 1 }");
+    let app = App::new(&[topics, &speaker, &hearer].concat());
+    app.file("new.wasm", patched("listener", "the listener as it was built", "the listener that is new now"));
+    let host = app.start().await;
+    begin(&host, &app, "hearer", "new.wasm", &["header=x-preview: yes,for=1m"]).await;
+    for n in 0..20 {
+        let preview = if n % 2 == 0 { "yes" } else { "no" };
+        let path = format!("/speaker/publish?topic=order.created&data=of-{preview}-{n}");
+        assert_eq!(with_header(&host, &path, "x-preview", preview).await.status, 200);
+    }
+    for preview in ["yes", "no"] {
+        let heard = eventually("half of the events are heard", async || {
+            let heard = with_header(&host, "/hearer/heard", "x-preview", preview).await;
+            if heard.text().lines().count() == 10 { Ok(heard) } else { Err(heard) }
+        })
+        .await;
+        assert!(heard.text().lines().all(|line| line.contains(&format!("\"of-{preview}-"))), "{heard:?}");
+    }
+    host.wharf(&app, &["rollout", "hearer", "undo"]).await;
     host.stop().await;
 }

@@ -78,6 +78,27 @@ async fn what_was_set_is_there_until_it_is_deleted() {
 }
 
 #[tokio::test]
+async fn who_may_only_read_changes_nothing() {
+    with_each(async |buckets| {
+        let (bucket, reader) = (buckets.open("a").unwrap(), buckets.read_only().open("a").unwrap());
+        bucket.set("k".into(), b"1".to_vec()).await.unwrap();
+        assert_eq!(reader.get("k").await, Ok(Some(b"1".to_vec())));
+        assert_eq!(reader.exists("k").await, Ok(true));
+        for refused in [
+            reader.set("k".into(), b"2".to_vec()).await.unwrap_err(),
+            reader.set_many(vec![("k".into(), b"2".to_vec())]).await.unwrap_err(),
+            reader.delete("k".into()).await.unwrap_err(),
+            reader.delete_many(vec!["k".into()]).await.unwrap_err(),
+            reader.increment("k".into(), 1).await.unwrap_err(),
+        ] {
+            assert!(other(refused).contains("only read"), "refused");
+        }
+        assert_eq!(bucket.get("k").await, Ok(Some(b"1".to_vec())));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_bucket_that_the_manifest_does_not_name_is_none() {
     with_each(async |buckets| assert_eq!(buckets.open("c").unwrap_err(), Failure::NoSuchStore)).await;
 }

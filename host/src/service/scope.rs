@@ -34,8 +34,8 @@ pub struct Scope {
 // === impl Scope ===
 
 impl Scope {
-    /// The same with what changes nothing: it publishes nothing, and its statements read. Its buckets are closed to it, and
-    /// so is what is outside: nobody knows what a request does there.
+    /// The same with what changes nothing: it publishes nothing, and its statements and its buckets only read. What is outside
+    /// is closed to it: nobody knows what a request does there.
     pub fn without_effects(&self) -> Self {
         Self {
             name: self.name.clone(),
@@ -43,7 +43,7 @@ impl Scope {
             outbound: Outbound::default(),
             publisher: self.publisher.muted(),
             database: self.database.as_ref().map(Database::read_only),
-            buckets: None,
+            buckets: self.buckets.as_ref().map(Buckets::read_only),
             outbox: None,
             config: self.config.clone(),
             limits: self.limits,

@@ -8,6 +8,7 @@ on_each_backend! {
     a_single_statement_that_fails_half_way_did_nothing,
     one_row_counted_up_by_many_loses_no_count,
     a_closed_database_takes_nothing,
+    who_may_only_read_changes_nothing,
 }
 
 async fn statements_tell_how_many_rows_they_changed(scratch: Scratch) {
@@ -97,4 +98,26 @@ async fn a_closed_database_takes_nothing(scratch: Scratch) {
     assert_eq!(database.execute(insert(2)).await, Err(Error::Unavailable("the database is closed".into())));
     assert_eq!(database.query(sql("SELECT 1")).await, Err(Error::Unavailable("the database is closed".into())));
     assert_eq!(count(&scratch.database().await).await, 1);
+}
+
+async fn who_may_only_read_changes_nothing(scratch: Scratch) {
+    let database = scratch.table(3, Settings::default()).await;
+    let reader = database.read_only();
+    assert_eq!(count(&reader).await, 3);
+    let values = reader.query(sql("  values (1), (2)")).await.unwrap();
+    assert_eq!(values.rows.len(), 2);
+    let refused = |error: Error| matches!(error, Error::Unavailable(_));
+    for statement in [
+        "INSERT INTO t (id, v) VALUES (9, 'x') RETURNING id",
+        "UPDATE t SET v = '' RETURNING id",
+        "DELETE FROM t RETURNING id",
+        "WITH gone AS (SELECT 1) DELETE FROM t RETURNING id",
+        "/* SELECT */ DELETE FROM t RETURNING id",
+    ] {
+        assert!(refused(reader.query(sql(statement)).await.unwrap_err()), "{statement}");
+    }
+    assert!(refused(reader.execute(insert(9)).await.unwrap_err()));
+    assert!(refused(reader.batch(vec![insert(9)]).await.unwrap_err()));
+    assert!(refused(reader.begin().await.unwrap_err()));
+    assert_eq!(count(&database).await, 3);
 }
