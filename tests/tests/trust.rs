@@ -90,9 +90,14 @@ async fn what_is_deployed_must_be_signed_and_the_old_goes_on_until_it_is() {
         if answer.text() == "Hello, again!" { Ok(()) } else { Err(answer) }
     })
     .await;
-    // Keys are data of the manifest, and another manifest takes effect with a restart.
+    // Whose word counts is not changed in passing, and never to somebody who has not signed what runs.
     app.write(&signed_by(&[&theirs]));
-    refused(&app, &["reload"], &["services changed", "restart"]).await;
+    refused(&app, &["reload"], &["services.hello is to be signed by others", "`wharf apply`"]).await;
+    done(&app, &["apply", "--yes"]).await;
+    let nobody = keygen(&app, "nobody.pem").await;
+    app.write(&signed_by(&[&nobody]));
+    refused(&app, &["apply", "--yes"], &["the component is signed by", &theirs, &nobody]).await;
+    host.get("/hello").await.assert_text(200, "Hello, again!");
     host.stop().await;
 }
 
