@@ -12,39 +12,43 @@
 //! What serves is recorded by the [`History`] just before the swap.
 
 mod change;
+mod error;
 mod history;
+mod loaded;
+mod member;
 mod rollback;
 mod staged;
+mod steps;
 
 pub use change::{Change, Changing, Entering};
+pub use error::DeployError;
 pub use history::{History, HistoryError, Kept, Reversal, Revisions, Serving, Standing};
+pub use loaded::Loaded;
+pub use member::{Member, Terms};
 pub use rollback::{Past, StartWith};
 pub use staged::{RolloutEnd, RolloutSnapshot};
 
+use self::{
+    error::named,
+    staged::{Ready, Staged, Word},
+    steps::{migrate, migrations_of, warm, wrong},
+};
 use crate::{
-    engine::{CacheError, CodeCache, Engine},
+    engine::Engine,
     manifest::did_you_mean,
     policy::{FallbackPolicy, RolloutPolicy, Split},
     service::{
-        Edge, FixedResults, Grants, InstanceSettings, Marked, Metadata, Misfit, Revision, RevisionError, RevisionInfo,
-        Scope, Service, Shape, ShapeChanges, misfits,
+        Edge, FixedResults, Grants, Marked, Misfit, Revision, RevisionInfo, Scope, Shape, ShapeChanges, misfits,
     },
-    store::{MigrateError, Migration},
-    trust::{Distrust, Trust},
+    store::MigrateError,
 };
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use staged::{Ready, Staged, Word};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::time::timeout;
-use wasmtime::component::Component;
-
-/// A first instance that takes longer than this to come up is given up.
-const WARM_LIMIT: Duration = Duration::from_secs(10);
 
 /// All services of an application, and the way to replace them.
 pub struct Rollout {
@@ -67,40 +71,6 @@ pub type Shapes = BTreeMap<String, Arc<Shape>>;
 
 /// The components that run, and no other is put in their place as long as this is there.
 pub struct Running<'a>(MutexGuard<'a, Shapes>);
-
-/// What a rollout has to know of one service.
-pub struct Member {
-    /// Where calls come in.
-    pub service: Arc<Service>,
-    /// What it may do.
-    pub scope: Arc<Scope>,
-    /// What components must agree with of that.
-    pub grants: Grants,
-    /// How its instances are used.
-    pub settings: InstanceSettings,
-    /// Whose signature its component must carry.
-    pub trust: Trust,
-    /// How a new revision comes to get its calls, unless a deploy says otherwise.
-    pub policy: RolloutPolicy,
-    /// The staged rollout that is under way, or was the last.
-    staged: Arc<Mutex<Option<Arc<Staged>>>>,
-    /// Revisions that get no more calls, and have some under way.
-    draining: Arc<Mutex<Vec<Arc<Revision>>>>,
-}
-
-/// A component, read and compiled.
-pub struct Loaded {
-    component: Component,
-    hash: String,
-    origin: String,
-    metadata: Metadata,
-    /// Its bytes; none of a revision that is kept.
-    wasm: Bytes,
-    /// The revision that it was and is to be again.
-    kept: Option<Kept>,
-    /// The hash of the manifest's component, where it was looked at to load this.
-    manifest: Option<String>,
-}
 
 /// What a component does that meets a database with migrations which it does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,262 +113,9 @@ pub enum Outcome {
     RolledBack,
 }
 
-/// Why a component did not become a revision.
-#[derive(Debug, thiserror::Error)]
-pub enum DeployError {
-    /// The manifest has no such service.
-    #[error("there is no service `{service}`{meant}")]
-    UnknownService {
-        /// The name that was given.
-        service: String,
-        /// The name that was meant, in words; empty where none is near.
-        meant: String,
-    },
-    /// Nobody has signed it who would have to.
-    #[error(transparent)]
-    Untrusted(#[from] Distrust),
-    /// It is no component, or can't be compiled.
-    #[error("{origin} can't be loaded: {source}")]
-    Load {
-        /// Where it came from.
-        origin: String,
-        /// What is wrong.
-        source: CacheError,
-    },
-    /// It does not fit the manifest or its neighbours.
-    #[error("{}", listed(.0))]
-    Misfit(Vec<Misfit>),
-    /// It can't be linked or instantiated.
-    #[error("service `{service}`: {source}")]
-    Revision {
-        /// The service.
-        service: String,
-        /// What is wrong.
-        source: RevisionError,
-    },
-    /// Its schema can't be brought up to date.
-    #[error("service `{service}`: {source}")]
-    Migrate {
-        /// The service.
-        service: String,
-        /// What is wrong.
-        source: MigrateError,
-    },
-    /// It can't be recorded, or what is recorded can't be had.
-    #[error("service `{service}`: {source}")]
-    History {
-        /// The service.
-        service: String,
-        /// What is wrong.
-        source: HistoryError,
-    },
-    /// It is older than the schema.
-    #[error(
-        "service `{service}`: revision {number} does not know {}, which the database has and which going back does not \
-         undo; if it can live with the newer schema, `--force` starts it all the same", migrations(*known, unknown)
-    )]
-    PastMigrations {
-        /// The service.
-        service: String,
-        /// The revision.
-        number: u64,
-        /// How many migrations it knows.
-        known: u32,
-        /// The names of those that come after them.
-        unknown: Vec<String>,
-    },
-    /// It failed after it had migrated.
-    #[error(
-        "{source}\nIt had applied {} before, which is not undone: revision {number}, which goes on, runs on a newer schema \
-         than it knows", migrations(*known, applied)
-    )]
-    AfterMigrating {
-        /// Why it failed.
-        source: Box<DeployError>,
-        /// The revision that goes on.
-        number: u64,
-        /// How many migrations there were before.
-        known: u32,
-        /// The names of those that it applied.
-        applied: Vec<String>,
-    },
-    /// It belongs to another service.
-    #[error("service `{service}`: this is the component of service `{owner}`: its {source}")]
-    Swapped {
-        /// The service that it was meant for.
-        service: String,
-        /// The one that runs it.
-        owner: String,
-        /// How it shows.
-        source: Box<MigrateError>,
-    },
-    /// Another one is on its way.
-    #[error(
-        "the rollout of revision {revision} of service `{service}` is under way: wait for its end, or bring it about with \
-         `wharf rollout {service} promote` or `wharf rollout {service} undo`"
-    )]
-    UnderWay {
-        /// The service.
-        service: String,
-        /// The revision that is on its way.
-        revision: u64,
-    },
-    /// There is nothing to promote or to undo.
-    #[error("no rollout of service `{0}` is under way")]
-    NoRollout(String),
-}
-
-fn listed(misfits: &[Misfit]) -> String {
-    misfits.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-}
-
-/// Migrations by number and name, those after the first `known`.
-fn migrations(known: u32, names: &[String]) -> String {
-    let each: Vec<_> = (known + 1..).zip(names).map(|(version, name)| format!("{version} (`{name}`)")).collect();
-    match each.as_slice() {
-        [one] => format!("migration {one}"),
-        [others @ .., last] => format!("migrations {} and {last}", others.join(", ")),
-        [] => "no migration".to_owned(),
-    }
-}
-
-/// What a guest does before it gets calls has a limit of its own: there is no caller with a deadline.
-async fn in_time<T>(step: impl Future<Output = Result<T, RevisionError>>) -> Result<T, RevisionError> {
-    timeout(WARM_LIMIT, step).await.unwrap_or(Err(RevisionError::Late(WARM_LIMIT)))
-}
-
 /// What is behind these locks is replaced as a whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-// === impl Loaded ===
-
-impl Loaded {
-    /// Compiles `wasm`, or finds it compiled, if it is to be trusted. Takes its time on a thread of its own.
-    ///
-    /// # Errors
-    ///
-    /// [`DeployError::Untrusted`] for what the right people did not sign, [`DeployError::Load`] for what is no component.
-    pub async fn new(
-        engine: &Arc<Engine>,
-        trust: &Trust,
-        wasm: impl Into<Bytes>,
-        origin: String,
-    ) -> Result<Self, DeployError> {
-        let (aside, trust, wasm) = (engine.clone(), trust.clone(), wasm.into());
-        let compiled = tokio::task::spawn_blocking(move || {
-            // Before anything else: the compiler is large, and what is not trusted must not come near it.
-            trust.check(&wasm)?;
-            let hash = CodeCache::content_hash(&wasm);
-            let component = aside.cache().load(aside.wasmtime(), &wasm, &hash);
-            Ok::<_, Distrust>(component.map(|component| (component, hash, Metadata::read(&wasm), wasm)))
-        });
-        match compiled.await {
-            Ok(Ok(Ok((component, hash, metadata, wasm)))) => {
-                Ok(Self { component, hash, origin, metadata, wasm, kept: None, manifest: None })
-            }
-            Ok(Err(distrust)) => Err(DeployError::Untrusted(distrust)),
-            Ok(Ok(Err(source))) => Err(DeployError::Load { origin, source }),
-            Err(panic) => {
-                let source = CacheError::Compile(format!("the compiler failed: {panic}"));
-                Err(DeployError::Load { origin, source })
-            }
-        }
-    }
-
-    /// What a revision is of, as it is kept: to be linked otherwise.
-    fn again(revision: &Revision, kept: Kept) -> Self {
-        let RevisionInfo { hash, origin, metadata, .. } = revision.info().clone();
-        let (component, wasm) = (revision.component().clone(), Bytes::new());
-        Self { component, hash, origin, metadata, wasm, kept: Some(kept), manifest: None }
-    }
-
-    /// It is what the manifest names.
-    #[must_use]
-    pub fn of_manifest(self) -> Self {
-        Self { manifest: Some(self.hash.clone()), ..self }
-    }
-
-    /// Its shape.
-    pub fn shape(&self) -> Shape {
-        Shape::of(&self.component)
-    }
-
-    /// SHA-256 of the component.
-    pub fn hash(&self) -> &str {
-        &self.hash
-    }
-}
-
-// === impl Member ===
-
-impl Member {
-    /// A service that has no revision yet.
-    pub fn new(
-        service: Arc<Service>,
-        scope: Arc<Scope>,
-        grants: Grants,
-        settings: InstanceSettings,
-        policy: RolloutPolicy,
-        trust: Trust,
-    ) -> Arc<Self> {
-        let (staged, draining) = (Arc::default(), Arc::default());
-        Arc::new(Self { service, scope, grants, settings, policy, trust, staged, draining })
-    }
-
-    /// The same service with another scope, other grants, settings, or what a component must do to replace the one that
-    /// runs.
-    ///
-    /// NB: while nobody deploys, see [`Rollout::changing`].
-    #[must_use]
-    pub fn changed(
-        &self,
-        scope: Arc<Scope>,
-        grants: Grants,
-        settings: InstanceSettings,
-        policy: RolloutPolicy,
-        trust: Trust,
-    ) -> Arc<Self> {
-        let (service, staged, draining) = (self.service.clone(), self.staged.clone(), self.draining.clone());
-        Arc::new(Self { service, scope, grants, settings, policy, trust, staged, draining })
-    }
-
-    /// The staged rollout that is under way, or was the last.
-    pub fn rollout(&self) -> Option<RolloutSnapshot> {
-        Some(lock(&self.staged).as_ref()?.snapshot(self.service.name()))
-    }
-
-    /// Revisions that get no more calls, and have some under way.
-    pub fn draining(&self) -> Vec<Arc<Revision>> {
-        lock(&self.draining).clone()
-    }
-
-    fn under_way(&self) -> Option<Arc<Staged>> {
-        lock(&self.staged).clone().filter(|staged| staged.is_under_way())
-    }
-
-    /// Lets a revision that gets no more calls end those that it has, in the background.
-    fn retire(self: &Arc<Self>, revision: Arc<Revision>, limit: Duration) {
-        let member = self.clone();
-        lock(&member.draining).push(revision.clone());
-        tokio::spawn(async move {
-            let ended = revision.drain(limit).await;
-            let (service, number) = (member.service.name(), revision.info().number);
-            if ended > 0 {
-                tracing::warn!(%service, revision = number, calls = ended, ?limit, "calls ended with the drain of a revision");
-            }
-            lock(&member.draining).retain(|it| !Arc::ptr_eq(it, &revision));
-        });
-    }
-
-    /// The names of the migrations that its database has; none where there is no database.
-    async fn applied(&self) -> Result<Vec<String>, MigrateError> {
-        match &self.scope.database {
-            Some(database) => database.applied_migrations().await,
-            None => Ok(Vec::new()),
-        }
-    }
 }
 
 /// A record that could not be written is right in memory, and on the disk as soon as another is written.
@@ -507,7 +224,7 @@ impl Rollout {
                 begun.push((name.clone(), info.number));
             }
             let before = member.applied().await;
-            match self.prepare(&member, &loaded, info, &member.scope, &all, newer).await {
+            match self.prepare(&member, &loaded, info, &member.terms.scope, &all, newer).await {
                 Ok(prepared) => ready.push((member, prepared)),
                 Err(error) => {
                     // With the component of before, the next start must find what it needs.
@@ -540,7 +257,7 @@ impl Rollout {
         policy: Option<RolloutPolicy>,
     ) -> Result<Deployment, DeployError> {
         let member = self.member(service)?;
-        let loaded = Loaded::new(&self.engine, &member.trust, wasm, origin).await?;
+        let loaded = Loaded::new(&self.engine, &member.terms.trust, wasm, origin).await?;
         let _deploying = self.deploying.lock().await;
         // It may have been changed in between, or be no more.
         let member = self.member(service)?;
@@ -553,7 +270,7 @@ impl Rollout {
         {
             return Ok(Deployment { revision: before, outcome: Outcome::Unchanged });
         }
-        let policy = policy.unwrap_or_else(|| member.policy.clone());
+        let policy = policy.unwrap_or_else(|| member.terms.policy.clone());
         if !policy.params().stages.is_empty() {
             let info = self.begin_stages(member, loaded, policy).await?;
             return Ok(Deployment { revision: info, outcome: Outcome::Begun });
@@ -577,10 +294,10 @@ impl Rollout {
         let info = self.begin(&member, &mut loaded).await?;
         let before = member.applied().await;
         let prepared = async {
-            let (scope, newer) = (&member.scope, Newer::Refused);
+            let (scope, newer) = (&member.terms.scope, Newer::Refused);
             let (revision, serving) = self.prepare(&member, &loaded, info.clone(), scope, &after, newer).await?;
             let has_shadow = policy.params().stages.iter().any(|stage| stage.split == Split::Shadow);
-            let scope = Arc::new(member.scope.without_effects());
+            let scope = Arc::new(member.terms.scope.without_effects());
             let shadow = match has_shadow {
                 true => Some(self.prepare(&member, &loaded, info.clone(), &scope, &after, newer).await?.0),
                 false => None,
@@ -604,7 +321,7 @@ impl Rollout {
     /// When there is no such service, or it is no component, or one that is not to be trusted.
     pub async fn diff(&self, service: &str, wasm: Vec<u8>, origin: String) -> Result<Diff, DeployError> {
         let member = self.member(service)?;
-        let loaded = Loaded::new(&self.engine, &member.trust, wasm, origin).await?;
+        let loaded = Loaded::new(&self.engine, &member.terms.trust, wasm, origin).await?;
         let shape = Arc::new(loaded.shape());
         let mut after = self.running().0.clone();
         let before = after.insert(service.to_string(), shape.clone());
@@ -671,7 +388,7 @@ impl Rollout {
         self.check(&after)?;
         let info = self.begin(member, &mut loaded).await?;
         let before = member.applied().await;
-        let shifted = match self.prepare(member, &loaded, info.clone(), &member.scope, &after, newer).await {
+        let shifted = match self.prepare(member, &loaded, info.clone(), &member.terms.scope, &after, newer).await {
             Ok((revision, serving)) => self.shift(member, Arc::new(revision), serving, after, drain).await,
             Err(error) => Err(error),
         };
@@ -753,7 +470,7 @@ impl Rollout {
         let current = self.history.current(name).await?.revision.number;
         let new = (applied.len() > before.len()).then(|| applied.split_off(before.len()))?;
         let known = u32::try_from(before.len()).unwrap_or(u32::MAX);
-        let why = format!("{} was applied for a revision that failed: {error}", migrations(known, &new));
+        let why = format!("{} was applied for a revision that failed: {error}", named(known, &new));
         kept_in_mind(self.history.lag(name, why).await);
         Some((current, known, new))
     }
@@ -791,7 +508,7 @@ impl Rollout {
     }
 
     fn grants(&self) -> BTreeMap<String, Grants> {
-        self.members().iter().map(|(name, member)| (name.clone(), member.grants.clone())).collect()
+        self.members().iter().map(|(name, member)| (name.clone(), member.terms.grants.clone())).collect()
     }
 
     fn misfits(&self, shapes: &Shapes) -> Vec<Misfit> {
@@ -804,7 +521,7 @@ impl Rollout {
     fn fixed_results(&self, shapes: &Shapes) -> Result<Vec<(Arc<Edge>, FixedResults)>, Vec<Misfit>> {
         let (mut results, mut found) = (Vec::new(), Vec::new());
         for (caller, member) in &*self.members() {
-            let edges: BTreeMap<_, _> = member.scope.edges.iter().collect();
+            let edges: BTreeMap<_, _> = member.terms.scope.edges.iter().collect();
             for (callee, edge) in edges {
                 match fixed_results(shapes, (caller, callee), &edge.fallback()) {
                     Ok(of_edge) => results.push((edge.clone(), of_edge)),
@@ -885,56 +602,8 @@ impl Rollout {
         scope: &Arc<Scope>,
         shapes: &Shapes,
     ) -> Result<Revision, DeployError> {
-        let (component, grants) = (&loaded.component, &member.grants);
-        Revision::link(&self.engine, component, info, scope, grants, shapes, member.settings)
+        let (component, grants) = (&loaded.component, &member.terms.grants);
+        Revision::link(&self.engine, component, info, scope, grants, shapes, member.terms.settings)
             .map_err(|source| wrong(member, source))
     }
-}
-
-fn wrong(member: &Member, source: RevisionError) -> DeployError {
-    DeployError::Revision { service: member.service.name().to_string(), source }
-}
-
-/// The schema that a revision declares; none where it has no database.
-async fn migrations_of(member: &Member, revision: &Revision) -> Result<Vec<Migration>, DeployError> {
-    match &member.scope.database {
-        Some(_) => in_time(revision.migrations()).await.map_err(|source| wrong(member, source)),
-        None => Ok(Vec::new()),
-    }
-}
-
-/// Brings the schema up to date, and says how the revision is to be recorded.
-async fn migrate(
-    member: &Member,
-    loaded: &Loaded,
-    revision: &Revision,
-    migrations: &[Migration],
-    newer: Newer,
-) -> Result<Serving, DeployError> {
-    let (service, number) = (member.service.name().to_string(), revision.info().number);
-    let mut serving = Serving { manifest: loaded.manifest.clone(), ..Serving::default() };
-    let Some(database) = &member.scope.database else { return Ok(serving) };
-    serving.schema = u32::try_from(migrations.len()).unwrap_or(u32::MAX);
-    match database.migrate(migrations).await {
-        Ok(_) => {}
-        Err(MigrateError::Newer { component: known, unknown, .. }) if newer == Newer::Allowed => {
-            let unknown = self::migrations(known, &unknown);
-            tracing::warn!(service, revision = number, unknown, "runs on a newer schema than it knows");
-            serving.lags = true;
-        }
-        Err(MigrateError::Newer { component: known, unknown, .. }) if loaded.kept.is_some() => {
-            return Err(DeployError::PastMigrations { service, number, known, unknown });
-        }
-        Err(source) => return Err(DeployError::Migrate { service, source }),
-    }
-    Ok(serving)
-}
-
-/// Makes the first instance, and asks whether it is ready.
-async fn warm(member: &Member, revision: &Revision) -> Result<(), DeployError> {
-    let warmed = in_time(async {
-        revision.warm().await?;
-        revision.ready().await
-    });
-    warmed.await.map_err(|source| wrong(member, source))
 }

@@ -25,7 +25,7 @@ use crate::{
     outbound::{Addresses, Authorities, External, ExternalSettings, HttpClient, Outbound},
     outbox::{self},
     policy::Fault,
-    rollout::{DeployError, History, HistoryError, Loaded, Member, Rollout, StartWith},
+    rollout::{DeployError, History, HistoryError, Loaded, Member, Rollout, StartWith, Terms},
     service::{
         Body, CallContext, Concern, Edge, Endpoint, FixedResults, Grants, InstanceSettings, Marked, Misfit, Scope,
         Service, misfits,
@@ -265,11 +265,7 @@ pub(super) async fn start(
         let config = configuration(manifest, service)?;
         let scope = Arc::new(scope(&parts, &services[name], service, config, &bus));
         let grants = grants.get(name).cloned().unwrap_or_default();
-        let (rollout, trust) = (service.rollout.clone(), trust(service));
-        members.insert(
-            name.clone(),
-            Member::new(services[name].clone(), scope, grants, instances(service), rollout, trust),
-        );
+        members.insert(name.clone(), Member::new(services[name].clone(), terms(service, scope, grants)));
     }
     let rollout = Rollout::new(engine, members, history);
     rollout.start(loaded).await.map_err(|error| match deploy_error_at(manifest, error) {
@@ -454,6 +450,12 @@ pub(super) fn origin(service: &manifest::Service, path: &Path) -> String {
         manifest::Component::Registry(reference) => reference.to_string(),
         _ => path.display().to_string(),
     }
+}
+
+/// What the revisions of a service go by.
+pub(super) fn terms(service: &manifest::Service, scope: Arc<Scope>, grants: Grants) -> Terms {
+    let (settings, policy, trust) = (instances(service), service.rollout.clone(), trust(service));
+    Terms { scope, grants, settings, policy, trust }
 }
 
 /// Whose signature the component of a service must carry.

@@ -5,7 +5,8 @@
 
 use super::{
     DeployError, Loaded, Member, Members, Newer, Reversal, Rollout, Serving, Shapes, Standing, fixed_results,
-    kept_in_mind, migrate, migrations_of, warm,
+    kept_in_mind,
+    steps::{migrate, migrations_of, warm},
 };
 use crate::{
     policy::{FallbackPolicy, Policy},
@@ -161,7 +162,7 @@ impl Changing<'_> {
             if loaded.is_new() {
                 begun.push((member.clone(), info.number));
             }
-            let revision = self.rollout.link(&member, &loaded, info, &member.scope, shapes)?;
+            let revision = self.rollout.link(&member, &loaded, info, &member.terms.scope, shapes)?;
             let migrations = migrations_of(&member, &revision).await?;
             linked.push((member, revision, migrations, loaded));
         }
@@ -243,7 +244,7 @@ impl Changing<'_> {
             revisions.into_iter().partition(|it| it.member.service.revision().is_none());
         for Entering { member, revision, .. } in new.into_iter().chain(other) {
             if let Some(before) = member.service.swap(Some(revision)) {
-                member.retire(before, member.policy.params().drain);
+                member.retire(before, member.terms.policy.params().drain);
             }
         }
         self.rollout.members.store(Arc::new(members));

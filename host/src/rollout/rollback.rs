@@ -53,12 +53,12 @@ impl Rollout {
         {
             return Ok(Deployment { revision: serves, outcome: Outcome::Unchanged });
         }
-        let loaded = Loaded::kept(&self.engine, &member.trust, &self.history, service, kept).await?;
+        let loaded = Loaded::kept(&self.engine, &member.terms.trust, &self.history, service, kept).await?;
         let newer = match past {
             Past::Refused => Newer::Refused,
             Past::Forced => Newer::Allowed,
         };
-        let info = self.replace(&member, loaded, newer, member.policy.params().drain).await?;
+        let info = self.replace(&member, loaded, newer, member.terms.policy.params().drain).await?;
         tracing::info!(service, revision = info.number, hash = &info.hash[..12], "rolled back");
         Ok(Deployment { revision: info, outcome: Outcome::RolledBack })
     }
@@ -72,7 +72,7 @@ impl Rollout {
         let member = self.member(service)?;
         let none = || Revisions { service: service.to_owned(), current: None, schema: None, revisions: Vec::new() };
         let mut revisions = self.history.of(service).await.unwrap_or_else(none);
-        if member.scope.database.is_some() {
+        if member.terms.scope.database.is_some() {
             // What can't be asked now is not shown.
             revisions.schema = member.applied().await.ok().and_then(|names| u32::try_from(names.len()).ok());
         }

@@ -89,7 +89,7 @@ impl<'a> Draft<'a> {
         let mut secrets = BTreeSet::new();
         for (name, service) in &new.services {
             let (Some(was), Some(member)) = (old.services.get(name), members.get(name)) else { continue };
-            let reads = member.scope.config == config[name];
+            let reads = member.terms.scope.config == config[name];
             if !reads && was.config == service.config && was.secrets == service.secrets {
                 secrets.insert(name.clone());
             }

@@ -3,9 +3,7 @@
 use super::{
     super::{
         App, Parts,
-        assemble::{
-            self, buckets, databases, deploy_error_at, has_outbox, instances, outboxes, scope, subscriptions, trust,
-        },
+        assemble::{self, buckets, databases, deploy_error_at, has_outbox, outboxes, scope, subscriptions, terms},
     },
     ApplyError, StartError,
     draft::Draft,
@@ -202,7 +200,7 @@ async fn outside(app: &App, draft: &Draft<'_>) -> Result<Outside, ApplyError> {
 fn members(app: &App, draft: &Draft<'_>, parts: &Parts, services: &BTreeMap<String, Arc<Service>>) -> Members {
     let present = draft.changing.members();
     let member = |(name, service): (&String, &manifest::Service)| {
-        let (grants, settings) = (draft.grants.get(name).cloned().unwrap_or_default(), instances(service));
+        let grants = draft.grants.get(name).cloned().unwrap_or_default();
         let of = &services[name];
         let scope = || {
             let config = draft.config.get(name).cloned().unwrap_or_default();
@@ -210,11 +208,10 @@ fn members(app: &App, draft: &Draft<'_>, parts: &Parts, services: &BTreeMap<Stri
         };
         let member = match present.get(name) {
             Some(present) => {
-                let same = draft.same.contains(name);
-                let scope = if same { present.scope.clone() } else { scope() };
-                present.changed(scope, grants, settings, service.rollout.clone(), trust(service))
+                let scope = if draft.same.contains(name) { present.terms.scope.clone() } else { scope() };
+                present.changed(terms(service, scope, grants))
             }
-            None => Member::new(of.clone(), scope(), grants, settings, service.rollout.clone(), trust(service)),
+            None => Member::new(of.clone(), terms(service, scope(), grants)),
         };
         (name.clone(), member)
     };

@@ -72,7 +72,7 @@ impl Retiring {
         let scopes = members.iter().filter(|(name, _)| gone(name) || loses_state(before, after, name));
         Self {
             services: services.map(|(name, member)| leaving(name, &member.service)).collect(),
-            scopes: scopes.map(|(_, member)| Arc::downgrade(&member.scope)).collect(),
+            scopes: scopes.map(|(_, member)| Arc::downgrade(&member.terms.scope)).collect(),
             outboxes: missing(&before.outboxes, &after.outboxes),
             buckets: missing(&before.buckets, &after.buckets),
             databases: missing(&before.databases, &after.databases),

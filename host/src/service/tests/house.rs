@@ -6,7 +6,7 @@ use crate::{
     outbound::Outbound,
     outbox::Outbox,
     policy::{Deadline, Fault, Policy, PolicyParams, RetryPolicy, RolloutPolicy},
-    rollout::{History, Loaded, Member, Rollout},
+    rollout::{History, Loaded, Member, Rollout, Terms},
     service::{
         CallContext, Edge, Endpoint, FunctionKey, Grants, InstanceSettings, PoolSnapshot, Revision, RevisionError,
         RevisionInfo, Scope, Service, Shape, Tape,
@@ -183,8 +183,9 @@ impl House {
     pub fn rollout(&self) -> Arc<Rollout> {
         let member = |(name, scope): (&&str, &Arc<Scope>)| {
             let (grants, policy) = (self.grants[*name].clone(), RolloutPolicy::default());
-            let service = self.services[name].clone();
-            let member = Member::new(service, scope.clone(), grants, DEFAULTS, policy, Trust::everybody());
+            let (scope, settings, trust) = (scope.clone(), DEFAULTS, Trust::everybody());
+            let terms = Terms { scope, grants, settings, policy, trust };
+            let member = Member::new(self.services[name].clone(), terms);
             (name.to_string(), member)
         };
         Rollout::new(ENGINE.clone(), self.scopes.iter().map(member).collect(), History::new())
