@@ -19,7 +19,9 @@ for tool in wrk sqlite3; do
 done
 [ -d "$here/out/shop" ] || { echo "tests/load/out/shop is missing: run prepare.sh" >&2; exit 1; }
 work=$(mktemp -d "${TMPDIR:-/tmp}/wharf-orders.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+host=
+# A host that a failed run leaves behind would hold the port.
+trap '[ -z "$host" ] || kill "$host" 2> /dev/null; rm -rf "$work"' EXIT
 
 variant() { # variant FILE: an order service that does not publish what it places
     local copy=$here/out/without
@@ -37,7 +39,7 @@ assert text.count(line) == 1, f"{file} no longer has the line that is left out: 
 open(file, "w").write(text.replace(line, without))
 PY
     printf '[app]\nname = "without"\n[services.order]\nsource = "components/order"\n' > "$copy/wharf.toml"
-    "$wharf" build --manifest "$copy/wharf.toml"
+    "$wharf" build --manifest "$copy/wharf.toml" >&2
     cp "$copy/components/target/wasm32-wasip2/release/order.wasm" "$1"
 }
 
@@ -49,7 +51,7 @@ run() { # run NAME CONNECTIONS: prints "rate microseconds-of-cpu p50 p99"
     rm -rf "$work/run"
     cp -a "$work/$1" "$work/run"
     "$wharf" up --manifest "$work/run/wharf.toml" --access-log off --no-watch 2> "$work/log" &
-    local host=$!
+    host=$!
     until grep -q Ready "$work/log"; do kill -0 $host; sleep 0.05; done
     local user
     user=$(curl -sf "http://127.0.0.1:$port/api/users" -H 'content-type: application/json' \
@@ -84,6 +86,7 @@ LUA
     after=$(cpu $host)
     kill -TERM $host
     wait $host || true
+    host=
     tail -1 "$work/wrk" | awk -v cpu="$after $before" -v waits="$waits" '{ split(cpu, at, " ")
         printf "%.1f %.1f %.3f %.3f %d\n", $1 / $2 * 1e6, (at[1] - at[2]) / $1 * 1e6, $3 / 1000, $4 / 1000, waits }'
 }
@@ -100,6 +103,7 @@ for name in with without; do
     until grep -q Ready "$work/log"; do kill -0 $host; sleep 0.05; done
     kill -TERM $host
     wait $host || true
+    host=
 done
 
 echo "each round: orders for $seconds s, without and with their events"

@@ -13,7 +13,9 @@ for tool in wrk curl python3; do
 done
 [ -d "$here/out/shop" ] || { echo "tests/load/out/shop is missing: run prepare.sh" >&2; exit 1; }
 work=$(mktemp -d "${TMPDIR:-/tmp}/wharf-swaps.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+host=
+# A host that a failed run leaves behind would hold the port.
+trap '[ -z "$host" ] || kill "$host" 2> /dev/null; rm -rf "$work"' EXIT
 
 variant() { # variant SERVICE N: the service's component with a custom section of its own
     python3 - "$work/run/$1.wasm" "$2" "$work/variant.wasm" <<'PY'
@@ -30,7 +32,7 @@ run() { # run NAME SWAPS
     cp -a "$here/out/shop" "$work/run"
     sed -i "s/^listen = .*/listen = \"127.0.0.1:$port\"/" "$work/run/wharf.toml"
     "$wharf" up --manifest "$work/run/wharf.toml" --access-log off --no-watch 2> "$work/log" &
-    local host=$!
+    host=$!
     until grep -q Ready "$work/log"; do kill -0 $host; sleep 0.05; done
     local user
     user=$(curl -sf "http://127.0.0.1:$port/api/users" -H 'content-type: application/json' \
@@ -75,6 +77,7 @@ dead = sum(s.get("dead") or 0 for s in events["subscriptions"])
 print(events["published"], "events published,", dead, "dead")')
     kill -TERM $host
     wait $host || true
+    host=
     echo "$1: $(tail -1 "$work/wrk"); $done swaps, $events"
 }
 
