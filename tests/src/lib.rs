@@ -28,5 +28,5 @@ pub use origin::Origin;
 pub use postgres::Postgres;
 pub use redis::{Redis, Session};
 pub use registry::Registry;
-pub use scene::{Asking, EDGE, HELLO, at, behind, below, caller, held, linked, outside};
+pub use scene::{Asking, EDGE, HELLO, at, behind, below, caller, held, linked, outside, starting_with};
 pub use wait::{PATIENCE, eventually, within};

@@ -112,6 +112,26 @@ service = "caller"
     )
 }
 
+/// A component that handles HTTP as far as its types tell, and does this, in WebAssembly text, when it is instantiated.
+pub fn starting_with(body: &str) -> Vec<u8> {
+    let text = r#"(component
+        (import "wasi:http/types@0.2.0" (instance $types
+            (export "incoming-request" (type (sub resource)))
+            (export "response-outparam" (type (sub resource)))))
+        (alias export $types "incoming-request" (type $request))
+        (alias export $types "response-outparam" (type $out))
+        (core module $m
+            (func (export "handle") (param i32 i32))
+            (func $start BODY)
+            (start $start))
+        (core instance $i (instantiate $m))
+        (func $handle (param "request" (own $request)) (param "response-out" (own $out))
+            (canon lift (core func $i "handle")))
+        (instance $handler (export "handle" (func $handle)))
+        (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))"#;
+    wat::parse_str(text.replace("BODY", body)).expect("it is a component")
+}
+
 /// A `GET` under way.
 #[derive(Debug)]
 pub struct Asking(JoinHandle<Result<Answer, Failed>>);

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use std::{collections::BTreeSet, fs};
 use wharf_tests::{
     App, Done, HELLO, Host, Load, Origin, Postgres, Redis, at, below, caller, eventually, linked, patched, request,
+    starting_with,
 };
 
 /// A service that publishes and hears `order.created`, below `/{name}`.
@@ -209,7 +210,7 @@ async fn when_one_part_fails_all_is_as_before() {
     let host = Host::start_with(&app, &["--no-watch"]).await;
     let was = standing(&host, &app).await;
     let loads = [host.load("/hello", 2), host.load("/caller/find?key=pen", 2), host.load("/one/alive", 1)];
-    app.file("components/trapping.wasm", trapping());
+    app.file("components/trapping.wasm", starting_with("unreachable"));
     app.file("components/garbage.wasm", b"\0asm\x0d\0\x01\0 and what follows is no component");
     let path = |name: &str| app.component(name).display().to_string();
     // Good by itself: a new service with all that one can have, another policy, other settings.
@@ -455,26 +456,6 @@ async fn what_only_a_start_brings_about_is_named() {
     assert_eq!(apply(&host, &app).await, ["changed events keep.age 604800s -> 3600s, limit 4 GiB -> 8 GiB"]);
     assert_eq!(host.status(&app).await["events"]["log"]["limit"], 8_u64 << 30);
     host.stop().await;
-}
-
-/// A component of `wasi:http` whose first instance traps.
-fn trapping() -> Vec<u8> {
-    let text = r#"(component
-        (import "wasi:http/types@0.2.0" (instance $types
-            (export "incoming-request" (type (sub resource)))
-            (export "response-outparam" (type (sub resource)))))
-        (alias export $types "incoming-request" (type $request))
-        (alias export $types "response-outparam" (type $out))
-        (core module $m
-            (func (export "handle") (param i32 i32))
-            (func $start unreachable)
-            (start $start))
-        (core instance $i (instantiate $m))
-        (func $handle (param "request" (own $request)) (param "response-out" (own $out))
-            (canon lift (core func $i "handle")))
-        (instance $handler (export "handle" (func $handle)))
-        (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))"#;
-    wat::parse_str(text).expect("it is a component")
 }
 
 #[tokio::test]

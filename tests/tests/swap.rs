@@ -9,7 +9,9 @@ use std::{
     },
 };
 use tokio::task::JoinSet;
-use wharf_tests::{App, Connection, HELLO, Host, Origin, Redis, at, caller, eventually, linked, patched};
+use wharf_tests::{
+    App, Connection, HELLO, Host, Origin, Redis, at, caller, eventually, linked, patched, starting_with,
+};
 
 /// The build of `hello-p3` that says this instead of "Hello, world!".
 fn saying(text: &str) -> Vec<u8> {
@@ -273,7 +275,8 @@ async fn what_cannot_serve_is_refused_with_a_reason_and_the_old_revision_goes_on
     app.file("callee-less.wasm", fs::read(wharf_tests::component("hello-p3")).expect("it was built"));
     app.file("handlerless.wasm", wat::parse_str("(component)").expect("it is a component"));
     // The same interface, and at its first instantiation it traps.
-    app.file("trapping.wasm", trapping());
+    app.file("trapping.wasm", starting_with("unreachable"));
+    app.file("hanging.wasm", starting_with("(loop (br 0))"));
 
     for (service, file, reason) in [
         ("callee", "half.wasm", "half.wasm can't be loaded: "),
@@ -283,6 +286,7 @@ async fn what_cannot_serve_is_refused_with_a_reason_and_the_old_revision_goes_on
         ("callee", "callee-less.wasm", "service `caller` imports `probe:shapes/shapes@0.1.0`"),
         ("caller", "handlerless.wasm", "service `caller` is called by HTTP"),
         ("caller", "trapping.wasm", "service `caller`: its first instance failed"),
+        ("caller", "hanging.wasm", "service `caller`: its first instance failed"),
         ("nobody", "handlerless.wasm", "there is no service `nobody`\n"),
         ("calle", "handlerless.wasm", "there is no service `calle` (did you mean `callee`?)"),
     ] {
@@ -326,24 +330,4 @@ async fn the_component_of_another_service_is_refused_for_what_it_is() {
     assert!(!said.contains("was changed after"), "{said}");
     assert_eq!(host.service(&app, "order").await["revision"]["number"], 1);
     host.stop().await;
-}
-
-/// A component that handles HTTP as far as its types tell, and traps when it is instantiated.
-fn trapping() -> Vec<u8> {
-    let text = r#"(component
-        (import "wasi:http/types@0.2.0" (instance $types
-            (export "incoming-request" (type (sub resource)))
-            (export "response-outparam" (type (sub resource)))))
-        (alias export $types "incoming-request" (type $request))
-        (alias export $types "response-outparam" (type $out))
-        (core module $m
-            (func (export "handle") (param i32 i32))
-            (func $start unreachable)
-            (start $start))
-        (core instance $i (instantiate $m))
-        (func $handle (param "request" (own $request)) (param "response-out" (own $out))
-            (canon lift (core func $i "handle")))
-        (instance $handler (export "handle" (func $handle)))
-        (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))"#;
-    wat::parse_str(text).expect("it is a component")
 }
