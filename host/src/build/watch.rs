@@ -118,7 +118,7 @@ impl SourceWatch {
         }
     }
 
-    /// What was written after `time`.
+    /// What was written after `time`, but for what cargo itself writes with the first build.
     #[must_use]
     pub fn changed_since(&self, time: SystemTime) -> Changes {
         let files = self.folders.iter().flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
@@ -126,7 +126,8 @@ impl SourceWatch {
             let Ok(about) = file.metadata() else { return false };
             about.is_file() && about.modified().is_ok_and(|modified| modified >= time)
         });
-        self.having(&later.map(|file| file.path()).collect())
+        let later = later.map(|file| file.path()).filter(|path| !path.ends_with("Cargo.lock"));
+        self.having(&later.collect())
     }
 
     /// Waits until sources change, and then until they are quiet.

@@ -129,12 +129,12 @@ impl Work {
         let outcome = self.builder.build(&jobs);
         let took = began.elapsed();
         let built: BTreeSet<_> = outcome.built.into_iter().map(|built| built.service).collect();
+        if !built.is_empty() {
+            tracing::info!(services = list(&built), ?took, "built");
+        }
         self.builds.end(built.clone());
         if self.programs.are_ended() {
             return;
-        }
-        if !built.is_empty() {
-            tracing::info!(services = list(&built), ?took, "built");
         }
         for error in outcome.errors {
             let failed: BTreeSet<_> = error.services().into_iter().map(str::to_owned).collect();
