@@ -136,12 +136,15 @@ async fn a_crate_that_is_shared_rebuilds_those_that_use_it_and_nobody_else() {
     }
 
     // One of the users breaks: the other one goes on without it.
+    let source = fs::read(app.folder().join("one/src/lib.rs")).expect("it is there");
     app.file("one/src/lib.rs", "not Rust");
     app.file("text/src/lib.rs", crate_with("newest"));
     serves(&host, "/two", "newest").await;
     let line = host.logged("the build failed").await;
     assert!(line.contains("services=\"one\""), "{line}");
     host.get("/one").await.assert_text(200, "newer");
+    app.file("one/src/lib.rs", source);
+    serves(&host, "/one", "newest").await;
     host.stop().await;
 }
 
@@ -204,6 +207,28 @@ async fn what_a_build_has_written_half_is_left_alone_until_it_is_whole_or_has_fa
     }
     assert!(lines(&host, "refused").is_empty(), "{}", host.log());
     assert_eq!(number(&host, &app, "hello").await, 2);
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_caller_that_needs_what_its_neighbour_offers_only_now_is_deployed_after_it() {
+    let build = "build = \"mkdir -p made; cp it.wasm made/it.wasm\"";
+    let app = App::new(&format!(
+        "{}{}[[gateway.routes]]\npath = \"/echo\"\nservice = \"asker\"\n",
+        service("asker", &format!("{build}\nartifact = \"asker/made/it.wasm\"\ncalls = [\"callee\"]")),
+        service("callee", &format!("{build}\nartifact = \"callee/made/it.wasm\"")),
+    ));
+    let save = |service: &str, guest: &str| {
+        fs::create_dir_all(app.folder().join(service)).expect("a folder");
+        fs::copy(component(guest), app.folder().join(service).join("it.wasm")).expect("it was built");
+    };
+    save("asker", "hello-p3");
+    save("callee", "hello-p3");
+    let host = Host::start_with(&app, &["--watch"]).await;
+    host.get("/echo").await.assert_text(200, "Hello, world!");
+    save("asker", "linked-caller");
+    save("callee", "linked-callee");
+    serves(&host, "/echo", "same").await;
     host.stop().await;
 }
 

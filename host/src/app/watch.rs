@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     engine::CodeCache,
+    manifest::Component,
     rollout::{DeployError, Deployment},
 };
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
@@ -40,7 +41,7 @@ pub enum Watch {
     Nothing,
     /// A component is deployed when its file changes, and the manifest reloaded when it does.
     Files,
-    /// The same, and what the host builds itself is deployed at once, whatever stages the manifest has.
+    /// The same, and what is built from a source is deployed at once, whatever stages the manifest has.
     Built(BuildNews),
 }
 
@@ -182,7 +183,9 @@ pub(super) async fn watch(app: Arc<App>, watch: Watch) {
                         reload(&app).await;
                     }
                     for service in files.get(&path).into_iter().flatten().filter(|it| !building.has(it, &path)) {
-                        if let Some(came) = deploy(&app, service, &path, false).await {
+                        // Also what somebody else has built.
+                        let at_once = news.is_some() && has_source(&app, service);
+                        if let Some(came) = deploy(&app, service, &path, at_once).await {
                             note(&app, service, &came).await;
                         }
                     }
@@ -200,6 +203,11 @@ fn files(app: &App) -> Files {
         files.entry(path).or_default().push(service.clone());
     }
     files
+}
+
+fn has_source(app: &App, service: &str) -> bool {
+    let manifest = app.manifest();
+    manifest.services.get(service).is_some_and(|service| matches!(service.component, Component::Source(_)))
 }
 
 /// Watches a folder, unless it is watched.

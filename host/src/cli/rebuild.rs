@@ -2,7 +2,7 @@
 //!
 //! One build at a time, on a thread of its own. What changes during a build leads to another one after it.
 
-use super::build;
+use super::{build, say};
 use anyhow::Context;
 use std::{
     collections::BTreeSet,
@@ -47,6 +47,11 @@ impl Rebuild {
     pub fn start(self, app: Arc<App>, builds: Builds, began: SystemTime) -> anyhow::Result<Rebuilding> {
         let Self(watch) = self;
         let (programs, waker) = (Programs::default(), watch.waker());
+        let jobs = build::jobs(&app.manifest());
+        match list(&jobs.into_iter().map(|job| job.service).collect()).as_str() {
+            "" => say("Watching", "component files only: no service has a `source`"),
+            services => say("Watching", format_args!("the sources of {services}")),
+        }
         let mut other_files = app.other_files();
         let on_change = waker.clone();
         tokio::spawn(async move {
