@@ -1,10 +1,7 @@
 //! `wharf up --watch`: what is saved is built and serves, and what can't be built changes nothing.
 
-use std::{
-    fs,
-    io::Write as _,
-    time::{Duration, Instant},
-};
+use std::{fs, io::Write as _, time::Duration};
+use tokio::time::Instant;
 use wharf_tests::{App, Host, component, crate_with, eventually, guest_saying, patched, workspace};
 
 /// A service whose source is the folder of its name, at the path of its name.

@@ -14,6 +14,7 @@ use std::{
     sync::mpsc::{self, RecvTimeoutError},
     time::{Duration, SystemTime},
 };
+use tokio::time::Instant;
 
 /// Sources are quiet once none has changed for this long: who saves several files means all of them.
 const QUIET: Duration = Duration::from_millis(50);
@@ -131,7 +132,7 @@ impl SourceWatch {
     }
 
     /// Waits until sources change, and then until they are quiet.
-    pub fn next(&mut self) -> Stirred {
+    pub fn wait(&mut self) -> Stirred {
         loop {
             let Ok(first) = self.told.recv() else { return Stirred::Stopped };
             let (mut paths, mut ended) = (BTreeSet::new(), None);
@@ -155,7 +156,7 @@ impl SourceWatch {
         }
     }
 
-    /// What has changed since the last call of [`next`](Self::next), during a build. A build may itself write among its
+    /// What has changed since the last call of [`wait`](Self::wait), during a build. A build may itself write among its
     /// sources, and would be called for again for ever: so what has the content that it had counts for nothing.
     pub fn meanwhile(&mut self) -> Changes {
         let (mut paths, mut ended) = (BTreeSet::new(), None);
@@ -175,7 +176,7 @@ impl SourceWatch {
 
     /// Takes what comes until nothing comes for a moment.
     fn collect(&mut self, paths: &mut BTreeSet<PathBuf>, ended: &mut Option<Stirred>) {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         while began.elapsed() < LONGEST && *ended != Some(Stirred::Stopped) {
             match self.told.recv_timeout(QUIET) {
                 Ok(told) => self.take(told, paths, ended),
@@ -270,7 +271,7 @@ mod tests {
     /// Waits until a file with this name in `src` has changed.
     fn wait_for(watch: &mut SourceWatch, name: &str) {
         loop {
-            match watch.next() {
+            match watch.wait() {
                 Stirred::Changed(changed) if changed["hello"].iter().any(|path| path.ends_with(name)) => return,
                 Stirred::Changed(_) => {}
                 other => panic!("{other:?}"),
@@ -321,7 +322,7 @@ mod tests {
         waker.wake();
         let (mut changed, mut woken) = (false, false);
         while !(changed && woken) {
-            match watch.next() {
+            match watch.wait() {
                 Stirred::Changed(_) => changed = true,
                 Stirred::Woken => woken = true,
                 Stirred::Stopped => panic!("nobody said so"),
@@ -329,6 +330,6 @@ mod tests {
         }
         waker.stop();
         assert_eq!(watch.meanwhile(), Changes::new());
-        assert_eq!(watch.next(), Stirred::Stopped);
+        assert_eq!(watch.wait(), Stirred::Stopped);
     }
 }

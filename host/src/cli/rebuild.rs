@@ -4,12 +4,8 @@
 
 use super::{build, say};
 use anyhow::Context;
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    thread,
-    time::{Instant, SystemTime},
-};
+use std::{collections::BTreeSet, sync::Arc, thread, time::SystemTime};
+use tokio::time::Instant;
 use wharf::{
     app::{App, Builds},
     build::{BuildJob, Builder, Changes, Programs, SourceWatch, Sources, Stirred, Waker},
@@ -91,7 +87,7 @@ impl Work {
         let mut changes = self.watch.changed_since(began);
         loop {
             while changes.is_empty() {
-                match self.watch.next() {
+                match self.watch.wait() {
                     Stirred::Changed(changed) => changes = changed,
                     Stirred::Woken => self.follow(),
                     Stirred::Stopped => return,
