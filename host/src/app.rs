@@ -18,6 +18,7 @@ pub use apply::{ApplyError, Kind, Plan, Planned, Request};
 pub use assemble::{Components, StartError, admin_address, check};
 pub use audit::{Audit, AuditEntry, AuditError, Came, Deed, Who, last_entries};
 pub use status::{Draining, ServiceStatus, Status};
+pub use watch::{Builds, Watch};
 
 use crate::{
     events::Bus,
@@ -42,10 +43,7 @@ use std::{
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
 };
-use tokio::{
-    sync::Notify,
-    time::{Duration, Instant, timeout},
-};
+use tokio::time::{Duration, Instant, timeout};
 
 /// A running application.
 pub struct App {
@@ -63,8 +61,8 @@ pub struct App {
     /// This run of the host, and how often another manifest was brought about in it.
     identity: String,
     applied: AtomicU64,
-    /// Tells who watches files that there are others.
-    other_files: Notify,
+    /// Tells who watches files that there may be others.
+    other_files: tokio::sync::watch::Sender<()>,
     /// Let go when all the rest is.
     _lock: DataLock,
 }
@@ -149,6 +147,16 @@ impl App {
         self.parts.load().manifest.clone()
     }
 
+    /// The component file of each service, as it is now.
+    pub fn components(&self) -> Components {
+        self.parts.load().components.clone()
+    }
+
+    /// Changes whenever another manifest was brought about, or other component files.
+    pub fn other_files(&self) -> tokio::sync::watch::Receiver<()> {
+        self.other_files.subscribe()
+    }
+
     /// Does to the circuit breaker of an edge ("order -> user") what an operator says, and gives the edge as it is then.
     ///
     /// # Errors
@@ -225,14 +233,14 @@ impl Ready {
 
     /// Serves until `shutdown`, then lets what is in flight finish, within the gateway's grace.
     ///
-    /// With `watch`, a component whose file changes is deployed.
-    pub async fn serve(self, shutdown: impl Future<Output = ()>, watch: bool) -> Ended {
+    /// What happens to components and a manifest that change, `watch` says.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>, watch: Watch) -> Ended {
         let Self { app, gateway, admin } = self;
         let grace = app.manifest().gateway.shutdown_grace;
         // Before anybody can deploy: see there.
-        let watch = watch.then(|| watch::watch(app.clone()));
+        let watch = watch::watch(app.clone(), watch);
         let mut aside = vec![tokio::spawn(admin.serve(app.clone()))];
-        aside.extend(watch.map(tokio::spawn));
+        aside.push(tokio::spawn(watch));
         let drained = gateway.serve(shutdown).await;
         for task in aside {
             task.abort();

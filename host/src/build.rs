@@ -13,13 +13,17 @@ mod cargo;
 mod environment;
 mod job;
 mod programs;
+mod sources;
 #[cfg(test)]
 mod testing;
 mod toolchain;
+mod watch;
 
-pub use job::{BuildError, BuildJob, BuiltComponent, build_components};
+pub use job::{BuildError, BuildJob, Builder, BuiltComponent, Crates, Outcome, build_components};
 pub use programs::Programs;
+pub use sources::Sources;
 pub use toolchain::{Toolchain, ToolchainError, user_cache_dir};
+pub use watch::{Changes, SourceWatch, SourceWatchError, Stirred, Waker};
 
 /// Rust's name for what the components are compiled for.
 pub const TARGET: &str = "wasm32-wasip2";

@@ -15,6 +15,7 @@ mod interrupt;
 mod keygen;
 mod pull;
 mod push;
+mod rebuild;
 mod reload;
 mod rollback;
 mod rollout;

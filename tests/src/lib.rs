@@ -18,6 +18,7 @@ mod redis;
 mod registry;
 mod scene;
 mod wait;
+mod workshop;
 
 pub use app::{App, Done};
 pub use build::{component, patched, wharf};
@@ -30,3 +31,4 @@ pub use redis::{Redis, Session};
 pub use registry::Registry;
 pub use scene::{Asking, EDGE, HELLO, at, behind, below, caller, held, linked, outside, starting_with};
 pub use wait::{PATIENCE, eventually, within};
+pub use workshop::{crate_with, guest_saying, workspace};

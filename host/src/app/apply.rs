@@ -134,7 +134,7 @@ impl App {
             let Draft { before, manifest, components, .. } = draft;
             let parts = Parts { manifest, components, ..Parts::clone(&before) };
             self.parts.store(Arc::new(parts));
-            self.other_files.notify_one();
+            self.other_files.send_replace(());
             return Ok(plan);
         }
         let prepared = Prepared::new(self, &mut draft).await?;
@@ -166,7 +166,7 @@ impl App {
             tracing::error!(%error, "the gateway keeps its settings");
         }
         drop((changing, before));
-        self.other_files.notify_one();
+        self.other_files.send_replace(());
 
         let begin = entered.into_iter().map(|entered| self.bus.begin(entered, deadline));
         futures::future::join_all(begin).await;

@@ -42,10 +42,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64},
 };
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 
 /// The component file of each service, by name.
 pub type Components = BTreeMap<String, PathBuf>;
@@ -295,7 +292,7 @@ pub(super) async fn start(
         applying: tokio::sync::Mutex::default(),
         identity: uuid::Uuid::new_v4().to_string(),
         applied: AtomicU64::new(0),
-        other_files: Notify::new(),
+        other_files: tokio::sync::watch::Sender::new(()),
         _lock: lock,
     });
     Ok(Ready { app, gateway: listener.with_access_log(log), admin })

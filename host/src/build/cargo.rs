@@ -49,6 +49,11 @@ pub(super) struct Artifact {
 // === impl Metadata ===
 
 impl Metadata {
+    /// The folders of all crates of the workspace.
+    pub(super) fn folders(&self) -> impl Iterator<Item = &Path> {
+        self.packages.iter().filter_map(|package| package.manifest_path.parent())
+    }
+
     /// The crate whose `Cargo.toml` lies in `dir`, which is an absolute path without symbolic links.
     pub(super) fn package_in(&self, dir: &Path) -> Option<&Package> {
         self.packages.iter().find(|package| {

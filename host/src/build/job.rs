@@ -137,26 +137,54 @@ pub fn build_components(toolchain: &Toolchain, jobs: &[BuildJob]) -> Result<Vec<
 
     let mut paths: BTreeMap<usize, PathBuf> = BTreeMap::new();
     for workspace in plan.workspaces.values() {
-        paths.extend(workspace.build(toolchain, jobs)?);
+        workspace.build(toolchain, jobs, &mut paths)?;
     }
     for (index, artifact) in plan.commands {
         run_command(toolchain, &jobs[index])?;
         paths.insert(index, artifact);
     }
+    jobs.iter().enumerate().map(|(index, job)| component(job, paths.remove(&index))).collect()
+}
 
-    let mut built = Vec::with_capacity(jobs.len());
-    for (index, job) in jobs.iter().enumerate() {
-        let path = match (&job.artifact, paths.remove(&index)) {
-            (Some(artifact), _) => job.dir.join(artifact),
-            (None, path) => path.unwrap_or_default(),
-        };
-        if !path.is_file() {
-            let command = job.command.clone().unwrap_or_else(|| cargo_build(&[]));
-            return Err(BuildError::NoArtifact { service: job.service.clone(), command, path });
-        }
-        built.push(BuiltComponent { service: job.service.clone(), path });
+/// The component of a job, where its build says that it is.
+fn component(job: &BuildJob, path: Option<PathBuf>) -> Result<BuiltComponent, BuildError> {
+    let path = match (&job.artifact, path) {
+        (Some(artifact), _) => job.dir.join(artifact),
+        (None, path) => path.unwrap_or_default(),
+    };
+    let service = job.service.clone();
+    if path.is_file() {
+        return Ok(BuiltComponent { service, path });
     }
-    Ok(built)
+    let command = job.command.clone().unwrap_or_else(|| cargo_build(&[]));
+    Err(BuildError::NoArtifact { service, command, path })
+}
+
+/// Builds again and again, and asks cargo for what it knows only once.
+#[derive(Debug)]
+pub struct Builder {
+    toolchain: Toolchain,
+    plan: Plan,
+}
+
+/// Where one of cargo's workspaces has what.
+#[derive(Clone, Debug)]
+pub struct Crates {
+    /// Its own folder.
+    pub root: PathBuf,
+    /// Where cargo writes to.
+    pub target: PathBuf,
+    /// The folders of its crates.
+    pub members: Vec<PathBuf>,
+}
+
+/// What came of a build.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The components that are up to date now.
+    pub built: Vec<BuiltComponent>,
+    /// Why others are not.
+    pub errors: Vec<BuildError>,
 }
 
 /// What has to be run. Jobs are named by their place in the list of jobs.
@@ -173,6 +201,82 @@ struct Plan {
 struct Workspace {
     metadata: Metadata,
     jobs: Vec<(usize, Package)>,
+}
+
+// === impl Builder ===
+
+impl Builder {
+    /// One that builds by this toolchain.
+    #[must_use]
+    pub fn new(toolchain: Toolchain) -> Self {
+        Self { toolchain, plan: Plan::default() }
+    }
+
+    /// Builds what is out of date of `jobs` and can be built. Blocks the thread, see [`build_components`].
+    pub fn build(&mut self, jobs: &[BuildJob]) -> Outcome {
+        let mut outcome = Outcome::default();
+        self.plan_for(jobs, &mut outcome.errors);
+        let mut paths = BTreeMap::new();
+        for workspace in self.plan.workspaces.values() {
+            outcome.errors.extend(workspace.build(&self.toolchain, jobs, &mut paths).err());
+        }
+        for (index, artifact) in std::mem::take(&mut self.plan.commands) {
+            match run_command(&self.toolchain, &jobs[index]) {
+                Ok(()) => _ = paths.insert(index, artifact),
+                Err(error) => outcome.errors.push(error),
+            }
+        }
+        for (index, path) in paths {
+            match component(&jobs[index], Some(path)) {
+                Ok(built) => outcome.built.push(built),
+                Err(error) => outcome.errors.push(error),
+            }
+        }
+        outcome
+    }
+
+    /// The workspaces that these jobs are built in.
+    pub fn workspaces(&mut self, jobs: &[BuildJob]) -> Vec<Crates> {
+        // What is wrong with a job, its build says.
+        self.plan_for(jobs, &mut Vec::new());
+        let workspaces = self.plan.workspaces.values().map(|Workspace { metadata, .. }| Crates {
+            root: metadata.workspace_root.clone(),
+            target: metadata.target_directory.clone(),
+            members: metadata.folders().map(Path::to_owned).collect(),
+        });
+        workspaces.collect()
+    }
+
+    /// Lets cargo be asked again what crates there are.
+    pub fn forget(&mut self) {
+        self.plan = Plan::default();
+    }
+
+    fn plan_for(&mut self, jobs: &[BuildJob], errors: &mut Vec<BuildError>) {
+        self.plan.commands.clear();
+        self.plan.workspaces.values_mut().for_each(|workspace| workspace.jobs.clear());
+        for (index, job) in jobs.iter().enumerate() {
+            errors.extend(self.plan.add(&self.toolchain, index, job).err());
+        }
+    }
+}
+
+// === impl BuildError ===
+
+impl BuildError {
+    /// The services that it is about.
+    #[must_use]
+    pub fn services(&self) -> Vec<&str> {
+        match self {
+            Self::NoSource { service, .. }
+            | Self::NotACrate { service, .. }
+            | Self::NoComponent { service, .. }
+            | Self::NoArtifact { service, .. } => vec![service],
+            Self::Spawn { services, .. } | Self::Failed { services, .. } | Self::Answer { services, .. } => {
+                services.iter().map(String::as_str).collect()
+            }
+        }
+    }
 }
 
 // === impl Plan ===
@@ -219,10 +323,15 @@ impl Plan {
 // === impl Workspace ===
 
 impl Workspace {
-    /// Builds the crates and returns the component of each job.
-    fn build(&self, toolchain: &Toolchain, jobs: &[BuildJob]) -> Result<BTreeMap<usize, PathBuf>, BuildError> {
+    /// Builds the crates and adds the component of each job to `paths`, also when others can't be built.
+    fn build(
+        &self,
+        toolchain: &Toolchain,
+        jobs: &[BuildJob],
+        paths: &mut BTreeMap<usize, PathBuf>,
+    ) -> Result<(), BuildError> {
         if self.jobs.is_empty() {
-            return Ok(BTreeMap::new());
+            return Ok(());
         }
         let names: Vec<&str> = self.jobs.iter().map(|(_, package)| package.name.as_str()).collect();
         let command = cargo_build(&names);
@@ -239,7 +348,6 @@ impl Workspace {
         cargo.current_dir(&self.metadata.workspace_root).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut program = toolchain.programs().spawn(&mut cargo).map_err(spawn)?;
 
-        let mut paths = BTreeMap::new();
         if let Some(stdout) = program.child.stdout.take() {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 // A line that is no message was printed by a compiler plug-in: not ours to judge.
@@ -261,7 +369,7 @@ impl Workspace {
                 status,
             });
         }
-        Ok(paths)
+        Ok(())
     }
 }
 

@@ -66,6 +66,12 @@ impl Programs {
         }
     }
 
+    /// Whether they were ended.
+    #[must_use]
+    pub fn are_ended(&self) -> bool {
+        self.state().ended
+    }
+
     /// Starts a program.
     ///
     /// # Errors

@@ -2,12 +2,15 @@
 
 use super::{interrupt::Signals, pull, runtime, say};
 use anyhow::Context;
-use std::{path::PathBuf, thread};
+use std::{
+    path::{Path, PathBuf},
+    thread,
+};
 use tokio::sync::oneshot;
 use wharf::{
     app::Components,
     build::{BuildError, BuildJob, BuiltComponent, Programs, Toolchain, build_components, user_cache_dir},
-    manifest::{Component, Manifest, Placed, Source},
+    manifest::{Component, Manifest, Placed, Service, Source},
 };
 
 /// Builds all components that have a source, and says where each is.
@@ -23,19 +26,14 @@ pub fn run(manifest: &Manifest) -> anyhow::Result<()> {
 /// pulled. A signal ends the build, with all that it has started.
 pub async fn components(manifest: &Manifest, signals: &mut Signals) -> anyhow::Result<Components> {
     let mut components = Components::new();
-    let (mut jobs, mut in_registries) = (Vec::new(), Vec::new());
+    let mut in_registries = Vec::new();
     for (name, service) in &manifest.services {
         match &service.component {
             Component::File(path) => {
                 components.insert(name.clone(), path.value.clone());
             }
             Component::Registry(reference) => in_registries.push((name.as_str(), reference)),
-            Component::Source(source) => jobs.push(BuildJob {
-                service: name.clone(),
-                dir: source.folder.value.clone(),
-                command: source.build.as_ref().map(|command| command.value.clone()),
-                artifact: source.artifact.as_ref().map(|path| path.value.clone()),
-            }),
+            Component::Source(_) => {}
         }
     }
     if !in_registries.is_empty() {
@@ -44,11 +42,11 @@ pub async fn components(manifest: &Manifest, signals: &mut Signals) -> anyhow::R
             signal = signals.next() => return Err(signal.into()),
         });
     }
+    let jobs = jobs(manifest);
     if jobs.is_empty() {
         return Ok(components);
     }
-    let folder = manifest.path.parent().map(PathBuf::from).filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or_else(|| PathBuf::from("."));
+    let folder = folder(manifest);
     let programs = Programs::default();
     let (sender, building) = oneshot::channel();
     let of_build = programs.clone();
@@ -68,15 +66,40 @@ pub async fn components(manifest: &Manifest, signals: &mut Signals) -> anyhow::R
 }
 
 fn build(folder: PathBuf, programs: &Programs, jobs: &[BuildJob]) -> anyhow::Result<Vec<BuiltComponent>> {
-    let progress = &mut |line: &str| say("Toolchain", line);
-    let toolchain = Toolchain::discover(&folder, &user_cache_dir()?, programs, progress)?;
+    let toolchain = toolchain(&folder, programs)?;
     let names: Vec<_> = jobs.iter().map(|job| job.service.as_str()).collect();
     say("Building", format_args!("{}, where something changed", names.join(", ")));
     Ok(build_components(&toolchain, jobs)?)
 }
 
+/// What compiles the components of a manifest in `folder`.
+pub fn toolchain(folder: &Path, programs: &Programs) -> anyhow::Result<Toolchain> {
+    let progress = &mut |line: &str| say("Toolchain", line);
+    Ok(Toolchain::discover(folder, &user_cache_dir()?, programs, progress)?)
+}
+
+/// The components that have a source.
+pub fn jobs(manifest: &Manifest) -> Vec<BuildJob> {
+    let job = |(name, service): (&String, &Service)| match &service.component {
+        Component::Source(source) => Some(BuildJob {
+            service: name.clone(),
+            dir: source.folder.value.clone(),
+            command: source.build.as_ref().map(|command| command.value.clone()),
+            artifact: source.artifact.as_ref().map(|path| path.value.clone()),
+        }),
+        Component::File(_) | Component::Registry(_) => None,
+    };
+    manifest.services.iter().filter_map(job).collect()
+}
+
+/// The folder of a manifest.
+pub fn folder(manifest: &Manifest) -> PathBuf {
+    let folder = manifest.path.parent().map(PathBuf::from).filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or_else(|| PathBuf::from("."))
+}
+
 /// The error at the line of the manifest that it is about, where there is one.
-fn at_its_line(manifest: &Manifest, error: anyhow::Error) -> anyhow::Error {
+pub fn at_its_line(manifest: &Manifest, error: anyhow::Error) -> anyhow::Error {
     match error.downcast_ref().and_then(|error| place(manifest, error)) {
         Some(place) => manifest.error_at(&place, error).into(),
         None => error,

@@ -1,11 +1,11 @@
 //! `wharf up`.
 
-use super::{LogFormat, build, interrupt::Signals, log, runtime, say};
+use super::{LogFormat, build, interrupt::Signals, log, rebuild::Rebuild, runtime, say};
 use anyhow::Context;
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wharf::{
-    app::{App, Came, Deed, Request, Status, Who},
+    app::{App, Builds, Came, Deed, Request, Status, Watch, Who},
     manifest::Manifest,
     rollout::StartWith,
     telemetry::{AccessFormat, AccessLog},
@@ -19,6 +19,10 @@ pub struct Args {
     /// How log lines look.
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
+    /// Watch the sources of services too: build a component when they change, and deploy it at once, whatever stages the
+    /// manifest has. A build that fails is shown, and what runs goes on.
+    #[arg(long, conflicts_with = "no_watch")]
+    watch: bool,
     /// Do not deploy a component when its file changes, nor reload the manifest when it does.
     #[arg(long)]
     no_watch: bool,
@@ -34,17 +38,28 @@ pub fn run(manifest: Manifest, args: &Args) -> anyhow::Result<()> {
 
 async fn serve(manifest: Manifest, args: &Args) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
+    let rebuild = args.watch.then(Rebuild::new).transpose()?;
+    let began = SystemTime::now();
     let components = build::components(&manifest, &mut signals).await?;
     log(args.log_format);
     let with = if args.from_manifest { StartWith::Manifest } else { StartWith::LastServing };
     let ready = App::start(manifest, components, with, access_log(args)?).await?;
     announce(ready.app());
     let reloading = tokio::spawn(reload_on_hangup(ready.app().clone(), signal(SignalKind::hangup())?));
+    let (rebuilding, watch) = match rebuild {
+        Some(rebuild) => {
+            let (builds, watch) = Builds::new();
+            (Some(rebuild.start(ready.app().clone(), builds, began)?), watch)
+        }
+        None => (None, if args.no_watch { Watch::Nothing } else { Watch::Files }),
+    };
     let shutdown = async move {
         signals.next().await;
         say("Stopping", "what is in flight finishes first");
+        // At the same time: neither has to wait for the other.
+        rebuilding.map(|rebuilding| tokio::task::spawn_blocking(move || rebuilding.end()));
     };
-    let ended = ready.serve(shutdown, !args.no_watch).await;
+    let ended = ready.serve(shutdown, watch).await;
     reloading.abort();
     match ended.cut {
         0 => say("Stopped", "every request was answered"),

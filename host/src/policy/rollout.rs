@@ -161,6 +161,12 @@ impl RolloutPolicy {
         Ok(Self(params))
     }
 
+    /// The same without stages: a new revision gets all calls at once.
+    #[must_use]
+    pub fn at_once(&self) -> Self {
+        Self(RolloutParams { stages: Vec::new(), ..self.0.clone() })
+    }
+
     /// Its parts.
     pub fn params(&self) -> &RolloutParams {
         &self.0

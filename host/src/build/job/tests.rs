@@ -234,3 +234,25 @@ fn a_build_that_is_ended_leaves_nothing_running() {
         assert!(sources.error(job).contains("the build was ended"));
     }
 }
+
+#[test]
+fn who_builds_again_and_again_gets_what_can_be_built_and_why_the_rest_can_not() {
+    let sources = Sources::new().workspace("shop", &["order", "user"]).workspace("other", &["mail"]);
+    let sources = sources.file("shop/order/broken", "").file("js/app.js", "x");
+    let fails = BuildJob { command: Some("false".into()), artifact: Some("app.js".into()), ..sources.job("js") };
+    let jobs =
+        [sources.job("shop/order"), sources.job("shop/user"), fails, sources.job("other/mail"), sources.job("nowhere")];
+    let mut builder = Builder::new(sources.toolchain.clone());
+    for _ in 0..2 {
+        let outcome = builder.build(&jobs);
+        let mut built: Vec<_> = outcome.built.iter().map(|built| built.service.as_str()).collect();
+        let mut failed: Vec<_> = outcome.errors.iter().flat_map(BuildError::services).collect();
+        built.sort_unstable();
+        failed.sort_unstable();
+        assert_eq!((built, failed), (vec!["mail", "user"], vec!["js", "nowhere", "order"]));
+    }
+    // What is not among the jobs any more is not built.
+    let calls = sources.calls().len();
+    assert_eq!(builder.build(&jobs[3..4]).built.len(), 1);
+    assert_eq!(sources.calls().len(), calls + 1);
+}
