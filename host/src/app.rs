@@ -240,6 +240,7 @@ impl Ready {
         // Before anybody can deploy: see there.
         let watch = watch::watch(app.clone(), watch);
         let mut aside = vec![tokio::spawn(admin.serve(app.clone()))];
+        aside.push(tokio::spawn(audit::note_rollouts(app.audit.clone(), app.rollout.ended())));
         aside.push(tokio::spawn(watch));
         let drained = gateway.serve(shutdown).await;
         for task in aside {

@@ -49,6 +49,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+use tokio::sync::broadcast;
+
+/// How many rollouts may end before somebody who wants to know of them looks.
+const ENDS: usize = 256;
 
 /// All services of an application, and the way to replace them.
 pub struct Rollout {
@@ -56,6 +60,8 @@ pub struct Rollout {
     members: ArcSwap<Members>,
     marked: Arc<Marked>,
     history: History,
+    /// Told of each rollout by stages that has ended.
+    ended: broadcast::Sender<RolloutSnapshot>,
     /// Locked for the whole of a deploy: two at a time could each fit what was there and not each other.
     deploying: tokio::sync::Mutex<()>,
     /// The shapes of what runs now. Locked while a revision or a policy is put in place, because what a policy says of
@@ -93,6 +99,10 @@ pub struct Deployment {
 
 /// What a component would change.
 pub struct Diff {
+    /// SHA-256 of the component that runs, if one does.
+    pub old: Option<String>,
+    /// SHA-256 of the other.
+    pub new: String,
     /// In what the service offers and needs.
     pub changes: ShapeChanges,
     /// What would not fit; empty: it can be deployed, as far as that can be seen before it runs.
@@ -159,7 +169,13 @@ impl Rollout {
     /// A rollout for these services, none of which runs yet.
     pub fn new(engine: Arc<Engine>, members: Members, history: History) -> Arc<Self> {
         let (deploying, shapes, marked) = (tokio::sync::Mutex::default(), Mutex::default(), Arc::default());
-        Arc::new(Self { engine, members: ArcSwap::from_pointee(members), marked, history, deploying, shapes })
+        let (members, ended) = (ArcSwap::from_pointee(members), broadcast::Sender::new(ENDS));
+        Arc::new(Self { engine, members, marked, history, ended, deploying, shapes })
+    }
+
+    /// The rollouts by stages that end from now on.
+    pub fn ended(&self) -> broadcast::Receiver<RolloutSnapshot> {
+        self.ended.subscribe()
     }
 
     /// The revisions that there were.
@@ -330,7 +346,8 @@ impl Rollout {
             Err(DeployError::Misfit(found)) => found,
             _ => Vec::new(),
         };
-        Ok(Diff { changes, misfits })
+        let old = member.service.revision().map(|revision| revision.info().hash.clone());
+        Ok(Diff { old, new: loaded.hash, changes, misfits })
     }
 
     /// Ends a staged rollout before its time: the new revision gets all calls.

@@ -138,6 +138,11 @@ async fn a_revision_that_traps_goes_back_and_few_have_seen_it() {
     assert!(last["new"]["traps"].as_u64() > Some(0), "{last}");
     assert_eq!(host.service(&app, "hello").await["revision"]["number"], 1);
     host.logged("rollout undone; the old revision serves").await;
+    eventually("the audit log has its end", async || {
+        let audit = host.wharf(&app, &["audit"]).await.stdout;
+        if audit.lines().any(|line| line.contains("rollout") && line.contains("traps: ")) { Ok(()) } else { Err(audit) }
+    })
+    .await;
     // And it is really gone.
     for _ in 0..50 {
         host.get("/trap").await.assert_text(200, "Hello, world!");

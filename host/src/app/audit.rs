@@ -4,7 +4,7 @@
 //! a rollback have a line when they begin and one when they end: whatever the host dies of in between, that somebody tried
 //! is there. The file is bounded; a full one becomes `audit.log.1`, and the one of that name before is gone.
 
-use crate::rollout::{DeployError, Deployment, Outcome};
+use crate::rollout::{DeployError, Deployment, Outcome, RolloutEnd, RolloutSnapshot};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -15,6 +15,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
+use tokio::sync::broadcast;
 
 /// The file in the data folder.
 const FILE: &str = "audit.log";
@@ -120,6 +121,29 @@ pub enum Came {
 pub struct AuditError {
     path: PathBuf,
     source: io::Error,
+}
+
+/// Writes down how rollouts by stages end, which they do by themselves.
+pub(super) async fn note_rollouts(audit: Audit, mut ended: broadcast::Receiver<RolloutSnapshot>) {
+    loop {
+        let snapshot = match ended.recv().await {
+            Ok(snapshot) => snapshot,
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                tracing::warn!(missed, "ends of rollouts are not in the audit log");
+                continue;
+            }
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        let RolloutSnapshot { service, revision, end, .. } = snapshot;
+        let deed =
+            Deed { revision: Some(revision.number), hash: Some(revision.hash), ..Deed::new("rollout").to(service) };
+        match end {
+            Some(RolloutEnd::Undone { reason }) => {
+                audit.note(&Who::Rollout, &deed.because(reason), Came::Refused).await;
+            }
+            _ => audit.note(&Who::Rollout, &deed, Came::Done).await,
+        }
+    }
 }
 
 // === impl Audit ===

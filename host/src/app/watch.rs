@@ -305,7 +305,7 @@ async fn deploy(app: &App, service: &str, path: &Path, at_once: bool) -> Option<
         // It was touched, or put back as it was.
         return None;
     }
-    let policy = app.rollout.members().get(service).filter(|_| at_once).map(|member| member.policy.at_once());
+    let policy = app.rollout.members().get(service).filter(|_| at_once).map(|member| member.terms.policy.at_once());
     Some(app.rollout.deploy(service, wasm, path.display().to_string(), policy).await)
 }
 

@@ -14,7 +14,8 @@ pub struct Args {
     /// Do it without asking.
     #[arg(short, long)]
     yes: bool,
-    /// Show what it comes to, and do nothing.
+    /// Show what it comes to, and do nothing. What has a source is built for that: a host that watches its files deploys what
+    /// came of it by itself.
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
     /// Do it only if it comes to this plan still: the `id` that `--dry-run --json` prints.

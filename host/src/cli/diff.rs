@@ -30,14 +30,22 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     if *json {
         print(serde_json::to_string(&diff)?)?;
     } else {
-        let ServiceDiff { changes: ShapeChanges { exports, imports }, .. } = &diff;
-        let mut text = String::new();
+        let ServiceDiff { old, new, changes: ShapeChanges { exports, imports }, misfits } = &diff;
+        let short = |hash: &str| hash.chars().take(12).collect::<String>();
+        let old = old.as_deref().map_or_else(|| "nothing".into(), short);
+        let mut text = format!("component {old} -> {}\n", short(new));
         for (side, changes) in [("exports", exports), ("imports", imports)] {
             if !changes.is_empty() {
                 text += &format!("{side}\n{}", changes.iter().map(line).collect::<String>());
             }
         }
-        print(if text.is_empty() { "no function is added, removed or changed" } else { text.trim_end() })?;
+        if exports.is_empty() && imports.is_empty() {
+            text += "no function is added, removed or changed\n";
+        }
+        if misfits.is_empty() {
+            text += "it fits; migrations and the first instance are looked at by the deploy\n";
+        }
+        print(text.trim_end())?;
     }
     if diff.misfits.is_empty() {
         return Ok(());

@@ -38,6 +38,8 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
         let schema = match history.schema {
             None => "-".to_owned(),
             Some(now) if is_current && now != *schema => format!("{schema} (the database has {now})"),
+            // Of one that never served it is not known.
+            Some(_) if *schema == 0 && !is_current => "-".into(),
             Some(_) => schema.to_string(),
         };
         table.row([

@@ -95,7 +95,7 @@ pub async fn follow(
     is_told: bool,
 ) -> anyhow::Result<RolloutSnapshot> {
     let path = format!("/v1/services/{service}/rollout");
-    let mut before = 0;
+    let (mut before, mut waiting, mut differing) = (0, 0, 0);
     loop {
         let now: RolloutSnapshot = client::ask(manifest, "GET", &path, None, Bytes::new()).await?;
         if now.revision.number != revision {
@@ -105,7 +105,17 @@ pub async fn follow(
             let time = Duration::from_millis(now.time_ms);
             say("Stage", format_args!("{} of {}: {}, for {time:?}", now.stage, now.stages, now.split));
         }
-        before = now.stage;
+        if is_told
+            && let Some(waits) = now.waits.as_ref().filter(|_| now.lasted_ms > now.time_ms && waiting != now.stage)
+        {
+            waiting = now.stage;
+            let ways = format!("`wharf rollout {service} promote` or `undo` brings it to an end");
+            say("Waiting", format_args!("for {waits}, though the time is over; {ways}"));
+        }
+        if is_told && (now.stage != before || now.end.is_some()) && differing > 0 {
+            say("Shadow", format_args!("{differing} answers to copies were not those that callers got"));
+        }
+        (before, differing) = (now.stage, now.differing);
         if now.end.is_some() {
             return Ok(now);
         }

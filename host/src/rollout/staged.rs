@@ -257,6 +257,8 @@ impl Rollout {
             }
         }
         self.note_marked();
+        // Nobody may be there who wants to know.
+        let _ = self.ended.send(staged.snapshot(service));
         if let Some(shadow) = shadow {
             Member::retire(&member, shadow, staged.policy.params().drain);
         }

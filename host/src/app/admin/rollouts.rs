@@ -50,6 +50,10 @@ pub struct StageOrder {
 /// What a component would change in a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceDiff {
+    /// SHA-256 of the component that runs, if one does.
+    pub old: Option<String>,
+    /// SHA-256 of the other.
+    pub new: String,
     /// In what it offers and needs.
     #[serde(flatten)]
     pub changes: ShapeChanges,
@@ -134,10 +138,10 @@ pub(super) async fn diff(app: &App, service: &str, request: Request<Incoming>) -
         Err(refused) => return refused,
     };
     match app.rollout().diff(service, wasm, origin).await {
-        Ok(Diff { changes, misfits }) => {
+        Ok(Diff { old, new, changes, misfits }) => {
             let manifest = app.manifest();
             let misfits = misfits.into_iter().map(|it| refusal(&manifest, &DeployError::Misfit(vec![it])));
-            json(StatusCode::OK, &ServiceDiff { changes, misfits: misfits.collect() })
+            json(StatusCode::OK, &ServiceDiff { old, new, changes, misfits: misfits.collect() })
         }
         Err(error @ DeployError::UnknownService { .. }) => problem(StatusCode::NOT_FOUND, &error.to_string()),
         Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),

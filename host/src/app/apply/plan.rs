@@ -211,9 +211,10 @@ fn services(old: &Manifest, new: &Manifest, aside: &Aside) -> Vec<Planned> {
     both("services", &old.services, &new.services, |was, is| {
         let mut details = Details::default();
         let name = &is.name.value;
+        let at_once = if it_has_stages(is) { " (at once, without its stages)" } else { "" };
         if let Some((was, is)) = aside.components.get(name) {
             let was = was.as_deref().map_or_else(|| "none".to_owned(), short);
-            details.0.push(format!("component {was} -> {}", short(is)));
+            details.0.push(format!("component {was} -> {}{at_once}", short(is)));
         }
         service(&mut details, was, is);
         if aside.secrets.contains(name) {
@@ -226,6 +227,10 @@ fn services(old: &Manifest, new: &Manifest, aside: &Aside) -> Vec<Planned> {
         }
         details
     })
+}
+
+fn it_has_stages(service: &manifest::Service) -> bool {
+    !service.rollout.params().stages.is_empty()
 }
 
 fn service(details: &mut Details, was: &manifest::Service, is: &manifest::Service) {

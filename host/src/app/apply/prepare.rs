@@ -103,7 +103,7 @@ impl Prepared {
         let all_databases = kept(&manifest, &before.databases, |it| it.database.is_some(), &opened.databases);
         app.bus.declare(&assemble::publishes(&manifest)).await.map_err(StartError::from)?;
         let opening = outboxes(&manifest, &all_databases, &app.bus, |name| !had(name, has_outbox)).await;
-        opened.outboxes = opening.map_err(StartError::from)?;
+        opened.outboxes = opening?;
 
         let mut all_buckets = kept(&manifest, &before.buckets, |it| !it.buckets.is_empty(), &opened.buckets);
         for (name, buckets) in &mut all_buckets {

@@ -1,0 +1,87 @@
+#!/bin/bash
+# compiles.sh [MEGABYTES] [RATE]: what callers feel while a large component is compiled. The shop at a fixed rate on products,
+# first left alone, then while a component of so many megabytes of code is deployed to a service that nobody calls: what a
+# JavaScript or Python service is made of. h2load's own clock; the second run lasts as long as the deploy.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+megabytes=${1:-20} rate=${2:-1000} port=${PORT:-3900} clients=8
+wharf=$here/../../target/release/wharf
+for tool in h2load python3; do
+    command -v $tool >/dev/null || { echo "$tool is missing: apt-get install nghttp2-client python3" >&2; exit 1; }
+done
+[ -d "$here/out/shop" ] || { echo "tests/load/out/shop is missing: run prepare.sh" >&2; exit 1; }
+work=$(mktemp -d "${TMPDIR:-/tmp}/wharf-compiles.XXXXXX")
+host=
+trap '[ -z "$host" ] || kill "$host" 2> /dev/null; rm -rf "$work"' EXIT
+cp -a "$here/out/shop" "$work/run"
+sed -i "s/^listen = .*/listen = \"127.0.0.1:$port\"/" "$work/run/wharf.toml"
+printf '\n[services.large]\ncomponent = "large.wasm"\n' >> "$work/run/wharf.toml"
+
+python3 - "$work/run/large.wasm" "$work/large.wasm" "$megabytes" <<'PY'
+import random, sys
+
+def number(n):
+    out = bytearray()
+    while True:
+        out.append(n & 127 | (128 if n > 127 else 0))
+        n >>= 7
+        if not n:
+            return bytes(out)
+
+def signed(n):
+    out = bytearray()
+    while True:
+        byte, n = n & 127, n >> 7
+        done = n == 0 and not byte & 64 or n == -1 and byte & 64
+        out.append(byte if done else byte | 128)
+        if done:
+            return bytes(out)
+
+def section(kind, content):
+    return bytes([kind]) + number(len(content)) + content
+
+def function(random):
+    # Some arithmetic on the parameter, in steps that no optimiser can take together.
+    code = bytearray(b"\0\x20\0")
+    while len(code) < 1000:
+        code += b"\x41" + signed(random.randrange(1 << 20)) + random.choice([b"\x6a", b"\x6c", b"\x73"])
+        code += b"\x20\0" + random.choice([b"\x6a", b"\x6c", b"\x73", b"\x71"])
+    return number(len(code) + 1) + bytes(code) + b"\x0b"
+
+random = random.Random(int(sys.argv[3]))
+count = int(sys.argv[3]) * 1000
+module = (b"\0asm\1\0\0\0" + section(1, b"\1\x60\1\x7f\1\x7f") + section(3, number(count) + b"\0" * count)
+          + section(10, number(count) + b"".join(function(random) for _ in range(count))))
+component = b"\0asm\x0d\0\1\0"
+open(sys.argv[1], "wb").write(component)
+open(sys.argv[2], "wb").write(component + section(1, module))
+PY
+
+load() { # load LOG SECONDS
+    h2load --h1 -t1 -c$clients --rps=$((rate / clients)) -D"$2" --log-file="$1" \
+        "http://127.0.0.1:$port/api/products/p-1" > /dev/null
+}
+quantiles() { # quantiles LOG
+    sort -n -k3,3 "$1" | awk '$2 != 200 { bad++ } { time[NR] = $3 }
+        END { printf "%d requests, %d without 200, p50 %.2f ms, p99 %.2f ms, longest %.1f ms\n", NR, bad,
+              time[int(NR * 0.5) + 1] / 1000, time[int(NR * 0.99) + 1] / 1000, time[NR] / 1000 }'
+}
+
+"$wharf" up --manifest "$work/run/wharf.toml" --access-log off --no-watch 2> "$work/log" &
+host=$!
+until grep -qs Ready "$work/log"; do kill -0 $host; sleep 0.05; done
+load "$work/warm" 2
+load "$work/alone" 10
+echo "left alone: $(quantiles "$work/alone")"
+# Until it is deployed, and no longer.
+load "$work/beside" 600 & load=$!
+sleep 0.5
+began=$EPOCHREALTIME
+"$wharf" deploy large "$work/large.wasm" --manifest "$work/run/wharf.toml" 2> /dev/null
+took=$(python3 -c "print(f'{$EPOCHREALTIME - $began:.1f}')")
+kill -INT $load
+wait $load || true
+echo "while $megabytes MB are compiled, for $took s: $(quantiles "$work/beside")"
+kill -TERM $host
+wait $host || true
+host=
