@@ -41,16 +41,17 @@ def section(kind, content):
     return bytes([kind]) + number(len(content)) + content
 
 def function(random):
-    # Some arithmetic on the parameter, in steps that no optimiser can take together.
-    code = bytearray(b"\0\x20\0")
+    # Loads, stores and calls, as in code that a compiler made.
+    code = bytearray(b"\0")
     while len(code) < 1000:
-        code += b"\x41" + signed(random.randrange(1 << 20)) + random.choice([b"\x6a", b"\x6c", b"\x73"])
-        code += b"\x20\0" + random.choice([b"\x6a", b"\x6c", b"\x73", b"\x71"])
+        code += b"\x20\0\x20\0\x28\2" + number(random.randrange(1 << 14))
+        code += b"\x10" + number(random.randrange(count)) + b"\x36\2" + number(random.randrange(1 << 14))
+    code += b"\x20\0"
     return number(len(code) + 1) + bytes(code) + b"\x0b"
 
 random = random.Random(int(sys.argv[3]))
 count = int(sys.argv[3]) * 1000
-module = (b"\0asm\1\0\0\0" + section(1, b"\1\x60\1\x7f\1\x7f") + section(3, number(count) + b"\0" * count)
+module = (b"\0asm\1\0\0\0" + section(1, b"\1\x60\1\x7f\1\x7f") + section(3, number(count) + b"\0" * count) + section(5, b"\1\0\1")
           + section(10, number(count) + b"".join(function(random) for _ in range(count))))
 component = b"\0asm\x0d\0\1\0"
 open(sys.argv[1], "wb").write(component)

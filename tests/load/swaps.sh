@@ -1,8 +1,9 @@
 #!/bin/bash
 # swaps.sh [SECONDS] [SWAPS]: what callers feel while services are replaced again and again.
 # The shop under wrk with 32 connections: products (HTTP), orders placed (typed calls from order to user and product, and an
-# event each) and orders read. Twice, for so long: left alone, and with so many deploys spread over the time, of order, user,
-# product and notification in turn. Each deploys the same code with another custom section, so it is a component of its own.
+# event each) and users read. Twice, for so long, with so many deploys spread over the time, of order, user, product and
+# notification in turn: first of what runs already, which does nothing but costs the machine what the command costs, and then
+# of the same code with another custom section each time, so that it is a component of its own.
 # A request that is not answered with a 2xx fails the run.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -27,7 +28,7 @@ open(out, "wb").write(wasm + b"\0" + bytes([len(content)]) + content)
 PY
 }
 
-run() { # run NAME SWAPS
+run() { # run NAME SWAPS: SWAPS is `none` for deploys of what runs already
     rm -rf "$work/run"
     cp -a "$here/out/shop" "$work/run"
     sed -i "s/^listen = .*/listen = \"127.0.0.1:$port\"/" "$work/run/wharf.toml"
@@ -61,12 +62,13 @@ LUA
     wrk -t1 -c$connections -d2s -s "$work/mix.lua" "http://127.0.0.1:$port" > /dev/null
     wrk -t1 -c$connections -d"${seconds}s" -s "$work/mix.lua" "http://127.0.0.1:$port" > "$work/wrk" & local load=$!
     local services=(order user product notification) done=0 began=$EPOCHREALTIME
-    while [ $done -lt "$2" ]; do
+    while [ $done -lt "$swaps" ]; do
         variant "${services[done % 4]}" $done
+        [ "$2" != none ] || cp "$work/run/${services[done % 4]}.wasm" "$work/variant.wasm"
         "$wharf" deploy "${services[done % 4]}" "$work/variant.wasm" --manifest "$work/run/wharf.toml" 2>> "$work/deploys"
         done=$((done + 1))
         # The next one when its time has come.
-        python3 -c "import time; time.sleep(max(0, $began + $done * ($seconds - 2) / $2 - time.time()))"
+        python3 -c "import time; time.sleep(max(0, $began + $done * ($seconds - 2) / $swaps - time.time()))"
     done
     wait $load
     local events
@@ -78,8 +80,8 @@ print(events["published"], "events published,", dead, "dead")')
     kill -TERM $host
     wait $host || true
     host=
-    echo "$1: $(tail -1 "$work/wrk"); $done swaps, $events"
+    echo "$1: $(tail -1 "$work/wrk"); $done deploys, $events"
 }
 
-run "left alone" 0
-run "swapped" "$swaps"
+run "deploys of what runs" none
+run "swaps" all

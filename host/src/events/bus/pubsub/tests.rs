@@ -114,7 +114,9 @@ async fn subscriptions_come_change_and_go_while_it_runs() {
     assert_eq!(publish(&server, "0").await, 1, "the channel is confirmed");
     bus.begin(entered, soon()).await;
     publish(&server, "1").await;
-    assert_eq!(first.texts(1).await, ["1"]);
+    // What came between the entering and the beginning may have been too early, or not.
+    let heard = first.texts(1).await;
+    assert!(heard == ["1"] || heard == ["0"] && first.texts(1).await == ["1"], "{heard:?}");
     // Another service on the same channel, and another channel on the same connection.
     for (topic, subscriber) in [("user.created", two), ("user.gone", three)] {
         let entered = bus.enter(Subscription::new(topic, "audit", subscriber)).await.unwrap();
