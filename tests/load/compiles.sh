@@ -1,10 +1,11 @@
 #!/bin/bash
-# compiles.sh [MEGABYTES] [RATE]: what callers feel while a large component is compiled. The shop at a fixed rate on products,
+# compiles.sh [MEGABYTES] [RATE] [SECONDS]: what callers feel while a large component is compiled. The shop at a fixed rate on products,
 # first left alone, then while a component of so many megabytes of code is deployed to a service that nobody calls: what a
-# JavaScript or Python service is made of. h2load's own clock; the second run lasts as long as the deploy.
+# JavaScript or Python service is made of. SECONDS are to be what the deploy takes here, or a little
+# less, so that there is no time in the second run without it.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-megabytes=${1:-20} rate=${2:-1000} port=${PORT:-3900} clients=8
+megabytes=${1:-20} rate=${2:-1000} seconds=${3:-7} port=${PORT:-3900} clients=8
 wharf=$here/../../target/release/wharf
 for tool in h2load python3; do
     command -v $tool >/dev/null || { echo "$tool is missing: apt-get install nghttp2-client python3" >&2; exit 1; }
@@ -72,17 +73,14 @@ quantiles() { # quantiles LOG
 host=$!
 until grep -qs Ready "$work/log"; do kill -0 $host; sleep 0.05; done
 load "$work/warm" 2
-load "$work/alone" 10
+load "$work/alone" "$seconds"
 echo "left alone: $(quantiles "$work/alone")"
-# Until it is deployed, and no longer.
-load "$work/beside" 600 & load=$!
-sleep 0.5
+load "$work/beside" "$seconds" & load=$!
 began=$EPOCHREALTIME
 "$wharf" deploy large "$work/large.wasm" --manifest "$work/run/wharf.toml" 2> /dev/null
 took=$(python3 -c "print(f'{$EPOCHREALTIME - $began:.1f}')")
-kill -INT $load
-wait $load || true
-echo "while $megabytes MB are compiled, for $took s: $(quantiles "$work/beside")"
+wait $load
+echo "for $seconds s while $megabytes MB are deployed, which took $took s: $(quantiles "$work/beside")"
 kill -TERM $host
 wait $host || true
 host=
