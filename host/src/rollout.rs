@@ -31,7 +31,7 @@ pub use staged::{RolloutEnd, RolloutSnapshot};
 use self::{
     error::named,
     staged::{Ready, Staged, Word},
-    steps::{migrate, migrations_of, warm, wrong},
+    steps::{in_time, migrate, migrations_of, unrecorded, warm, wrong},
 };
 use crate::{
     engine::Engine,
@@ -240,7 +240,7 @@ impl Rollout {
                 begun.push((name.clone(), info.number));
             }
             let before = member.applied().await;
-            match self.prepare(&member, &loaded, info, &member.terms.scope, &all, newer).await {
+            match self.prepare(&member, &loaded, info, &all, newer).await {
                 Ok(prepared) => ready.push((member, prepared)),
                 Err(error) => {
                     // With the component of before, the next start must find what it needs.
@@ -251,9 +251,8 @@ impl Rollout {
         }
         let mut revisions = Vec::new();
         for (member, (revision, serving)) in ready {
-            let name = member.service.name().clone();
-            let recorded = self.history.serve(&name, revision.info().number, serving).await;
-            recorded.map_err(|source| DeployError::History { service: name.to_string(), source })?;
+            let recorded = self.history.serve(member.service.name(), revision.info().number, serving).await;
+            recorded.map_err(|source| unrecorded(&member, source))?;
             revisions.push((member, Arc::new(revision)));
         }
         self.put_in_place(all, revisions, Duration::ZERO)
@@ -310,13 +309,17 @@ impl Rollout {
         let info = self.begin(&member, &mut loaded).await?;
         let before = member.applied().await;
         let prepared = async {
-            let (scope, newer) = (&member.terms.scope, Newer::Refused);
-            let (revision, serving) = self.prepare(&member, &loaded, info.clone(), scope, &after, newer).await?;
+            let prepared = self.prepare(&member, &loaded, info.clone(), &after, Newer::Refused).await;
+            let (revision, serving) = prepared?;
             let has_shadow = policy.params().stages.iter().any(|stage| stage.split == Split::Shadow);
-            let scope = Arc::new(member.terms.scope.without_effects());
-            let shadow = match has_shadow {
-                true => Some(self.prepare(&member, &loaded, info.clone(), &scope, &after, newer).await?.0),
-                false => None,
+            let shadow = if has_shadow {
+                // The schema is up to date, and the revision has been asked whether it is ready.
+                let scope = Arc::new(member.terms.scope.without_effects());
+                let shadow = self.link(&member, &loaded, info.clone(), &scope, &after)?;
+                in_time(shadow.warm()).await.map_err(|source| wrong(&member, source))?;
+                Some(shadow)
+            } else {
+                None
             };
             Ok((revision, serving, shadow))
         };
@@ -405,7 +408,7 @@ impl Rollout {
         self.check(&after)?;
         let info = self.begin(member, &mut loaded).await?;
         let before = member.applied().await;
-        let shifted = match self.prepare(member, &loaded, info.clone(), &member.terms.scope, &after, newer).await {
+        let shifted = match self.prepare(member, &loaded, info.clone(), &after, newer).await {
             Ok((revision, serving)) => self.shift(member, Arc::new(revision), serving, after, drain).await,
             Err(error) => Err(error),
         };
@@ -449,7 +452,7 @@ impl Rollout {
     ) -> Result<(), DeployError> {
         let (name, number) = (member.service.name(), revision.info().number);
         let recorded = self.history.serve(name, number, serving).await;
-        let reversal = recorded.map_err(|source| DeployError::History { service: name.to_string(), source })?;
+        let reversal = recorded.map_err(|source| unrecorded(member, source))?;
         let placed = self.put_in_place(after, [(member.clone(), revision)], drain);
         if let Err(error) = &placed {
             kept_in_mind(self.history.put_back(name, reversal, error.to_string()).await);
@@ -471,7 +474,7 @@ impl Rollout {
             metadata: loaded.metadata.clone(),
         };
         let begun = self.history.begin(name, std::mem::take(&mut loaded.wasm), info).await;
-        begun.map_err(|source| DeployError::History { service: name.to_string(), source })
+        begun.map_err(|source| unrecorded(member, source))
     }
 
     /// After a component failed: whether it had migrated by then. If so the revision that goes on lags, and that is
@@ -599,11 +602,10 @@ impl Rollout {
         member: &Member,
         loaded: &Loaded,
         info: RevisionInfo,
-        scope: &Arc<Scope>,
         shapes: &Shapes,
         newer: Newer,
     ) -> Result<(Revision, Serving), DeployError> {
-        let revision = self.link(member, loaded, info, scope, shapes)?;
+        let revision = self.link(member, loaded, info, &member.terms.scope, shapes)?;
         let migrations = migrations_of(member, &revision).await?;
         let serving = migrate(member, loaded, &revision, &migrations, newer).await?;
         warm(member, &revision).await?;

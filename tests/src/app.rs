@@ -135,6 +135,23 @@ impl App {
         }
     }
 
+    /// As [`App::wharf`], for what must come about.
+    pub async fn done(&self, args: &[&str]) -> Done {
+        let done = self.wharf(args).await;
+        assert_eq!(done.code(), Some(0), "{done:?}");
+        done
+    }
+
+    /// As [`App::wharf`], for what must not, with all of these words in the error.
+    pub async fn refused(&self, args: &[&str], parts: &[&str]) {
+        let done = self.wharf(args).await;
+        assert_eq!(done.code(), Some(1), "{done:?}");
+        for part in parts {
+            assert!(done.stderr.contains(part), "no {part:?} in: {}", done.stderr);
+        }
+        assert!(!done.stderr.contains("Ready") && !done.stderr.contains("panicked"), "{}", done.stderr);
+    }
+
     /// Starts `wharf` with these arguments in the application's folder. Killed when it is dropped.
     pub fn spawn(&self, args: &[&str]) -> Child {
         let mut command = self.command(args);

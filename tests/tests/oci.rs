@@ -8,25 +8,10 @@ fn hello(reference: &str) -> String {
     HELLO.replace("<hello-p3>", reference)
 }
 
-async fn done(app: &App, args: &[&str]) -> Done {
-    let done = app.wharf(args).await;
-    assert_eq!(done.code(), Some(0), "{done:?}");
-    done
-}
-
-async fn refused(app: &App, args: &[&str], parts: &[&str]) {
-    let done = app.wharf(args).await;
-    assert_eq!(done.code(), Some(1), "{done:?}");
-    for part in parts {
-        assert!(done.stderr.contains(part), "no {part:?} in: {}", done.stderr);
-    }
-    assert!(!done.stderr.contains("Ready") && !done.stderr.contains("panicked"), "{}", done.stderr);
-}
-
 /// Pushes `hello-p3`, saying this; the reference by digest.
 async fn push(app: &App, reference: &str, text: &str) -> String {
     let file = app.file("pushed.wasm", patched("hello-p3", "Hello, world!", text));
-    done(app, &["push", &file.display().to_string(), reference]).await.stdout.trim().to_owned()
+    app.done(&["push", &file.display().to_string(), reference]).await.stdout.trim().to_owned()
 }
 
 /// Starts a host, which says this, and stops it; its log.
@@ -44,13 +29,13 @@ async fn what_is_pushed_runs_by_its_tag_and_by_its_digest() {
     let registry = Registry::start(app.folder()).await;
     let tag = registry.reference("shop/hello:1");
     app.write(&hello(&tag));
-    refused(&app, &["check"], &["services.hello.component", "has no such component", "manifest unknown"]).await;
+    app.refused(&["check"], &["services.hello.component", "has no such component", "manifest unknown"]).await;
 
     let digest = push(&app, &tag, "Hello, one !!").await;
     assert!(digest.starts_with(&registry.reference("shop/hello@sha256:")), "{digest}");
     // The same once more is the same.
     assert_eq!(push(&app, &tag, "Hello, one !!").await, digest);
-    assert!(done(&app, &["check"]).await.stderr.contains(&format!("Pulled {tag}")));
+    assert!(app.done(&["check"]).await.stderr.contains(&format!("Pulled {tag}")));
     let host = app.start().await;
     host.get("/hello").await.assert_text(200, "Hello, one !!");
     assert_eq!(host.service(&app, "hello").await["revision"]["origin"], tag.as_str());
@@ -58,7 +43,7 @@ async fn what_is_pushed_runs_by_its_tag_and_by_its_digest() {
     // The tag moves, and that is nothing to what runs, until it is deployed or the next start.
     push(&app, &tag, "Hello, two !!").await;
     host.get("/hello").await.assert_text(200, "Hello, one !!");
-    done(&app, &["deploy", "hello", &tag]).await;
+    app.done(&["deploy", "hello", &tag]).await;
     host.get("/hello").await.assert_text(200, "Hello, two !!");
     host.stop().await;
     says(&app, "Hello, two !!").await;
@@ -75,11 +60,11 @@ async fn a_registry_that_is_away_keeps_nothing_from_starting() {
     registry.stop().await;
     for reference in [&tag, &digest] {
         app.write(&hello(reference));
-        refused(&app, &["up"], &["services.hello.component", "is away", "not in the cache"]).await;
+        app.refused(&["up"], &["services.hello.component", "is away", "not in the cache"]).await;
     }
     registry.start_again().await;
     app.write(&hello(&tag));
-    done(&app, &["check"]).await;
+    app.done(&["check"]).await;
     registry.stop().await;
     let log = says(&app, "Hello, one !!").await;
     assert!(log.contains(&format!("Cached {tag} is what it was the last time")), "{log}");
@@ -104,15 +89,14 @@ async fn a_registry_that_lies_is_not_believed() {
     for reference in [&tag, &digest] {
         app.write(&hello(reference));
         for command in ["check", "up"] {
-            refused(&app, &[command], &["services.hello.component", "is not what was asked for", "the component"])
-                .await;
+            app.refused(&[command], &["services.hello.component", "is not what was asked for", "the component"]).await;
         }
     }
     registry.change(&evil, &good);
     says(&app, "Hello, one !!").await;
     let other = format!("{}sha256:{}", digest.split_once("sha256:").expect("a digest").0, "0".repeat(64));
     app.write(&hello(&other));
-    refused(&app, &["up"], &["has no such component"]).await;
+    app.refused(&["up"], &["has no such component"]).await;
 }
 
 #[tokio::test]
@@ -175,13 +159,13 @@ async fn who_owns_a_tag_does_not_decide_what_runs() {
     let app = App::new("");
     let registry = Registry::start(app.folder()).await;
     let tag = registry.reference("hello:1");
-    let key = done(&app, &["keygen", "ours.pem"]).await.stdout.trim().to_owned();
+    let key = app.done(&["keygen", "ours.pem"]).await.stdout.trim().to_owned();
     push(&app, &tag, "Hello, one !!").await;
     app.write(&hello(&tag).replace("component =", &format!("signed-by = [\"{key}\"]\ncomponent =")));
-    refused(&app, &["up"], &["service `hello`: the component has no signature", &key]).await;
+    app.refused(&["up"], &["service `hello`: the component has no signature", &key]).await;
     let file = app.folder().join("pushed.wasm").display().to_string();
-    done(&app, &["sign", &file, "--key", "ours.pem"]).await;
-    done(&app, &["push", &file, &tag]).await;
+    app.done(&["sign", &file, "--key", "ours.pem"]).await;
+    app.done(&["push", &file, &tag]).await;
     says(&app, "Hello, one !!").await;
-    refused(&app, &["push", "wharf.toml", &tag], &["wharf.toml was not pushed", "it is no component"]).await;
+    app.refused(&["push", "wharf.toml", &tag], &["wharf.toml was not pushed", "it is no component"]).await;
 }

@@ -1,7 +1,7 @@
 //! Trust: what the right people did not sign is refused wherever a component comes in, and what runs goes on.
 
 use std::fs;
-use wharf_tests::{App, Done, HELLO, eventually, patched};
+use wharf_tests::{App, HELLO, eventually, patched};
 
 /// [`HELLO`], which takes only what one of these has signed.
 fn signed_by(keys: &[&str]) -> String {
@@ -9,24 +9,9 @@ fn signed_by(keys: &[&str]) -> String {
     HELLO.replace("component =", &format!("signed-by = [{}]\ncomponent =", keys.join(", ")))
 }
 
-async fn done(app: &App, args: &[&str]) -> Done {
-    let done = app.wharf(args).await;
-    assert_eq!(done.code(), Some(0), "{done:?}");
-    done
-}
-
-async fn refused(app: &App, args: &[&str], parts: &[&str]) {
-    let done = app.wharf(args).await;
-    assert_eq!(done.code(), Some(1), "{done:?}");
-    for part in parts {
-        assert!(done.stderr.contains(part), "no {part:?} in: {}", done.stderr);
-    }
-    assert!(!done.stderr.contains("Ready"), "{}", done.stderr);
-}
-
 /// Makes a key in this file; its public half.
 async fn keygen(app: &App, file: &str) -> String {
-    done(app, &["keygen", file]).await.stdout.trim().to_owned()
+    app.done(&["keygen", file]).await.stdout.trim().to_owned()
 }
 
 #[tokio::test]
@@ -39,18 +24,18 @@ async fn a_host_starts_with_what_was_signed_and_with_nothing_else() {
     let at = "services.hello.component: service `hello`: the component";
 
     for command in ["check", "up"] {
-        refused(&app, &[command], &[at, "has no signature", &ours, "`services.hello.signed-by`", "wharf sign"]).await;
+        app.refused(&[command], &[at, "has no signature", &ours, "`services.hello.signed-by`", "wharf sign"]).await;
     }
-    done(&app, &sign("theirs.pem").each_ref().map(String::as_str)).await;
+    app.done(&sign("theirs.pem").each_ref().map(String::as_str)).await;
     for command in ["check", "up"] {
-        refused(&app, &[command], &[at, "is signed by", &theirs, &ours]).await;
+        app.refused(&[command], &[at, "is signed by", &theirs, &ours]).await;
     }
     // Nothing of it was compiled.
     let compiled = fs::read_dir(app.data().join("cache")).expect("check makes it").count();
     assert_eq!(compiled, 0);
 
-    done(&app, &sign("ours.pem").each_ref().map(String::as_str)).await;
-    done(&app, &["check"]).await;
+    app.done(&sign("ours.pem").each_ref().map(String::as_str)).await;
+    app.done(&["check"]).await;
     let host = app.start().await;
     host.get("/hello").await.assert_text(200, "Hello, world!");
     host.stop().await;
@@ -58,7 +43,7 @@ async fn a_host_starts_with_what_was_signed_and_with_nothing_else() {
     let mut wasm = fs::read(&file).expect("it is there");
     *wasm.last_mut().expect("it is long") ^= 1;
     fs::write(&file, wasm).expect("it can be written");
-    refused(&app, &["up"], &[at, "was changed after", &ours]).await;
+    app.refused(&["up"], &[at, "was changed after", &ours]).await;
 }
 
 #[tokio::test]
@@ -67,15 +52,15 @@ async fn what_is_deployed_must_be_signed_and_the_old_goes_on_until_it_is() {
     let (ours, theirs) = (keygen(&app, "ours.pem").await, keygen(&app, "theirs.pem").await);
     app.write(&signed_by(&[&ours]));
     let file = app.component("hello-p3").display().to_string();
-    done(&app, &["sign", &file, "--key", "ours.pem"]).await;
+    app.done(&["sign", &file, "--key", "ours.pem"]).await;
     let new = patched("hello-p3", "Hello, world!", "Hello, again!");
     app.file("new.wasm", &new);
-    done(&app, &["sign", "new.wasm", "--key", "theirs.pem", "--output", "foreign.wasm"]).await;
+    app.done(&["sign", "new.wasm", "--key", "theirs.pem", "--output", "foreign.wasm"]).await;
     let host = app.start().await;
 
     for (file, said) in [("new.wasm", "has no signature"), ("foreign.wasm", &*theirs)] {
-        refused(&app, &["deploy", "hello", file], &["was not deployed", "service `hello`", said, &ours]).await;
-        refused(&app, &["diff", "hello", file], &["service `hello`", said, &ours]).await;
+        app.refused(&["deploy", "hello", file], &["was not deployed", "service `hello`", said, &ours]).await;
+        app.refused(&["diff", "hello", file], &["service `hello`", said, &ours]).await;
     }
     // The watch is no way around.
     fs::rename(app.folder().join("foreign.wasm"), &file).expect("it is there");
@@ -84,7 +69,7 @@ async fn what_is_deployed_must_be_signed_and_the_old_goes_on_until_it_is() {
     host.get("/hello").await.assert_text(200, "Hello, world!");
     assert_eq!(host.service(&app, "hello").await["revision"]["number"], 1);
 
-    done(&app, &["sign", &file, "--key", "ours.pem"]).await;
+    app.done(&["sign", &file, "--key", "ours.pem"]).await;
     eventually("the signed component serves", async || {
         let answer = host.get("/hello").await;
         if answer.text() == "Hello, again!" { Ok(()) } else { Err(answer) }
@@ -92,11 +77,11 @@ async fn what_is_deployed_must_be_signed_and_the_old_goes_on_until_it_is() {
     .await;
     // Whose word counts is not changed in passing, and never to somebody who has not signed what runs.
     app.write(&signed_by(&[&theirs]));
-    refused(&app, &["reload"], &["services.hello is to be signed by others", "`wharf apply`"]).await;
-    done(&app, &["apply", "--yes"]).await;
+    app.refused(&["reload"], &["services.hello is to be signed by others", "`wharf apply`"]).await;
+    app.done(&["apply", "--yes"]).await;
     let nobody = keygen(&app, "nobody.pem").await;
     app.write(&signed_by(&[&nobody]));
-    refused(&app, &["apply", "--yes"], &["the component is signed by", &theirs, &nobody]).await;
+    app.refused(&["apply", "--yes"], &["the component is signed by", &theirs, &nobody]).await;
     host.get("/hello").await.assert_text(200, "Hello, again!");
     host.stop().await;
 }
@@ -106,19 +91,19 @@ async fn what_was_kept_must_be_signed_too() {
     let app = App::new(HELLO);
     let (ours, theirs) = (keygen(&app, "ours.pem").await, keygen(&app, "theirs.pem").await);
     app.file("new.wasm", patched("hello-p3", "Hello, world!", "Hello, again!"));
-    done(&app, &["sign", "new.wasm", "--key", "ours.pem"]).await;
+    app.done(&["sign", "new.wasm", "--key", "ours.pem"]).await;
     let host = app.start().await;
-    done(&app, &["deploy", "hello", "new.wasm"]).await;
+    app.done(&["deploy", "hello", "new.wasm"]).await;
     host.stop().await;
     // From now on it matters who signed: what served last goes on, and there is no way back to what nobody signed.
     app.write(&signed_by(&[&ours]));
     let host = app.start().await;
     host.get("/hello").await.assert_text(200, "Hello, again!");
-    refused(&app, &["rollback", "hello"], &["service `hello`: the component has no signature", &ours]).await;
+    app.refused(&["rollback", "hello"], &["service `hello`: the component has no signature", &ours]).await;
     host.get("/hello").await.assert_text(200, "Hello, again!");
     host.stop().await;
     app.write(&signed_by(&[&theirs]));
-    refused(&app, &["up"], &["service `hello`: the component is signed by", &ours, &theirs]).await;
+    app.refused(&["up"], &["service `hello`: the component is signed by", &ours, &theirs]).await;
 }
 
 #[tokio::test]
@@ -127,19 +112,19 @@ async fn keys_are_changed_without_a_time_when_nothing_starts() {
     let (old, new) = (keygen(&app, "old.pem").await, keygen(&app, "new.pem").await);
     let file = app.component("hello-p3").display().to_string();
     for key in ["old.pem", "new.pem"] {
-        done(&app, &["sign", &file, "--key", key]).await;
+        app.done(&["sign", &file, "--key", key]).await;
     }
-    assert!(done(&app, &["sign", &file, "--key", "old.pem"]).await.stderr.contains("Unchanged"));
+    assert!(app.done(&["sign", &file, "--key", "old.pem"]).await.stderr.contains("Unchanged"));
     for keys in [vec![&*old], vec![&*old, &*new], vec![&*new]] {
         app.write(&signed_by(&keys));
-        done(&app, &["check"]).await;
+        app.done(&["check"]).await;
     }
     // The application's keys are for services that name none.
     app.write(&format!("[app]\nname = \"test\"\ndata = \"data\"\nsigned-by = [\"{new}\"]\n{HELLO}"));
-    done(&app, &["check"]).await;
+    app.done(&["check"]).await;
     let third = keygen(&app, "third.pem").await;
     app.write(&format!("[app]\nname = \"test\"\ndata = \"data\"\nsigned-by = [\"{third}\"]\n{HELLO}"));
-    refused(&app, &["check"], &["`app.signed-by` wants", &third, &old, &new]).await;
+    app.refused(&["check"], &["`app.signed-by` wants", &third, &old, &new]).await;
 }
 
 #[tokio::test]
@@ -147,13 +132,13 @@ async fn who_signed_can_be_asked() {
     let app = App::new(HELLO);
     let file = app.component("hello-p3").display().to_string();
     let (one, other) = (keygen(&app, "one.pem").await, keygen(&app, "other.pem").await);
-    refused(&app, &["verify", &file], &["no signature"]).await;
-    done(&app, &["sign", &file, "--key", "one.pem"]).await;
-    assert_eq!(done(&app, &["verify", &file]).await.stdout.trim(), one);
-    done(&app, &["verify", &file, "--key", &other, "--key", &one]).await;
-    refused(&app, &["verify", &file, "--key", &other], &["is signed by", &one, "none of the given keys"]).await;
+    app.refused(&["verify", &file], &["no signature"]).await;
+    app.done(&["sign", &file, "--key", "one.pem"]).await;
+    assert_eq!(app.done(&["verify", &file]).await.stdout.trim(), one);
+    app.done(&["verify", &file, "--key", &other, "--key", &one]).await;
+    app.refused(&["verify", &file, "--key", &other], &["is signed by", &one, "none of the given keys"]).await;
     let module = app.file("module.wasm", b"\0asm\x01\0\0\0");
-    refused(&app, &["sign", &module.display().to_string(), "--key", "one.pem"], &["core module"]).await;
-    refused(&app, &["sign", &file, "--key", "wharf.toml"], &["wharf.toml holds no private Ed25519 key"]).await;
-    refused(&app, &["keygen", "one.pem"], &["one.pem already"]).await;
+    app.refused(&["sign", &module.display().to_string(), "--key", "one.pem"], &["core module"]).await;
+    app.refused(&["sign", &file, "--key", "wharf.toml"], &["wharf.toml holds no private Ed25519 key"]).await;
+    app.refused(&["keygen", "one.pem"], &["one.pem already"]).await;
 }

@@ -6,7 +6,7 @@
 use super::{
     DeployError, Loaded, Member, Members, Newer, Reversal, Rollout, Serving, Shapes, Standing, fixed_results,
     kept_in_mind,
-    steps::{migrate, migrations_of, warm},
+    steps::{migrate, migrations_of, unrecorded, warm},
 };
 use crate::{
     policy::{FallbackPolicy, Policy},
@@ -210,8 +210,7 @@ impl Changing<'_> {
             let Some(serving) = it.serving.clone() else { continue };
             let (name, number) = (it.member.service.name(), it.revision.info().number);
             let recorded = self.rollout.history.serve(name, number, serving).await;
-            let wrong = |source| DeployError::History { service: name.to_string(), source };
-            it.reversal = Some(recorded.map_err(wrong)?);
+            it.reversal = Some(recorded.map_err(|source| unrecorded(&it.member, source))?);
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The steps of a deploy that guests take part in.
 
-use super::{DeployError, Loaded, Member, Newer, Serving, error::named};
+use super::{DeployError, HistoryError, Loaded, Member, Newer, Serving, error::named};
 use crate::{
     service::{Revision, RevisionError},
     store::{MigrateError, Migration},
@@ -12,12 +12,16 @@ use tokio::time::timeout;
 const WARM_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a guest does before it gets calls has a limit of its own: there is no caller with a deadline.
-async fn in_time<T>(step: impl Future<Output = Result<T, RevisionError>>) -> Result<T, RevisionError> {
+pub(super) async fn in_time<T>(step: impl Future<Output = Result<T, RevisionError>>) -> Result<T, RevisionError> {
     timeout(WARM_LIMIT, step).await.unwrap_or(Err(RevisionError::Late(WARM_LIMIT)))
 }
 
 pub(super) fn wrong(member: &Member, source: RevisionError) -> DeployError {
     DeployError::Revision { service: member.service.name().to_string(), source }
+}
+
+pub(super) fn unrecorded(member: &Member, source: HistoryError) -> DeployError {
+    DeployError::History { service: member.service.name().to_string(), source }
 }
 
 /// The schema that a revision declares; none where it has no database.
