@@ -1,21 +1,13 @@
 #!/bin/bash
-# compiles.sh [MEGABYTES] [RATE] [SECONDS]: what callers feel while a large component is compiled. The shop at a fixed rate on products,
-# first left alone, then while a component of so many megabytes of code is deployed to a service that nobody calls: what a
-# JavaScript or Python service is made of. SECONDS are to be what the deploy takes here, or a little
-# less, so that there is no time in the second run without it.
+# compiles.sh [MEGABYTES] [RATE] [SECONDS]: what callers feel while a large component is compiled. The shop at a fixed rate on
+# products, first left alone, then while a component of so many megabytes of code is deployed to a service that nobody calls:
+# what a JavaScript or Python service is made of. SECONDS are to be what the deploy takes here, or a little less, so that there
+# is no time in the second run without it.
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-megabytes=${1:-20} rate=${2:-1000} seconds=${3:-7} port=${PORT:-3900} clients=8
-wharf=$here/../../target/release/wharf
-for tool in h2load python3; do
-    command -v $tool >/dev/null || { echo "$tool is missing: apt-get install nghttp2-client python3" >&2; exit 1; }
-done
-[ -d "$here/out/shop" ] || { echo "tests/load/out/shop is missing: run prepare.sh" >&2; exit 1; }
-work=$(mktemp -d "${TMPDIR:-/tmp}/wharf-compiles.XXXXXX")
-host=
-trap '[ -z "$host" ] || kill "$host" 2> /dev/null; rm -rf "$work"' EXIT
-cp -a "$here/out/shop" "$work/run"
-sed -i "s/^listen = .*/listen = \"127.0.0.1:$port\"/" "$work/run/wharf.toml"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+megabytes=${1:-20} rate=${2:-1000} seconds=${3:-7} clients=8
+need h2load=nghttp2-client python3=python3
+shop "$work/run"
 printf '\n[services.large]\ncomponent = "large.wasm"\n' >> "$work/run/wharf.toml"
 
 python3 - "$work/run/large.wasm" "$work/large.wasm" "$megabytes" <<'PY'
@@ -27,15 +19,6 @@ def number(n):
         out.append(n & 127 | (128 if n > 127 else 0))
         n >>= 7
         if not n:
-            return bytes(out)
-
-def signed(n):
-    out = bytearray()
-    while True:
-        byte, n = n & 127, n >> 7
-        done = n == 0 and not byte & 64 or n == -1 and byte & 64
-        out.append(byte if done else byte | 128)
-        if done:
             return bytes(out)
 
 def section(kind, content):
@@ -69,9 +52,7 @@ quantiles() { # quantiles LOG
               time[int(NR * 0.5) + 1] / 1000, time[int(NR * 0.99) + 1] / 1000, time[NR] / 1000 }'
 }
 
-"$wharf" up --manifest "$work/run/wharf.toml" --access-log off --no-watch 2> "$work/log" &
-host=$!
-until grep -qs Ready "$work/log"; do kill -0 $host; sleep 0.05; done
+start "$work/run"
 load "$work/warm" 2
 load "$work/alone" "$seconds"
 echo "left alone: $(quantiles "$work/alone")"
@@ -81,6 +62,4 @@ began=$EPOCHREALTIME
 took=$(python3 -c "print(f'{$EPOCHREALTIME - $began:.1f}')")
 wait $load
 echo "for $seconds s while $megabytes MB are deployed, which took $took s: $(quantiles "$work/beside")"
-kill -TERM $host
-wait $host || true
-host=
+stop

@@ -1,19 +1,15 @@
 #!/bin/bash
 # deploys.sh [ROUNDS]: how long it takes from `wharf deploy` to an answer of the new revision, how long a rollback takes, and how
 # long a host with everything in its cache needs from its start to the first 200. The deploys are of the shop's product service
-# with another custom section each time, so each is compiled; the command returns when the new
-# revision serves, and a request after it is part of the time.
+# with another custom section each time, so each is compiled; the command returns when the new revision
+# serves, and a request after it is part of the time.
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-rounds=${1:-10} port=${PORT:-3900}
-wharf=$here/../../target/release/wharf
-[ -d "$here/out/shop" ] || { echo "tests/load/out/shop is missing: run prepare.sh" >&2; exit 1; }
-work=$(mktemp -d "${TMPDIR:-/tmp}/wharf-deploys.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-cp -a "$here/out/shop" "$work/run"
-sed -i "s/^listen = .*/listen = \"127.0.0.1:$port\"/" "$work/run/wharf.toml"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+rounds=${1:-10}
+need python3=python3
+shop "$work/run"
 
-exec python3 - "$wharf" "$work" "$port" "$rounds" <<'PY'
+python3 - "$wharf" "$work" "$port" "$rounds" <<'PY'
 import http.client, signal, statistics, subprocess, sys, time
 
 wharf, work, port, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])

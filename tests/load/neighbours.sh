@@ -3,11 +3,9 @@
 # calls its retries add. Fixed rates, since a load that waits for its answers would slow down with what fails.
 # Each round runs the shop twice, with the user service well and with half of the calls to it failing.
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-rounds=${1:-3} seconds=${2:-8} port=${PORT:-3900} clients=8 rate=125
-command -v h2load >/dev/null || { echo "h2load is missing: apt-get install nghttp2-client" >&2; exit 1; }
-work=$(mktemp -d "${TMPDIR:-/tmp}/wharf-neighbours.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+rounds=${1:-3} seconds=${2:-8} clients=8 rate=125
+need h2load=nghttp2-client curl=curl python3=python3
 
 load() { # load PATH LOG
     h2load --h1 -t1 -c$clients --rps=$rate -D"$seconds" --log-file="$2" "http://127.0.0.1:$port$1" > /dev/null
@@ -20,21 +18,16 @@ quantiles() { # quantiles LOG
 }
 
 run() { # run NAME
-    sed -i "s/^listen = .*/listen = \"127.0.0.1:$port\"/" "$work/$1/wharf.toml"
-    "$here/../../target/release/wharf" up --manifest "$work/$1/wharf.toml" --access-log off --no-watch 2> "$work/log" &
-    local host=$!
-    until grep -q Ready "$work/log"; do kill -0 $host; sleep 0.05; done
+    start "$work/$1"
     # The first attempts may be among those that fail.
-    local id=
-    until id=$(curl -sf "http://127.0.0.1:$port/api/users" -H 'content-type: application/json' \
-        -d "{\"name\": \"Ada\", \"email\": \"ada-$RANDOM@example.org\"}" | grep -o '"id":"[^"]*"' | cut -d'"' -f4); do :; done
+    local id
+    id=$(register)
     rm -f "$work"/*.log # h2load adds to what is there
     load "/api/users/$id" "$work/user.log" & local user=$!
     load /api/products/p-1 "$work/product.log"
     wait $user
-    "$here/../../target/release/wharf" status --manifest "$work/$1/wharf.toml" --json > "$work/status.json"
-    kill -TERM $host
-    wait $host || true
+    "$wharf" status --manifest "$work/$1/wharf.toml" --json > "$work/status.json"
+    stop
     echo "$1: product: $(quantiles "$work/product.log"); user: $(quantiles "$work/user.log")"
     python3 - "$work/status.json" <<'PY'
 import json, sys
@@ -45,7 +38,7 @@ print(f"    gateway -> user: {calls} calls, {retries} retries ({100 * retries / 
 PY
 }
 
-for app in well failing; do cp -a "$here/out/shop" "$work/$app"; done
+for app in well failing; do shop "$work/$app"; done
 # A trap is tried again, for a GET is safe; the breaker only counts, or it would end the experiment.
 cat >> "$work/failing/wharf.toml" <<'TOML'
 

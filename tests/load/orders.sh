@@ -8,20 +8,11 @@
 # Each round runs both, in turn first. A closed loop, so 1000 * connections / rate is the time an order takes, in ms; CPU is
 # that of the host, what the relay needs after the load included: the clock stops when the outbox is empty.
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd "$here/../.." && pwd)
-rounds=${1:-3} seconds=${2:-8} port=${PORT:-3900}
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+rounds=${1:-3} seconds=${2:-8}
 connections=("${@:3}")
 [ ${#connections[@]} -gt 0 ] || connections=(1 16)
-wharf=$root/target/release/wharf
-for tool in wrk sqlite3; do
-    command -v $tool >/dev/null || { echo "$tool is missing: apt-get install $tool" >&2; exit 1; }
-done
-[ -d "$here/out/shop" ] || { echo "tests/load/out/shop is missing: run prepare.sh" >&2; exit 1; }
-work=$(mktemp -d "${TMPDIR:-/tmp}/wharf-orders.XXXXXX")
-host=
-# A host that a failed run leaves behind would hold the port.
-trap '[ -z "$host" ] || kill "$host" 2> /dev/null; rm -rf "$work"' EXIT
+need wrk=wrk sqlite3=sqlite3 curl=curl python3=python3
 
 variant() { # variant FILE: an order service that does not publish what it places
     local copy=$here/out/without
@@ -50,12 +41,9 @@ cpu() { # cpu PID: seconds that it has computed
 run() { # run NAME CONNECTIONS: prints "rate microseconds-of-cpu p50 p99"
     rm -rf "$work/run"
     cp -a "$work/$1" "$work/run"
-    "$wharf" up --manifest "$work/run/wharf.toml" --access-log off --no-watch 2> "$work/log" &
-    host=$!
-    until grep -q Ready "$work/log"; do kill -0 $host; sleep 0.05; done
+    start "$work/run"
     local user
-    user=$(curl -sf "http://127.0.0.1:$port/api/users" -H 'content-type: application/json' \
-        -d '{"name": "Ada", "email": "ada@example.org"}' | grep -o '"id":"[^"]*"' | cut -d'"' -f4)
+    user=$(register)
     cat > "$work/order.lua" <<LUA
 wrk.method = "POST"
 wrk.headers["content-type"] = "application/json"
@@ -84,26 +72,18 @@ LUA
         sleep 0.05
     done
     after=$(cpu $host)
-    kill -TERM $host
-    wait $host || true
-    host=
+    stop
     tail -1 "$work/wrk" | awk -v cpu="$after $before" -v waits="$waits" '{ split(cpu, at, " ")
         printf "%.1f %.1f %.3f %.3f %d\n", $1 / $2 * 1e6, (at[1] - at[2]) / $1 * 1e6, $3 / 1000, $4 / 1000, waits }'
 }
 
-for name in with without; do
-    cp -a "$here/out/shop" "$work/$name"
-    sed -i "s/^listen = .*/listen = \"127.0.0.1:$port\"/" "$work/$name/wharf.toml"
-done
+for name in with without; do shop "$work/$name"; done
 variant "$work/without/order.wasm"
 if cmp -s "$work/with/order.wasm" "$work/without/order.wasm"; then echo "the two do not differ" >&2; exit 1; fi
 # One start each compiles what is not in the cache.
 for name in with without; do
-    "$wharf" up --manifest "$work/$name/wharf.toml" --access-log off --no-watch 2> "$work/log" & host=$!
-    until grep -q Ready "$work/log"; do kill -0 $host; sleep 0.05; done
-    kill -TERM $host
-    wait $host || true
-    host=
+    start "$work/$name"
+    stop
 done
 
 echo "each round: orders for $seconds s, without and with their events"

@@ -6,17 +6,9 @@
 # of the same code with another custom section each time, so that it is a component of its own.
 # A request that is not answered with a 2xx fails the run.
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-seconds=${1:-60} swaps=${2:-100} port=${PORT:-3900} connections=32
-wharf=$here/../../target/release/wharf
-for tool in wrk curl python3; do
-    command -v $tool >/dev/null || { echo "$tool is missing: apt-get install $tool" >&2; exit 1; }
-done
-[ -d "$here/out/shop" ] || { echo "tests/load/out/shop is missing: run prepare.sh" >&2; exit 1; }
-work=$(mktemp -d "${TMPDIR:-/tmp}/wharf-swaps.XXXXXX")
-host=
-# A host that a failed run leaves behind would hold the port.
-trap '[ -z "$host" ] || kill "$host" 2> /dev/null; rm -rf "$work"' EXIT
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+seconds=${1:-60} swaps=${2:-100} connections=32
+need wrk=wrk curl=curl python3=python3
 
 variant() { # variant SERVICE N: the service's component with a custom section of its own
     python3 - "$work/run/$1.wasm" "$2" "$work/variant.wasm" <<'PY'
@@ -29,15 +21,10 @@ PY
 }
 
 run() { # run NAME SWAPS: SWAPS is `none` for deploys of what runs already
-    rm -rf "$work/run"
-    cp -a "$here/out/shop" "$work/run"
-    sed -i "s/^listen = .*/listen = \"127.0.0.1:$port\"/" "$work/run/wharf.toml"
-    "$wharf" up --manifest "$work/run/wharf.toml" --access-log off --no-watch 2> "$work/log" &
-    host=$!
-    until grep -q Ready "$work/log"; do kill -0 $host; sleep 0.05; done
+    shop "$work/run"
+    start "$work/run"
     local user
-    user=$(curl -sf "http://127.0.0.1:$port/api/users" -H 'content-type: application/json' \
-        -d '{"name": "Ada", "email": "ada@example.org"}' | grep -o '"id":"[^"]*"' | cut -d'"' -f4)
+    user=$(register)
     cat > "$work/mix.lua" <<LUA
 local n = 0
 local json = { ["content-type"] = "application/json" }
@@ -57,6 +44,10 @@ function done(summary, latency)
         summary.requests, summary.requests / summary.duration * 1e6, latency:percentile(50) / 1000,
         latency:percentile(99) / 1000, latency.max / 1000, errors.status,
         errors.connect + errors.read + errors.write + errors.timeout))
+    if errors.status + errors.connect + errors.read + errors.write + errors.timeout > 0 then
+        io.stderr:write("not all requests were answered\n")
+        os.exit(1)
+    end
 end
 LUA
     wrk -t1 -c$connections -d2s -s "$work/mix.lua" "http://127.0.0.1:$port" > /dev/null
@@ -77,9 +68,7 @@ import json, sys
 events = json.load(sys.stdin)["events"]
 dead = sum(s.get("dead") or 0 for s in events["subscriptions"])
 print(events["published"], "events published,", dead, "dead")')
-    kill -TERM $host
-    wait $host || true
-    host=
+    stop
     echo "$1: $(tail -1 "$work/wrk"); $done deploys, $events"
 }
 
