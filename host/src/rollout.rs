@@ -505,10 +505,15 @@ impl Rollout {
         }
     }
 
-    /// Whether components of these shapes fit each other and what is granted and declared, each also beside those that are
-    /// on trial.
+    /// Whether components of these shapes fit each other and what is granted and declared.
     fn check(&self, shapes: &Shapes) -> Result<(), DeployError> {
-        let mut found = self.misfits(shapes);
+        let found = self.beside_trials(shapes, |shapes| self.misfits(shapes));
+        if found.is_empty() { Ok(()) } else { Err(DeployError::Misfit(found)) }
+    }
+
+    /// The misfits of components of these shapes, each also beside those that are on trial.
+    fn beside_trials(&self, shapes: &Shapes, misfits: impl Fn(&Shapes) -> Vec<Misfit>) -> Vec<Misfit> {
+        let mut found = misfits(shapes);
         let trials: Vec<_> =
             self.members().values().filter_map(|member| Some((member.clone(), member.under_way()?))).collect();
         let with = |trials: &[(Arc<Member>, Arc<Staged>)]| {
@@ -516,7 +521,7 @@ impl Rollout {
             for (member, staged) in trials {
                 shapes.insert(member.service.name().to_string(), staged.shape.clone());
             }
-            self.misfits(&shapes)
+            misfits(&shapes)
         };
         let sets = trials.chunks(1).chain((trials.len() > 1).then_some(&trials[..]));
         for misfit in sets.flat_map(with) {
@@ -524,7 +529,7 @@ impl Rollout {
                 found.push(misfit);
             }
         }
-        if found.is_empty() { Ok(()) } else { Err(DeployError::Misfit(found)) }
+        found
     }
 
     fn grants(&self) -> BTreeMap<String, Grants> {

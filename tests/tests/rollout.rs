@@ -361,3 +361,25 @@ async fn events_go_the_way_of_the_requests_that_they_come_of() {
     host.wharf(&app, &["rollout", "hearer", "undo"]).await;
     host.stop().await;
 }
+
+#[tokio::test]
+async fn what_does_not_fit_a_revision_on_trial_is_refused() {
+    // Nobody imports anything of the callee, but the caller that is on trial.
+    let manifest = linked("").replace("<linked-caller>", "<hello-p3>");
+    let app = App::new(&manifest);
+    for (file, guest) in [("caller.wasm", "linked-caller"), ("hello.wasm", "hello-p2")] {
+        app.file(file, std::fs::read(wharf_tests::component(guest)).expect("it was built"));
+    }
+    let host = Host::start_with(&app, &["--no-watch"]).await;
+    begin(&host, &app, "caller", "caller.wasm", &["percent=1,for=1m"]).await;
+    let misfit = "service `caller` imports `probe:shapes/shapes@0.1.0`";
+    app.refused(&["deploy", "callee", "hello.wasm"], &[misfit]).await;
+    app.refused(&["diff", "callee", "hello.wasm"], &[misfit]).await;
+    std::fs::copy(app.folder().join("hello.wasm"), app.component("linked-callee")).expect("it can be written");
+    app.refused(&["apply", "--yes"], &["`probe:shapes/shapes@0.1.0`"]).await;
+    // Without it, nobody minds.
+    host.wharf(&app, &["rollout", "caller", "undo"]).await;
+    app.done(&["apply", "--yes"]).await;
+    assert_eq!(host.service(&app, "callee").await["revision"]["number"], 2);
+    host.stop().await;
+}

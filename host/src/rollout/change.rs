@@ -80,14 +80,9 @@ impl Changing<'_> {
         services.filter_map(|name| Some((name.clone(), shape(name)?))).collect()
     }
 
-    /// Whether components of these shapes fit each other and what is granted.
-    ///
-    /// # Errors
-    ///
-    /// Everything that does not fit.
-    pub fn check(&self, shapes: &Shapes, grants: &BTreeMap<String, Grants>) -> Result<(), Vec<Misfit>> {
-        let found = misfits(shapes, grants);
-        if found.is_empty() { Ok(()) } else { Err(found) }
+    /// Where components of these shapes do not fit each other, those that are on trial, and what is granted.
+    pub fn misfits(&self, shapes: &Shapes, grants: &BTreeMap<String, Grants>) -> Vec<Misfit> {
+        self.rollout.beside_trials(shapes, |shapes| misfits(shapes, grants))
     }
 
     /// The fixed results that the edge between these two has by this policy.

@@ -121,7 +121,7 @@ impl<'a> Draft<'a> {
 
         let grants = grants(&new);
         let shapes = changing.shapes(new.services.keys(), &loaded);
-        let mut misfits = changing.check(&shapes, &grants).err().unwrap_or_default();
+        let mut misfits = changing.misfits(&shapes, &grants);
         let mut results = BTreeMap::new();
         for ends in new.edges() {
             let policy = new.edge_policy(&ends.caller, &ends.callee);
