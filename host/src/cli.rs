@@ -33,7 +33,10 @@ use std::{
     process::ExitCode,
 };
 use tracing_subscriber::EnvFilter;
-use wharf::manifest::Manifest;
+use wharf::{
+    engine::{compile_with, serve_compiler},
+    manifest::Manifest,
+};
 
 /// Runs microservices as WebAssembly components inside one process.
 ///
@@ -104,6 +107,9 @@ enum Command {
     Push(push::Args),
     /// Says who has signed a component, and whether it is still what they signed.
     Verify(verify::Args),
+    /// Compiles a component from standard input to standard output, for a host.
+    #[command(hide = true)]
+    Compile,
 }
 
 pub fn main() -> ExitCode {
@@ -130,6 +136,7 @@ fn explained(error: &anyhow::Error) -> String {
 }
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
+    compile_aside();
     match &cli.command {
         Command::Up(args) => up::run(load(&cli.manifest)?, args),
         Command::Build => build::run(&load(&cli.manifest)?),
@@ -149,6 +156,16 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Sign(args) => sign::run(args),
         Command::Push(args) => push::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Compile => serve_compiler().map_err(anyhow::Error::msg),
+    }
+}
+
+/// Whatever has components compiled has it done by this very program.
+fn compile_aside() {
+    // The file may be another by the time that there is something to compile: an upgrade. Linux finds the one that runs.
+    let program = if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { std::env::current_exe() };
+    if let Ok(program) = program {
+        compile_with(program, ["compile".into()]);
     }
 }
 

@@ -86,18 +86,15 @@ impl CodeCache {
             return Ok(component);
         }
         recognise(wasm)?;
-        compiler::aside(|| self.compile(engine, wasm, hash))
-    }
-
-    fn compile(&self, engine: &Engine, wasm: &[u8], hash: &str) -> Result<Component, CacheError> {
-        // `{:#}` gives the causes too: the outermost alone says only "failed to parse".
-        let component = Component::new(engine, wasm).map_err(|error| CacheError::Compile(format!("{error:#}")))?;
-        let code = component.serialize().map_err(|error| CacheError::Compile(format!("{error:#}")))?;
+        let code = compiler::compile(engine, wasm).map_err(CacheError::Compile)?;
         // Without the cache the component runs all the same, so a full disk must not keep it from running.
         if let Err(error) = self.keep(&self.file(hash), &code) {
             tracing::warn!(%error, "compiled code is not kept; the next start compiles again");
+        } else if let Some(component) = self.find(engine, hash) {
+            return Ok(component);
         }
-        Ok(component)
+        // SAFETY: it is what the compiler of this very program made of the component, just now, and told nobody else.
+        unsafe { Component::deserialize(engine, &code) }.map_err(|error| CacheError::Compile(format!("{error:#}")))
     }
 
     /// The component of this content, if it was compiled before: for who has no bytes at hand, or need not read them.
