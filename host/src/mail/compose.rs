@@ -124,7 +124,12 @@ impl Letter {
         let mut content = head.into_bytes();
         let text = with_ends(&message.text);
         content.extend(match &message.html {
-            None => SinglePart::plain(text).formatted(),
+            None => {
+                let mut part = SinglePart::plain(text).formatted();
+                // The end of the last line is SMTP's to add.
+                part.truncate(part.strip_suffix(b"\r\n").map_or(part.len(), <[u8]>::len));
+                part
+            }
             Some(html) => MultiPart::alternative_plain_html(text, with_ends(html)).formatted(),
         });
         let all = to.iter().chain(cc).chain(bcc).map(Mailbox::to_lettre).collect();

@@ -25,10 +25,10 @@ impl Mailbox {
     ///
     /// When the address is none, or the name is too long or has control characters.
     pub fn new(name: Option<String>, address: &str) -> Result<Self, Invalid> {
-        let name = name.filter(|name| !name.trim().is_empty());
         if let Some(name) = &name {
             header::check("a name", name, MAX_NAME)?;
         }
+        let name = name.filter(|name| !name.trim().is_empty());
         Ok(Self { name, address: parse(address)? })
     }
 
