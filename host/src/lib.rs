@@ -16,6 +16,7 @@ pub mod events;
 pub mod gateway;
 pub mod inbox;
 pub mod keyvalue;
+pub mod mail;
 pub mod manifest;
 pub mod oci;
 pub mod outbound;

@@ -23,6 +23,7 @@ mod error;
 mod events;
 mod external;
 mod gateway;
+mod mail;
 mod origin;
 mod path;
 mod policy;
@@ -46,9 +47,10 @@ pub use error::{ManifestError, ManifestErrors, Place, Placed};
 pub use events::{Bus, Sharing, Topic};
 pub use external::{Addresses, ExternalService};
 pub use gateway::{Admin, Aggregate, Gateway, Methods, Part, Route};
+pub use mail::{Mail, MailAddress, MailServer};
 pub use origin::{Origin, Scheme};
 pub use path::{InvalidPath, PathPattern, PathTemplate};
-pub use policy::{EVENTS, Edge, GATEWAY, Policies};
+pub use policy::{EVENTS, Edge, GATEWAY, MAIL, Policies};
 pub use secret::{Secret, SecretError, SecretRef};
 pub use server_url::ServerUrl;
 pub use services::{Component, Instances, Limits, Service, Source};
@@ -82,6 +84,8 @@ pub struct Manifest {
     pub store: Store,
     /// The Redis that keeps buckets; `None`: a file for each service does.
     pub key_value: Option<Placed<ServerUrl>>,
+    /// Where mail goes.
+    pub mail: Mail,
     /// What guards the calls.
     pub policies: Policies,
 }
@@ -162,11 +166,25 @@ impl Manifest {
         let (bus, retention) = events::read(root.table("events"));
         let key_value = events::read_redis(root.table("key-value"));
         let store = Store::read(root.table("store"));
+        let mail = Mail::read(root.table("mail"), &app);
         let (policies, edges) = Policies::read(root.table("policy"), doc);
         root.finish();
         let path = path.to_owned();
-        let manifest =
-            Self { path, app, gateway, admin, services, external, topics, bus, retention, store, key_value, policies };
+        let manifest = Self {
+            path,
+            app,
+            gateway,
+            admin,
+            services,
+            external,
+            topics,
+            bus,
+            retention,
+            store,
+            key_value,
+            mail,
+            policies,
+        };
         validate::validate(&manifest, &edges, doc);
         manifest
     }
@@ -181,13 +199,13 @@ impl Manifest {
         self.services.contains_key(name) || self.external.contains_key(name)
     }
 
-    /// The policy of the calls from `caller` (a service, [`GATEWAY`] or [`EVENTS`]) to `callee` (a service, or an
-    /// [`Origin`] as it displays itself).
+    /// The policy of the calls from `caller` (a service, [`GATEWAY`] or [`EVENTS`]) to `callee` (a service, [`MAIL`], or
+    /// an [`Origin`] as it displays itself).
     pub fn edge_policy(&self, caller: &str, callee: &str) -> &Policy {
         self.policies.edges.get(&Edge::new(caller, callee)).unwrap_or(&self.policies.defaults)
     }
 
-    /// Every way that calls may take, to services and to origins outside.
+    /// Every way that calls may take, to services, to origins outside and to the mail.
     pub fn edges(&self) -> BTreeSet<Edge> {
         let mut edges = BTreeSet::new();
         for (name, service) in &self.services {
@@ -195,6 +213,9 @@ impl Manifest {
             edges.extend(service.outbound.iter().map(|origin| Edge::new(name, origin.to_string())));
             if !service.subscribes.is_empty() {
                 edges.insert(Edge::new(EVENTS, name));
+            }
+            if service.mail.is_some() {
+                edges.insert(Edge::new(name, MAIL));
             }
         }
         let parts = self.gateway.aggregates.iter().flat_map(|aggregate| aggregate.parts.values());

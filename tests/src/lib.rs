@@ -17,6 +17,7 @@ mod postgres;
 mod redis;
 mod registry;
 mod scene;
+mod smtp;
 mod wait;
 mod workshop;
 
@@ -30,5 +31,6 @@ pub use postgres::Postgres;
 pub use redis::{Redis, Session};
 pub use registry::Registry;
 pub use scene::{Asking, EDGE, HELLO, at, behind, below, caller, held, linked, outside, starting_with};
+pub use smtp::{Smtp, header};
 pub use wait::{PATIENCE, eventually, within};
 pub use workshop::{crate_with, guest_saying, workspace};

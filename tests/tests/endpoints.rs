@@ -483,10 +483,11 @@ async fn what_can_not_be_taken_over_of_services_outside_changes_nothing() {
     let app = named(&payment, "deadline = \"5s\"");
     let host = Host::start_with(&app, &["--no-watch"]).await;
     let changed = manifest("dns = \"http://nobody.invalid\"", "deadline = \"6s\"");
-    let more = format!("{}\n[services.mail]\ndns = \"http://no-one.invalid\"", manifest(&payment, "deadline = \"6s\""));
+    let more =
+        format!("{}\n[services.letters]\ndns = \"http://no-one.invalid\"", manifest(&payment, "deadline = \"6s\""));
     for (text, expected) in [
         (&changed, "services.payment.dns: nobody.invalid can't be resolved"),
-        (&more, "services.mail.dns: no-one.invalid can't be resolved"),
+        (&more, "services.letters.dns: no-one.invalid can't be resolved"),
     ] {
         app.write(text);
         let done = host.wharf(&app, &["reload"]).await;

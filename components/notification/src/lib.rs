@@ -1,13 +1,18 @@
-//! What customers are told.
+//! What customers are told, by mail.
 //!
-//! An event may be delivered more than once. A customer is told once, because what was sent is recorded under the
-//! event's own identity.
+//! An event may be delivered more than once. A customer is told once, because what was sent is recorded under the event's
+//! own identity. Only a host that dies between a mail and its record sends it again, with the same Message-ID.
 
+mod mail;
+
+use self::mail::{Mail, Recipient};
 use serde::{Deserialize, Serialize};
 use wharf_sdk::{
     Error, Json, Query, Result, Router, db,
     events::{Event, Verdict},
-    from_row, new_id, params, time,
+    from_row,
+    mail::{self as post, SendError},
+    new_id, params, time,
 };
 
 wharf_sdk::service! {
@@ -15,12 +20,14 @@ wharf_sdk::service! {
     pub struct NotificationService {
         routes: routes,
         events: on_event,
-        migrations: [("create notifications", include_str!("../migrations/1-create-notifications.sql"))],
+        migrations: [
+            ("create notifications", include_str!("../migrations/1-create-notifications.sql")),
+            ("what came of them", include_str!("../migrations/2-what-came-of-them.sql")),
+        ],
     }
 }
 
 const LIST_MAX: u32 = 100;
-const TEXT_MAX: usize = 254;
 
 fn routes() -> Router {
     Router::new().get("/notifications", list_notifications)
@@ -36,34 +43,14 @@ struct Notification {
     recipient: Option<String>,
     message: String,
     sent_at: String,
+    /// `sent`, or `failed` where it never will be.
+    status: String,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
-from_row!(Notification { id, user_id, kind, recipient, message, sent_at });
-
-/// The payload of `user.created`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct UserCreated {
-    user_id: String,
-    email: String,
-}
-
-/// The payload of `order.confirmed`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct OrderConfirmed {
-    order_id: String,
-    user_id: String,
-}
-
-/// What is to be sent.
-#[derive(Debug, PartialEq)]
-struct Mail {
-    user_id: String,
-    kind: &'static str,
-    recipient: Option<String>,
-    message: String,
-}
+from_row!(Notification { id, user_id, kind, recipient, message, sent_at, status, error });
 
 /// The query of `GET /notifications`: the newest of a user.
 #[derive(Deserialize)]
@@ -74,12 +61,13 @@ struct OfUser {
 }
 
 async fn on_event(event: Event) -> Verdict {
-    let mut mail = match Mail::for_event(&event) {
-        Ok(mail) => mail,
+    let mail = match Mail::for_event(&event) {
+        Ok(Some(mail)) => mail,
+        Ok(None) => return Verdict::Ack,
         Err(verdict) => return verdict,
     };
-    match send_once(&event, &mut mail).await {
-        Ok(()) => Verdict::Ack,
+    match send_once(&event, &mail).await {
+        Ok(verdict) => verdict,
         Err(error) => {
             eprintln!("{} {}: {error}", event.topic, event.id);
             Verdict::Retry(None)
@@ -87,41 +75,79 @@ async fn on_event(event: Event) -> Verdict {
     }
 }
 
-async fn send_once(event: &Event, mail: &mut Mail) -> db::Result<()> {
-    if mail.recipient.is_none() {
-        mail.recipient = address_of(&mail.user_id).await?;
+/// Sends, and records what came of it. The record is the first that is written here: before, nothing is held up by a slow
+/// mail server.
+async fn send_once(event: &Event, mail: &Mail) -> db::Result<Verdict> {
+    if is_recorded(event).await? {
+        return Ok(Verdict::Ack);
     }
+    let recipient = match &mail.recipient {
+        Some(recipient) => recipient.clone(),
+        None => match recipient_of(&mail.user_id).await? {
+            Some(recipient) => recipient,
+            // Events of different topics come in any order: the user's own is still on its way.
+            None => return Ok(Verdict::Retry(None)),
+        },
+    };
+    let error = match post::send(mail.to(&recipient, event)).await {
+        Ok(_) => None,
+        Err(SendError::Fault(fault)) => {
+            eprintln!("{} {}: {fault}", event.topic, event.id);
+            return Ok(Verdict::Retry(fault.retry_after_ms));
+        }
+        // It would be the same another time.
+        Err(error) => Some(error.reason().to_owned()),
+    };
+    record(event, mail, recipient, error.as_deref()).await?;
+    match error {
+        None => println!("📧 Sending {}", mail.message),
+        Some(error) => eprintln!("{} {}: {} is not sent: {error}", event.topic, event.id, mail.message),
+    }
+    Ok(Verdict::Ack)
+}
+
+async fn is_recorded(event: &Event) -> db::Result<bool> {
+    let found: Option<(String,)> = db::query_optional(
+        "SELECT id FROM notifications WHERE source = $1 AND event_id = $2",
+        params![&event.source, &event.id],
+    )
+    .await?;
+    Ok(found.is_some())
+}
+
+async fn record(event: &Event, mail: &Mail, recipient: Recipient, error: Option<&str>) -> db::Result<()> {
     let now = time::now();
-    let recorded = db::execute(
-        "INSERT INTO notifications (id, source, event_id, user_id, kind, recipient, message, sent_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (source, event_id) DO NOTHING",
+    let status = if error.is_none() { "sent" } else { "failed" };
+    db::execute(
+        "INSERT INTO notifications \
+         (id, source, event_id, user_id, kind, recipient, recipient_name, message, sent_at, status, error) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (source, event_id) DO NOTHING",
         params![
             new_id(now),
             &event.source,
             &event.id,
             &mail.user_id,
             mail.kind,
-            mail.recipient.clone(),
+            recipient.address,
+            recipient.name,
             &mail.message,
-            now.to_string()
+            now.to_string(),
+            status,
+            error.map(str::to_owned)
         ],
     )
     .await?;
-    if recorded == 1 {
-        println!("📧 Sending {}", mail.message);
-    }
     Ok(())
 }
 
-/// The address that this user was welcomed at, where that has happened yet: events of different topics come in any
-/// order.
-async fn address_of(user_id: &str) -> db::Result<Option<String>> {
-    let found: Option<(Option<String>,)> = db::query_optional(
-        "SELECT recipient FROM notifications WHERE user_id = $1 AND kind = 'welcome' LIMIT 1",
+/// Where this user was welcomed, where that has happened yet.
+async fn recipient_of(user_id: &str) -> db::Result<Option<Recipient>> {
+    let found: Option<(Option<String>, Option<String>)> = db::query_optional(
+        "SELECT recipient, recipient_name FROM notifications WHERE user_id = $1 AND kind = 'welcome' LIMIT 1",
         params![user_id],
     )
     .await?;
-    Ok(found.and_then(|(recipient,)| recipient))
+    Ok(found.and_then(|(address, name)| Some(Recipient { name, address: address? })))
 }
 
 async fn list_notifications(Query(OfUser { user_id, limit }): Query<OfUser>) -> Result<Json<Vec<Notification>>> {
@@ -130,81 +156,10 @@ async fn list_notifications(Query(OfUser { user_id, limit }): Query<OfUser>) -> 
         return Err(Error::bad_request("Invalid limit, expected 1 to 100"));
     }
     let notifications = db::query(
-        "SELECT id, user_id, kind, recipient, message, sent_at FROM notifications \
+        "SELECT id, user_id, kind, recipient, message, sent_at, status, error FROM notifications \
          WHERE user_id = $1 ORDER BY id DESC LIMIT $2",
         params![user_id, limit],
     )
     .await?;
     Ok(Json(notifications))
-}
-
-// === impl Mail ===
-
-impl Mail {
-    /// What is to be sent for an event, or the verdict on one that nothing can be sent for.
-    fn for_event(event: &Event) -> Result<Self, Verdict> {
-        let mail = match event.topic.as_str() {
-            "user.created" => {
-                let UserCreated { user_id, email } = event.payload()?;
-                let message = format!("welcome email to {email}");
-                Self { user_id, kind: "welcome", recipient: Some(email), message }
-            }
-            "order.confirmed" => {
-                let OrderConfirmed { order_id, user_id } = event.payload()?;
-                let message = format!("order confirmation for {order_id} to user {user_id}");
-                Self { user_id, kind: "order-confirmation", recipient: None, message }
-            }
-            topic => return Err(Verdict::Reject(format!("nothing is sent for {topic}"))),
-        };
-        let is_plain = |text: &str| text.len() <= TEXT_MAX && !text.chars().any(char::is_control);
-        if is_plain(&mail.message) && is_plain(&mail.user_id) {
-            Ok(mail)
-        } else {
-            Err(Verdict::Reject(format!(
-                "{} {}: an id or address is too long or not plain text",
-                event.topic, event.id
-            )))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn event(topic: &str, data: &str) -> Event {
-        Event {
-            topic: topic.into(),
-            id: "e-1".into(),
-            source: "/services/test".into(),
-            subject: None,
-            time: "2026-11-22T21:35:15.123Z".into(),
-            datacontenttype: "application/json".into(),
-            traceparent: None,
-            attempt: 1,
-            data: data.into(),
-        }
-    }
-
-    #[test]
-    fn new_users_are_welcomed_at_their_address() {
-        let mail = Mail::for_event(&event("user.created", r#"{"userId":"u","email":"ada@example.com","name":"Ada"}"#));
-        let mail = mail.map_err(|_| "rejected").unwrap();
-        assert_eq!((mail.kind, mail.recipient.as_deref()), ("welcome", Some("ada@example.com")));
-        assert_eq!(mail.message, "welcome email to ada@example.com");
-    }
-
-    #[test]
-    fn what_cannot_be_understood_is_rejected_and_not_retried() {
-        let long = format!(r#"{{"userId":"{}","orderId":"o"}}"#, "u".repeat(300));
-        for (topic, data) in [
-            ("user.created", "not json"),
-            ("user.created", r#"{"userId":"u"}"#),
-            ("user.created", r#"{"userId":"u","email":"a\nb"}"#),
-            ("order.confirmed", &long),
-            ("order.shipped", "{}"),
-        ] {
-            assert!(matches!(Mail::for_event(&event(topic, data)), Err(Verdict::Reject(_))), "{topic} {data}");
-        }
-    }
 }

@@ -20,6 +20,7 @@ wit_bindgen::generate!({
         "../../wit/wharf/messaging",
         "../../wit/wharf/store",
         "../../wit/wharf/outbox",
+        "../../wit/wharf/mail",
     ],
     inline: "
         package wharf:sdk;
@@ -37,6 +38,7 @@ wit_bindgen::generate!({
             import wharf:messaging/publisher@0.1.0;
             import wharf:store/sql@0.1.0;
             import wharf:outbox/outbox@0.1.0;
+            import wharf:mail/mailer@0.1.0;
         }
     ",
     world: "wharf:sdk/platform",

@@ -1,4 +1,4 @@
-//! Write services for Wharf: routes, JSON, database, events, typed calls.
+//! Write services for Wharf: routes, JSON, database, events, mail, typed calls.
 //!
 //! ```no_run
 //! use wharf_sdk::{Json, Path, Result, Router, db, params};
@@ -39,6 +39,7 @@ pub mod http;
 mod id;
 mod json;
 pub mod kv;
+pub mod mail;
 mod request;
 mod response;
 mod router;

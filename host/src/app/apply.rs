@@ -27,7 +27,7 @@ pub use plan::{Kind, Plan, Planned};
 
 use self::{draft::Draft, prepare::Prepared};
 use super::{App, Components, Parts, StartError, assemble};
-use crate::manifest::ManifestErrors;
+use crate::manifest::{MAIL, ManifestErrors};
 use std::{
     path::PathBuf,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -150,12 +150,17 @@ impl App {
     /// Puts all in place. Nothing here can fail.
     async fn place(&self, draft: Draft<'_>, prepared: Prepared) {
         let Draft { changing, before, manifest, .. } = draft;
-        let Prepared { parts, change, routes, external, entered, ended } = prepared;
+        let Prepared { parts, change, routes, external, mail, entered, ended } = prepared;
         let deadline = Instant::now() + manifest.gateway.shutdown_grace;
         // Revisions that are about to end may publish what they could, until nothing of theirs is under way any more.
         self.bus.allow_too(assemble::publishes(&manifest));
         for (external, change) in external {
             external.apply(change);
+        }
+        if let Some(way) = mail {
+            self.grounds.post.replace(way);
+            let edges = parts.edges.iter().filter(|(ends, _)| ends.callee == MAIL);
+            edges.for_each(|(_, edge)| edge.callee_changed());
         }
         let retiring = retire::Retiring::of(&before, &parts, &changing);
         changing.put_in_place(change);

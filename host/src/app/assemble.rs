@@ -21,7 +21,8 @@ use crate::{
     gateway::{Aggregate, BindError, Gateway, GatewayConfig, Part, Route, RouteError, Routes, Upstream},
     inbox::{self},
     keyvalue::KeyValueError,
-    manifest::{self, GATEWAY, Manifest, ManifestErrors},
+    mail::{Login, MailSettings, Mailer, Post, SmtpSettings, Way},
+    manifest::{self, GATEWAY, MAIL, Manifest, ManifestErrors},
     outbound::{Addresses, Authorities, External, ExternalSettings, HttpClient, Outbound},
     outbox::{self},
     policy::Fault,
@@ -132,6 +133,7 @@ pub async fn check(manifest: &Manifest, components: &Components) -> Result<(), S
     let engine = engine(manifest)?;
     let loaded = load(&engine, manifest, components, None).await?;
     all_external_settings(manifest)?;
+    mail_settings(manifest)?;
     let shapes: BTreeMap<_, _> = loaded.into_iter().map(|(name, loaded)| (name, Arc::new(loaded.shape()))).collect();
     let mut found = misfits(&shapes, &grants(manifest));
     for manifest::Edge { caller, callee } in manifest.policies.fixed_results.keys() {
@@ -243,7 +245,7 @@ pub(super) async fn start(
         manifest.services.keys().map(|name| (name.clone(), Service::new(name.as_str()))).collect();
     let grounds = Grounds::new(&manifest)?;
     let external = external(&manifest, &grounds.client).await?;
-    let edges = edges(&manifest, &services, &external, &grounds.client, &Edges::new());
+    let edges = edges(&manifest, &services, &external, &grounds, &Edges::new());
 
     let all = |_: &str| true;
     let databases = databases(&manifest, &grounds, all).await?;
@@ -303,7 +305,7 @@ pub(super) fn edges(
     manifest: &Manifest,
     services: &BTreeMap<String, Arc<Service>>,
     external: &BTreeMap<String, Arc<External>>,
-    client: &HttpClient,
+    grounds: &Grounds,
     before: &Edges,
 ) -> Edges {
     let mut edges = Edges::new();
@@ -311,6 +313,7 @@ pub(super) fn edges(
         let endpoint = match (services.get(&ends.callee), external.get(&ends.callee)) {
             (Some(service), _) => Some(Endpoint::Service(service.clone())),
             (None, Some(external)) => Some(Endpoint::External(external.clone())),
+            (None, None) if ends.callee == MAIL => Some(Endpoint::Mail(grounds.post.clone())),
             (None, None) => None,
         };
         let present = before.get(&ends);
@@ -323,7 +326,7 @@ pub(super) fn edges(
                 let services = manifest.services.get(&ends.caller);
                 let mut origins = services.into_iter().flat_map(|service| &service.outbound);
                 let Some(origin) = origins.find(|origin| origin.to_string() == ends.callee) else { continue };
-                let endpoint = Endpoint::External(External::origin(&origin.to_uri(), client.clone()));
+                let endpoint = Endpoint::External(External::origin(&origin.to_uri(), grounds.client.clone()));
                 edge(manifest, &ends, endpoint)
             }
         };
@@ -354,6 +357,8 @@ pub(super) fn scope(
             outbound.allow(&origin.to_uri(), edge.clone());
         }
     }
+    let mailer = of.mail.as_ref().zip(edge(MAIL));
+    let app = &parts.manifest.app.name;
     Scope {
         name: service.name().clone(),
         edges: neighbours.collect(),
@@ -362,6 +367,7 @@ pub(super) fn scope(
         database: parts.databases.get(name).cloned(),
         buckets: parts.buckets.get(name).cloned(),
         outbox: parts.outboxes.get(name).cloned(),
+        mailer: mailer.map(|(from, edge)| Mailer::new(app, name, from.value.clone(), edge.clone())),
         config,
         limits: limits(of),
     }
@@ -399,6 +405,40 @@ pub(super) fn external_settings(
     let authorities = external.ca.as_ref().map(read).transpose()?;
     let (name, probe) = (external.name.value.clone(), external.probe.clone());
     Ok(ExternalSettings { name, addresses, balance: external.balance, probe, authorities })
+}
+
+/// Where mail goes, with a look at the certificates that the manifest names.
+fn mail_settings(manifest: &Manifest) -> Result<MailSettings, ManifestErrors> {
+    let server = match &manifest.mail {
+        manifest::Mail::Folder(folder) => return Ok(MailSettings::Folder(folder.value.clone())),
+        manifest::Mail::Server(server) => server,
+    };
+    if let Some(ca) = &server.ca {
+        Authorities::read(ca).map_err(|error| manifest.error_at(ca, error))?;
+    }
+    let login = |(username, password): &(String, manifest::Placed<manifest::SecretRef>)| Login {
+        username: username.clone(),
+        password: password.value.clone(),
+    };
+    Ok(MailSettings::Smtp(SmtpSettings {
+        host: server.address.host.clone(),
+        port: server.address.port,
+        tls: server.tls,
+        login: server.login.as_ref().map(login),
+        ca: server.ca.as_ref().map(|ca| ca.value.clone()),
+        timeout: server.timeout,
+    }))
+}
+
+/// The way that mail goes, with all that it takes: a password that can't be had is told of now, and fetched again for each
+/// connection.
+pub(super) fn way_of_mail(manifest: &Manifest) -> Result<Way, ManifestErrors> {
+    if let manifest::Mail::Server(manifest::MailServer { login: Some((_, password)), .. }) = &manifest.mail {
+        password.resolve().map_err(|error| manifest.error_at(password, error))?;
+    }
+    let place = manifest.mail.place();
+    Way::open(mail_settings(manifest)?)
+        .map_err(|error| manifest.error_at(&place, format!("{} for mail can't be made: {error}", manifest.mail)))
 }
 
 fn engine(manifest: &Manifest) -> Result<Arc<Engine>, StartError> {

@@ -25,14 +25,14 @@ A dead letter is an event that one subscription gave up on: its handler rejected
 allowed. It stays until it is replayed or dropped.
 
 Examples:
-  wharf events list --service mail               the dead letters of one service
+  wharf events list --service notification       the dead letters of one service
   wharf events show 17                           one of them: the reason, the last error, the event
   wharf events replay 17 18                      deliver two of them once more
   wharf events replay --all --topic order.created
-  wharf events drop --all --service mail --yes
-  wharf events replay-topic order.created --service mail --from 2h
+  wharf events drop --all --service notification --yes
+  wharf events replay-topic order.created --service notification --from 2h
                                                  all events of the last two hours once more, to this service alone
-  wharf events stop-replay order.created --service mail
+  wharf events stop-replay order.created --service notification
                                                  what is left of that is not delivered")]
 pub struct Args {
     #[command(subcommand)]

@@ -29,7 +29,7 @@ mod bindings {
 }
 
 pub(crate) use bindings::wharf::messaging::publisher as wit;
-use bindings::wharf::platform::faults;
+pub use bindings::wharf::platform::faults;
 
 /// An event as a component's handler takes it.
 pub type WitEvent = bindings::wharf::messaging::types::Event;

@@ -45,7 +45,7 @@ pub enum Addresses {
 }
 
 /// What only a service that runs here can have.
-const OF_COMPONENTS: [&str; 11] = [
+const OF_COMPONENTS: [&str; 12] = [
     "signed-by",
     "database",
     "buckets",
@@ -53,6 +53,7 @@ const OF_COMPONENTS: [&str; 11] = [
     "subscribes",
     "calls",
     "outbound",
+    "mail",
     "config",
     "secrets",
     "instances",

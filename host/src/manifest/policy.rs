@@ -24,13 +24,15 @@ use crate::policy::{
 pub const GATEWAY: &str = "gateway";
 /// The caller of every event delivery.
 pub const EVENTS: &str = "events";
+/// The callee of everything that is sent by mail.
+pub const MAIL: &str = "mail";
 
 /// A way that calls may take: who calls whom.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Edge {
     /// A service, [`GATEWAY`] or [`EVENTS`].
     pub caller: String,
-    /// A service, or an origin outside in the form that [`Origin`] displays.
+    /// A service, [`MAIL`], or an origin outside in the form that [`Origin`] displays.
     pub callee: String,
 }
 

@@ -10,8 +10,9 @@ use super::{
     App,
     error::Placed,
     external::{self, EITHER, ExternalService},
+    mail,
     origin::Origin,
-    policy::{EVENTS, GATEWAY},
+    policy::{EVENTS, GATEWAY, MAIL},
     reader::{Document, Table, Value, quoted},
     rollout,
     secret::SecretRef,
@@ -20,7 +21,7 @@ use super::{
     subscription::Subscription,
     values::{SHORTEST, is_plain_name},
 };
-use crate::{oci::Reference, policy::RolloutPolicy, trust::PublicKey};
+use crate::{mail::Mailbox, oci::Reference, policy::RolloutPolicy, trust::PublicKey};
 
 /// A service that runs here, as a component.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +44,8 @@ pub struct Service {
     pub calls: Vec<Placed<String>>,
     /// The origins outside that it may send requests to.
     pub outbound: Vec<Placed<Origin>>,
+    /// In whose name it may send mail, if it may.
+    pub mail: Option<Placed<Mailbox>>,
     /// What it reads by `wasi:config`.
     pub config: BTreeMap<String, String>,
     /// What it reads by `wasi:config` as well; no key is in `config` too.
@@ -101,7 +104,7 @@ pub struct Limits {
     pub cpu: Duration,
 }
 
-const RESERVED: [&str; 3] = [GATEWAY, EVENTS, "wharf"];
+const RESERVED: [&str; 4] = [GATEWAY, EVENTS, MAIL, "wharf"];
 const CONFIG_KEY_LENGTH: usize = 256;
 const BUCKET_LENGTH: usize = 63;
 /// The longest stretch of computing that can be allowed: beyond it neighbours and deadlines suffer.
@@ -159,6 +162,7 @@ impl Service {
             subscribes: table.or("subscribes", Vec::new(), Subscription::read_all),
             calls: table.or("calls", Vec::new(), |v| v.strings("service name")),
             outbound: table.or("outbound", Vec::new(), Origin::read_all),
+            mail: table.optional("mail", mail::read_sender),
             config: read_settings(table.table("config"), doc, |value| value.string()),
             secrets: read_settings(table.table("secrets"), doc, |value| Some(value.placed(SecretRef::read(value)?))),
             instances: Instances::read(table.table("instances")),

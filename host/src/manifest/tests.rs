@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::events::{DeliveryOrder, DeliveryPolicy, Durability, Retention};
+use crate::mail::Tls;
 use crate::policy::{
     Backoff, Balance, BalancePolicy, BreakerMode, BreakerParams, BreakerPolicy, BudgetPolicy, BulkheadPolicy,
     FailureParams, FailurePolicy, FaultKind, HealthParams, HealthPolicy, InjectPolicy, OutlierPolicy, PolicyParams,
@@ -83,6 +84,7 @@ fn the_example_is_valid() {
             "gateway -> order",
             "gateway -> product",
             "gateway -> user",
+            "notification -> mail",
             "order -> product",
             "order -> user",
         ]
@@ -292,13 +294,13 @@ fn a_service_outside_is_called_like_one_here() {
         r#"
         [services.order]
         component = "order.wasm"
-        calls = ["payment", "mail"]
+        calls = ["payment", "letters"]
         [services.payment]
         endpoints = ["http://127.0.0.1:9001", "https://Pay.example.com"]
         balance = "least-loaded"
         outlier = { failures = 3, open = "1s", max-open = false, max-ejected = 100 }
         health = { path = "/health?deep=1", interval = "500ms" }
-        [services.mail]
+        [services.letters]
         dns = "http://mail.example.com:8025"
         refresh = "5s"
         outlier = false
@@ -313,7 +315,7 @@ fn a_service_outside_is_called_like_one_here() {
         "#,
     );
     let edges: Vec<_> = manifest.edges().iter().map(Edge::to_string).collect();
-    assert_eq!(edges, ["gateway -> payment", "order -> mail", "order -> payment"]);
+    assert_eq!(edges, ["gateway -> payment", "order -> letters", "order -> payment"]);
     let payment = &manifest.external["payment"];
     let Addresses::List(origins) = &payment.addresses else { panic!("expected a list, found {payment:?}") };
     let origins: Vec<_> = origins.iter().map(|origin| origin.to_string()).collect();
@@ -330,15 +332,54 @@ fn a_service_outside_is_called_like_one_here() {
     };
     assert_eq!((payment.balance, payment.probe.as_deref()), (expected, Some("/health?deep=1")));
 
-    let mail = &manifest.external["mail"];
-    assert_eq!(mail.balance, BalancePolicy::default());
-    assert_eq!((mail.probe.as_deref(), &mail.ca), (None, &None));
+    let letters = &manifest.external["letters"];
+    assert_eq!(letters.balance, BalancePolicy::default());
+    assert_eq!((letters.probe.as_deref(), &letters.ca), (None, &None));
     let ca = manifest.external["vault"].ca.as_ref().expect("it has one");
     assert_eq!((ca.value.as_path(), &*ca.key), (Path::new("certs/ca.pem"), "services.vault.ca"));
-    let Addresses::Dns { origin, refresh } = &mail.addresses else { panic!("expected a name, found {mail:?}") };
+    let Addresses::Dns { origin, refresh } = &letters.addresses else { panic!("expected a name, found {letters:?}") };
     assert_eq!((origin.to_string().as_str(), *refresh), ("http://mail.example.com:8025", Duration::from_secs(5)));
-    let untold = valid("[services.mail]\ndns = \"http://mail\"");
-    assert_eq!(untold.external["mail"].balance.outlier, Some(OutlierPolicy::default()));
+    let untold = valid("[services.letters]\ndns = \"http://mail\"");
+    assert_eq!(untold.external["letters"].balance.outlier, Some(OutlierPolicy::default()));
+}
+
+#[test]
+fn mail_goes_into_a_folder_or_to_a_server() {
+    let folder = valid("[app]\nname = \"shop\"\ndata = \"d\"").mail;
+    assert_eq!(folder.to_string(), "the folder d/mail");
+    assert_eq!(valid("[mail]\nfolder = \"out\"").mail.to_string(), "the folder out");
+    let server = |text: &str| match valid(&format!("[mail]\n{text}")).mail {
+        Mail::Server(server) => server,
+        other => panic!("expected a server, found {other:?}"),
+    };
+    let plain = server("smtp = \"smtp.example.com:587\"");
+    assert_eq!((&*plain.address.host, plain.address.port), ("smtp.example.com", 587));
+    assert_eq!((plain.tls, plain.login, plain.timeout), (Tls::StartTls, None, Duration::from_secs(20)));
+    assert_eq!(server("smtp = \"smtp.example.com:465\"").tls, Tls::Implicit);
+    assert_eq!(server("smtp = \"[::1]:25\"\ntls = \"none\"").address.value.to_string(), "[::1]:25");
+    for loopback in ["localhost:25", "127.0.0.2:25"] {
+        assert_eq!(server(&format!("smtp = \"{loopback}\"\ntls = \"none\"")).tls, Tls::None);
+    }
+    assert_eq!(server("smtp = \"relay:25\"\ntls = \"none\"\nplaintext = true").tls, Tls::None);
+    let text = "smtp = \"a:587\"\nusername = \"shop\"\npassword = \"env:P\"\nca = \"ca.pem\"\ntimeout = \"3s\"";
+    let whole = server(text);
+    let (username, password) = whole.login.expect("it has one");
+    assert_eq!((&*username, password.value), ("shop", SecretRef::Env("P".into())));
+    assert_eq!((whole.ca.expect("it has one").value, whole.timeout), ("ca.pem".into(), Duration::from_secs(3)));
+
+    let sends = valid(
+        r#"
+        [services.user]
+        component = "user.wasm"
+        mail = { from = "The Shop <shop@example.com>" }
+        [policy.edges."user -> mail"]
+        deadline = "9s"
+        "#,
+    );
+    let from = sends.services["user"].mail.as_ref().expect("it may send");
+    assert_eq!((from.name(), from.address()), (Some("The Shop"), "shop@example.com"));
+    assert_eq!(sends.edge_policy("user", MAIL).params().deadline, Duration::from_secs(9));
+    assert!(sends.edges().contains(&Edge::new("user", MAIL)));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::{
     external::ExternalService,
     gateway::{Admin, Methods},
     path::PathPattern,
-    policy::{EVENTS, Edge, GATEWAY},
+    policy::{EVENTS, Edge, GATEWAY, MAIL},
     reader::{Document, did_you_mean, quoted},
     server_url::ServerUrl,
     services::Service,
@@ -184,6 +184,7 @@ fn check_fixed_results(manifest: &Manifest, edge: &Edge, doc: &Document<'_>) {
     let why = match caller.as_str() {
         GATEWAY => "the gateway calls by HTTP, for which there is `fallback.fixed`".to_owned(),
         EVENTS => "an event has no result".to_owned(),
+        _ if callee == MAIL => "mail is sent, or it is not".to_owned(),
         _ if callee.contains("://") || manifest.external.contains_key(callee) => {
             format!("{} is called by HTTP, for which there is `fallback.fixed`", quoted(callee))
         }
@@ -200,7 +201,7 @@ fn check_edge(manifest: &Manifest, placed: &Placed<Edge>, existing: &BTreeSet<Ed
         return;
     }
     let outside = callee.contains("://");
-    let callee_exists = outside || check_service(manifest, &placed.with(callee.clone()), doc);
+    let callee_exists = outside || callee == MAIL || check_service(manifest, &placed.with(callee.clone()), doc);
     let callers = service_names(manifest).chain([GATEWAY, EVENTS]);
     if !callers.clone().any(|name| name == caller) {
         let meant = did_you_mean(caller, callers);
@@ -219,6 +220,7 @@ fn check_edge(manifest: &Manifest, placed: &Placed<Edge>, existing: &BTreeSet<Ed
         GATEWAY => "gateway".to_owned(),
         EVENTS => format!("services.{callee}.subscribes"),
         _ if outside => format!("services.{caller}.outbound"),
+        _ if callee == MAIL => format!("services.{caller}.mail"),
         _ => format!("services.{caller}.calls"),
     };
     if !callee_exists || existing.contains(&placed.value) || doc.has_errors_under(&grants) {
@@ -226,12 +228,15 @@ fn check_edge(manifest: &Manifest, placed: &Placed<Edge>, existing: &BTreeSet<Ed
     }
     let (caller, callee) = (quoted(caller), quoted(callee));
     let why = match placed.value.caller.as_str() {
-        GATEWAY | EVENTS if outside => format!("{caller} calls only services"),
+        GATEWAY | EVENTS if outside || placed.value.callee == MAIL => format!("{caller} calls only services"),
         GATEWAY => format!("no route or aggregate leads to {callee}"),
         EVENTS if manifest.external.contains_key(&placed.value.callee) => {
             format!("{callee} is external, and events are delivered to services that run here")
         }
         EVENTS => format!("{callee} subscribes to no topic"),
+        _ if placed.value.callee == MAIL => {
+            format!("{caller} may not send mail; add mail = {{ from = \"…\" }} to [services.{}]", placed.value.caller)
+        }
         _ => format!("{caller} may not call {callee}; add {callee} to {grants}"),
     };
     doc.report_at(placed, format!("there is no such edge: {why}"));

@@ -90,6 +90,11 @@ impl Authorities {
         }
     }
 
+    /// The certificates, as they are written in DER.
+    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.0
+    }
+
     /// What certificates are checked against.
     pub(super) fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();

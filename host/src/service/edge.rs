@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     events::{Event, Verdict},
+    mail::{Handed, Letter, Post},
     outbound::External,
     policy::{
         Answer, Attempt, BreakerCommand, Failure, FallbackPolicy, Fault, FaultKind, Guard, GuardSnapshot, Policy,
@@ -41,6 +42,8 @@ pub enum Endpoint {
     Service(Arc<Service>),
     /// A service or an origin outside, by HTTP.
     External(Arc<External>),
+    /// Whom mail is left with. It takes letters, and nothing else is sent to it.
+    Mail(Arc<Post>),
 }
 
 // === impl Edge ===
@@ -60,8 +63,8 @@ impl Edge {
         edge
     }
 
-    /// The service that it ends at has another revision: what its breaker knows is of the one before.
-    pub(super) fn callee_changed(&self) {
+    /// Where it ends is another revision, or another mail server: what its breaker knows is of the one before.
+    pub(crate) fn callee_changed(&self) {
         self.guard.load().callee_changed();
     }
 
@@ -75,6 +78,7 @@ impl Edge {
         match (&self.endpoint, endpoint) {
             (Endpoint::Service(own), Endpoint::Service(other)) => Arc::ptr_eq(own, other),
             (Endpoint::External(own), Endpoint::External(other)) => Arc::ptr_eq(own, other),
+            (Endpoint::Mail(own), Endpoint::Mail(other)) => Arc::ptr_eq(own, other),
             _ => false,
         }
     }
@@ -146,6 +150,7 @@ impl Edge {
                 let response = match &self.endpoint {
                     Endpoint::Service(service) => service.http(context, request).await?,
                     Endpoint::External(external) => external.http(&context, request, policy, tried).await?,
+                    Endpoint::Mail(_) => return Err(no_such_call("HTTP")),
                 };
                 let response = if remembers { fallback::complete(response).await? } else { response };
                 let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
@@ -176,6 +181,7 @@ impl Edge {
                     Endpoint::External(_) => {
                         Err(Fault::new(FaultKind::Unreachable, "a service outside has no typed functions"))
                     }
+                    Endpoint::Mail(_) => Err(no_such_call("typed functions")),
                 }
             }
         };
@@ -229,6 +235,26 @@ impl Edge {
                     Endpoint::External(_) => {
                         Err(Fault::new(FaultKind::Unreachable, "a service outside has no subscriptions"))
                     }
+                    Endpoint::Mail(_) => Err(no_such_call("subscriptions")),
+                }
+            }
+        };
+        guard.run(&context.deadline, Repeat::IfNothingBegun, attempt).await
+    }
+
+    /// Hands over a letter. It is tried again only where the mail server surely does not have it: there is no idempotent
+    /// mail. A refusal for good is an answer.
+    ///
+    /// # Errors
+    ///
+    /// What the policy found no answer for.
+    pub async fn mail(&self, context: &CallContext, letter: &Arc<Letter>) -> Result<Handed, Fault> {
+        let guard = self.guard.load();
+        let attempt = |_: Attempt| async move {
+            match &self.endpoint {
+                Endpoint::Mail(post) => post.deliver(letter).await.map(Answer::of),
+                Endpoint::Service(_) | Endpoint::External(_) => {
+                    Err(Fault::new(FaultKind::Unreachable, "a service takes no mail"))
                 }
             }
         };
@@ -248,6 +274,11 @@ impl Edge {
     pub fn snapshot(&self) -> GuardSnapshot {
         self.guard.load().snapshot()
     }
+}
+
+/// There is no way to call the mail but by letters; the manifest has no edge by which one could try.
+fn no_such_call(what: &str) -> Fault {
+    Fault::new(FaultKind::Unreachable, format!("mail has no {what}"))
 }
 
 /// Whether a fault is one that the callee is to blame for, or its breaker: what the caller may not do, and what it gave up,

@@ -2,7 +2,8 @@
 
 use super::edge::Edge;
 use crate::{
-    engine::Limits, events::Publisher, keyvalue::Buckets, outbound::Outbound, outbox::Outbox, store::Database,
+    engine::Limits, events::Publisher, keyvalue::Buckets, mail::Mailer, outbound::Outbound, outbox::Outbox,
+    store::Database,
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -25,6 +26,8 @@ pub struct Scope {
     pub buckets: Option<Buckets>,
     /// What leaves together with what it writes, where it has a database and may publish.
     pub outbox: Option<Outbox>,
+    /// Its right to send mail, where it has it.
+    pub mailer: Option<Mailer>,
     /// Configuration and secrets, by key.
     pub config: BTreeMap<String, String>,
     /// What each instance may use.
@@ -34,7 +37,7 @@ pub struct Scope {
 // === impl Scope ===
 
 impl Scope {
-    /// The same with what changes nothing: it publishes nothing, and its statements and its buckets only read. What is outside
+    /// The same with what changes nothing: it publishes nothing and sends no mail, and its statements and its buckets only read. What is outside
     /// is closed to it: nobody knows what a request does there.
     pub fn without_effects(&self) -> Self {
         Self {
@@ -45,6 +48,7 @@ impl Scope {
             database: self.database.as_ref().map(Database::read_only),
             buckets: self.buckets.as_ref().map(Buckets::read_only),
             outbox: None,
+            mailer: None,
             config: self.config.clone(),
             limits: self.limits,
         }

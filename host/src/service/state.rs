@@ -5,6 +5,7 @@ use crate::{
     engine::StoreLimits,
     events::Publisher,
     keyvalue::KeyValueView,
+    mail::Mailer,
     outbound::Hooks,
     outbox::OutboxView,
     store::{OfCall, SqlCtx, SqlView, Unit},
@@ -111,6 +112,7 @@ impl State {
         })?;
         crate::events::binding::add_to_linker(&mut linker, State::publisher, |store| Some(current_call(store)))?;
         crate::outbox::add_to_linker(&mut linker, State::outbox, current_call)?;
+        crate::mail::add_to_linker(&mut linker, State::sender, current_call)?;
         Ok(linker)
     }
 
@@ -122,6 +124,10 @@ impl State {
 
     fn publisher(&mut self) -> Publisher {
         self.scope.publisher.clone()
+    }
+
+    fn sender(&mut self) -> (Arc<str>, Option<Mailer>) {
+        (self.scope.name.clone(), self.scope.mailer.clone())
     }
 
     fn sql(&mut self) -> SqlView<'_> {

@@ -215,6 +215,7 @@ fn is_same(old: &Manifest, was: &manifest::Service, new: &Manifest, service: &ma
         subscribes: _,
         calls,
         outbound,
+        mail,
         config: _,
         secrets: _,
         instances,
@@ -230,6 +231,7 @@ fn is_same(old: &Manifest, was: &manifest::Service, new: &Manifest, service: &ma
     was.calls == *calls
         && calls.iter().all(same_place)
         && was.outbound == *outbound
+        && was.mail == *mail
         && was.buckets == *buckets
         && was.database.is_some() == database.is_some()
         && has_outbox(was) == has_outbox(service)
@@ -272,6 +274,7 @@ fn needing_restart(old: &Manifest, new: &Manifest) -> Vec<String> {
         retention: _,
         store,
         key_value,
+        mail: _,
         policies: _,
     } = new;
     let manifest::Gateway {

@@ -156,6 +156,12 @@ pub(super) fn changes(old: &Manifest, new: &Manifest, aside: &Aside) -> Vec<Plan
     events.value("keep.size", &old.retention.size, &new.retention.size, bytes);
     events.value("limit", &old.retention.limit, &new.retention.limit, bytes);
     all.extend(events.changed("events".into()));
+    let mut mail = Details::default();
+    mail.value("to", &old.mail.to_string(), &new.mail.to_string(), String::clone);
+    if mail.0.is_empty() {
+        mail.other("settings of the server", &old.mail, &new.mail);
+    }
+    all.extend(mail.changed("mail".into()));
     let routes = |manifest: &Manifest| {
         let routes = manifest
             .gateway
@@ -240,6 +246,7 @@ fn service(details: &mut Details, was: &manifest::Service, is: &manifest::Servic
     details.other("rollout", &was.rollout, &is.rollout);
     details.list("calls", &was.calls, &is.calls, placed);
     details.list("outbound", &was.outbound, &is.outbound, placed);
+    details.option("mail.from", was.mail.as_ref(), is.mail.as_ref(), placed);
     details.list("publishes", &was.publishes, &is.publishes, placed);
     let topics = |service: &manifest::Service| service.subscribes.iter().map(|it| it.topic.clone()).collect::<Vec<_>>();
     details.list("subscribes", &topics(was), &topics(is), placed);

@@ -12,6 +12,7 @@ use crate::{
     events::{Bus, Entered},
     gateway::Routes,
     keyvalue::Buckets,
+    mail::Way,
     manifest::{self, Manifest},
     outbound::{External, ExternalChange},
     outbox::Outbox,
@@ -28,6 +29,8 @@ pub(super) struct Prepared {
     pub change: Change,
     pub routes: Routes,
     pub external: Vec<(Arc<External>, ExternalChange)>,
+    /// Where mail goes, where that is another way.
+    pub mail: Option<Way>,
     /// The subscriptions that begin, or go on otherwise.
     pub entered: Vec<Entered>,
     /// Those that end, by topic and service.
@@ -94,7 +97,8 @@ impl Prepared {
             })
             .collect();
         let (external, changes) = outside(app, draft).await?;
-        let edges = assemble::edges(&manifest, &services, &external, &app.grounds.client, &before.edges);
+        let mail = (old.mail != manifest.mail).then(|| assemble::way_of_mail(&manifest)).transpose()?;
+        let edges = assemble::edges(&manifest, &services, &external, &app.grounds, &before.edges);
         let routes = assemble::routes(&manifest, &edges, &app.rollout.marked()).map_err(StartError::from)?;
 
         let had = |name: &str, has: fn(&manifest::Service) -> bool| old.services.get(name).is_some_and(has);
@@ -150,7 +154,7 @@ impl Prepared {
             revisions: Vec::new(),
             shapes: std::mem::take(&mut draft.shapes),
         };
-        Ok(Self { parts, change, routes, external: changes, entered: Vec::new(), ended: ended(old, &manifest) })
+        Ok(Self { parts, change, routes, external: changes, mail, entered: Vec::new(), ended: ended(old, &manifest) })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where the state of services is: databases, buckets, outboxes.
 
-use super::{StartError, host_id};
+use super::{Post, StartError, host_id, way_of_mail};
 use crate::{
     events::Bus,
     keyvalue::{Buckets, KeyValue, KeyValueConfig, KeyValueError},
@@ -10,7 +10,7 @@ use crate::{
     store::{Database, OpenError, Server, ServerSettings, Settings},
 };
 use futures::future::try_join_all;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::OnceCell;
 
 /// The server that the databases are on.
@@ -31,6 +31,8 @@ pub(super) fn server(manifest: &Manifest, store: &manifest::StoreServer) -> Resu
 /// What the state of all services stands on, and what their calls outside go by: the same for as long as the host runs.
 pub(in crate::app) struct Grounds {
     pub client: HttpClient,
+    /// Whom mail is left with; where it takes it can change.
+    pub post: Arc<Post>,
     server: Option<Server>,
     key_value: OnceCell<KeyValue>,
 }
@@ -43,7 +45,8 @@ impl Grounds {
             manifest::Store::Files => None,
             manifest::Store::Server(store) => Some(server(manifest, store)?),
         };
-        Ok(Self { client: HttpClient::new(), server, key_value: OnceCell::new() })
+        let post = Post::new(way_of_mail(manifest)?);
+        Ok(Self { client: HttpClient::new(), post, server, key_value: OnceCell::new() })
     }
 
     /// What keeps buckets, from when the first service has some.

@@ -137,6 +137,7 @@ impl House {
                 database: None,
                 buckets: None,
                 outbox: None,
+                mailer: None,
                 config: BTreeMap::new(),
                 limits: Limits { memory: plan.memory, tables: 10_000 },
             })
@@ -164,6 +165,7 @@ impl House {
             database: Some(database),
             buckets: None,
             outbox: Some(outbox),
+            mailer: None,
             config: BTreeMap::new(),
             limits: Limits { memory: plan.memory, tables: 10_000 },
         };

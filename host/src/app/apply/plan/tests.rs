@@ -15,7 +15,7 @@ publishes = ["order.created"]
 config = { currency = "EUR", old = "1" }
 secrets = { key = "env:KEY" }
 
-[services.mail]
+[services.letters]
 component = "mail.wasm"
 subscribes = ["order.created"]
 
@@ -38,7 +38,7 @@ service = "order"
 [[gateway.routes]]
 path = "/mails"
 methods = ["GET"]
-service = "mail"
+service = "letters"
 
 [policy.defaults]
 deadline = "5s"
@@ -122,7 +122,7 @@ fn a_plan_names_everything_that_comes_changes_and_goes() {
     let expected = "\
 ~ services.audit: database true -> false, subscribes +order.paid, subscribes.order.created.attempts 5 -> 9, \
 subscribes.order.created.order subject -> none
-- services.mail
+- services.letters
 ~ services.order: component 1a2b3c4d5e6f -> 9f3c9f3c9f3c, calls +payment, publishes +order.paid, \
 config.currency \"EUR\" -> \"USD\", config.new none -> \"2\", config.old \"1\" -> none, other secrets.key, \
 instances.max 16 -> 8, limits.memory 64 MiB -> 128 MiB, limits.cpu 500ms -> 1s
@@ -153,4 +153,20 @@ fn a_plan_is_read_back_as_it_was_told() {
     let plan = Plan { id: "0123".into(), changes };
     let text = serde_json::to_string(&plan).unwrap();
     assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan, "{text}");
+}
+
+#[test]
+fn a_plan_says_where_mail_goes_and_who_sends_it() {
+    let from =
+        |sender: &str| OLD.replace("[services.user]", &format!("[services.user]\nmail = {{ from = \"{sender}\" }}"));
+    let told = |old: &str, new: &str| {
+        let all = changes(&read(old), &read(new), &Aside::default());
+        all.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(told(OLD, &from("a@b.c")), ["~ services.user: mail.from none -> a@b.c"]);
+    assert_eq!(told(&from("a@b.c"), &from("Shop <a@b.c>")), ["~ services.user: mail.from a@b.c -> Shop <a@b.c>"]);
+    let server = |more: &str| format!("{OLD}\n[mail]\nsmtp = \"smtp.example.com:587\"\n{more}");
+    assert_eq!(told(OLD, &server("")), ["~ mail: to the folder .wharf/mail -> smtp.example.com:587"]);
+    let login = server("username = \"shop\"\npassword = \"env:PASSWORD\"");
+    assert_eq!(told(&server(""), &login), ["~ mail: other settings of the server"]);
 }
