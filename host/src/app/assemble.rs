@@ -1,10 +1,12 @@
 //! From a manifest to a running application: builds the parts in the order in which they need each other.
 
 mod events;
+mod settings;
 mod state;
 
 pub(super) use self::{
     events::{publishes, subscriptions},
+    settings::{Settings, configuration, rotated},
     state::{Grounds, buckets, databases, has_outbox, outboxes},
 };
 
@@ -112,7 +114,7 @@ pub fn admin_address(manifest: &Manifest) -> Result<AdminAddress, ManifestErrors
         manifest::Admin::Socket(path) => Ok(AdminAddress::Socket(path.value.clone())),
         manifest::Admin::Listen { address, token } => {
             let secret = token.resolve().map_err(|error| manifest.error_at(token, error))?;
-            Ok(AdminAddress::Loopback(address.value, Token::new(secret.expose().to_string())))
+            Ok(AdminAddress::Loopback(address.value, Token::new(secret)))
         }
     }
 }
@@ -289,6 +291,7 @@ pub(super) async fn start(
         address,
         started: Instant::now(),
         audit,
+        token: admin.token(),
         applying: tokio::sync::Mutex::default(),
         identity: uuid::Uuid::new_v4().to_string(),
         applied: AtomicU64::new(0),
@@ -338,13 +341,7 @@ fn edge(manifest: &Manifest, ends: &manifest::Edge, endpoint: Endpoint) -> Arc<E
 }
 
 /// What a service is and may do, made of the parts.
-pub(super) fn scope(
-    parts: &Parts,
-    service: &Service,
-    of: &manifest::Service,
-    config: BTreeMap<String, String>,
-    bus: &Bus,
-) -> Scope {
+pub(super) fn scope(parts: &Parts, service: &Service, of: &manifest::Service, config: Settings, bus: &Bus) -> Scope {
     let name = &**service.name();
     let edge = |callee: &str| parts.edges.get(&manifest::Edge::new(name, callee));
     let neighbours = of.calls.iter().filter_map(|callee| Some((callee.value.clone(), edge(callee)?.clone())));
@@ -492,18 +489,6 @@ pub(super) fn instances(service: &manifest::Service) -> InstanceSettings {
         queue: from.queue,
         cpu: service.limits.cpu,
     }
-}
-
-pub(super) fn configuration(
-    manifest: &Manifest,
-    service: &manifest::Service,
-) -> Result<BTreeMap<String, String>, ManifestErrors> {
-    let mut all = service.config.clone();
-    for (key, secret) in &service.secrets {
-        let value = secret.resolve().map_err(|error| manifest.error_at(secret, error))?;
-        all.insert(key.clone(), value.expose().to_string());
-    }
-    Ok(all)
 }
 
 pub(super) fn gateway_config(manifest: &Manifest) -> GatewayConfig {

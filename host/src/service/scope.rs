@@ -2,7 +2,8 @@
 
 use super::edge::Edge;
 use crate::{
-    engine::Limits, events::Publisher, keyvalue::Buckets, outbound::Outbound, outbox::Outbox, store::Database,
+    engine::Limits, events::Publisher, keyvalue::Buckets, manifest::Secret, outbound::Outbound, outbox::Outbox,
+    store::Database,
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,7 +27,7 @@ pub struct Scope {
     /// What leaves together with what it writes, where it has a database and may publish.
     pub outbox: Option<Outbox>,
     /// Configuration and secrets, by key.
-    pub config: BTreeMap<String, String>,
+    pub config: BTreeMap<String, Secret>,
     /// What each instance may use.
     pub limits: Limits,
 }

@@ -3,7 +3,7 @@
 use super::{
     super::{
         App, Parts,
-        assemble::{self, configuration, external_settings, grants, has_outbox, misfits_at},
+        assemble::{self, Settings, configuration, external_settings, grants, has_outbox, misfits_at},
     },
     ApplyError, Request, StartError,
     plan::{self, Plan},
@@ -32,7 +32,7 @@ pub(super) struct Draft<'a> {
     /// The services whose scope stays as it is.
     pub same: BTreeSet<String>,
     /// What each service reads by `wasi:config`.
-    pub config: BTreeMap<String, BTreeMap<String, String>>,
+    pub config: BTreeMap<String, Settings>,
     pub external: BTreeMap<String, ExternalSettings>,
     pub grants: BTreeMap<String, Grants>,
     pub shapes: Shapes,
@@ -52,7 +52,11 @@ impl<'a> Draft<'a> {
         let changing = app.rollout.changing().await;
         let before = app.parts.load_full();
         let old = &*before.manifest;
-        let new = Manifest::load(&old.path)?;
+        let new = match request {
+            Request::Secrets(rotated) if *rotated.manifest == *old => old.clone(),
+            Request::Secrets(_) => return Err(ApplyError::Stale),
+            Request::Reload | Request::Apply { .. } => Manifest::load(&old.path)?,
+        };
         let fixed = needing_restart(old, &new);
         if !fixed.is_empty() {
             return Err(ApplyError::NeedsRestart(fixed));
@@ -65,6 +69,7 @@ impl<'a> Draft<'a> {
                 }
                 before.components.clone()
             }
+            Request::Secrets(_) => before.components.clone(),
             Request::Apply { components, .. } => {
                 let (named, given): (BTreeSet<_>, BTreeSet<_>) =
                     (new.services.keys().collect(), components.keys().collect());
@@ -75,16 +80,22 @@ impl<'a> Draft<'a> {
             }
         };
         let mut loaded = match request {
-            Request::Reload => BTreeMap::new(),
+            Request::Reload | Request::Secrets(_) => BTreeMap::new(),
             Request::Apply { .. } => other_components(app, &new, &components).await?,
         };
         let hashes: BTreeMap<_, _> = loaded.iter().map(|(name, it)| (name.clone(), it.hash().to_owned())).collect();
 
+        let members = changing.members();
         let mut config = BTreeMap::new();
         for (name, service) in &new.services {
-            config.insert(name.clone(), configuration(&new, service)?);
+            let present = || members.get(name).map(|member| member.terms.scope.config.clone());
+            let settings = match request {
+                Request::Secrets(rotated) if rotated.service == *name => rotated.settings.clone(),
+                Request::Secrets(_) => present().unwrap_or_default(),
+                Request::Reload | Request::Apply { .. } => configuration(&new, service)?,
+            };
+            config.insert(name.clone(), settings);
         }
-        let members = changing.members();
         let mut same = BTreeSet::new();
         let mut secrets = BTreeSet::new();
         for (name, service) in &new.services {
@@ -147,7 +158,13 @@ impl<'a> Draft<'a> {
         for name in members.keys() {
             digest.update(format!("{name} {:?} ", changing.info(name).map(|info| info.number)));
         }
-        digest.update(format!("{new:?} {hashes:?} {config:?} {changes:?}"));
+        digest.update(format!("{new:?} {hashes:?} {changes:?}"));
+        for (name, settings) in &config {
+            for (key, value) in settings {
+                digest.update(format!("{name:?} {key:?} {} ", value.expose().len()));
+                digest.update(value.expose());
+            }
+        }
         let id: String = format!("{:x}", digest.finalize()).chars().take(16).collect();
         let plan = Plan { id, changes };
         let manifest = Arc::new(new);

@@ -261,10 +261,12 @@ fn service(details: &mut Details, was: &manifest::Service, is: &manifest::Servic
         let name = format!("config.{key}");
         details.option(&name, was.config.get(key), is.config.get(key), |value| format!("{value:?}"));
     }
-    let keys: BTreeSet<_> = was.secrets.keys().chain(is.secrets.keys()).collect();
+    let (before, after) = (&was.secrets.named, &is.secrets.named);
+    let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     for key in keys {
-        details.other(&format!("secrets.{key}"), &was.secrets.get(key), &is.secrets.get(key));
+        details.other(&format!("secrets.{key}"), &before.get(key), &after.get(key));
     }
+    details.list("secrets", &was.secrets.folders, &is.secrets.folders, placed);
     details.value("instances.max", &was.instances.max, &is.instances.max, usize::to_string);
     details.value("instances.concurrency", &was.instances.concurrency, &is.instances.concurrency, usize::to_string);
     details.value("instances.reuse", &was.instances.reuse, &is.instances.reuse, u64::to_string);

@@ -88,8 +88,18 @@ enum Place<'c> {
 impl Login {
     /// Reads a URL. `certificates` is a file with those that are trusted in place of the well-known ones.
     pub(super) fn read(url: &str, certificates: Option<&Path>) -> Result<Self, OpenError> {
+        // NB: anything else is read as words with values, and the error may then show the whole of it.
+        if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(OpenError::Url("it does not begin with postgres://".into()));
+        }
+        // Else what follows the first one would be taken for more than a part of the password.
+        if url.matches('@').count() > 1 {
+            return Err(OpenError::Url(
+                "it has more than one `@`; in a user's name or a password it is written %40".into(),
+            ));
+        }
         let config = Config::from_str(url).map_err(|error| {
-            // What the source says shows the part of the URL that is wrong, and never the password.
+            // What the source says shows the name of the part that is wrong, and never the password.
             let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
             OpenError::Url(reason)
         })?;
