@@ -24,7 +24,7 @@ pub use watch::{Builds, Watch};
 
 use crate::{
     events::Bus,
-    gateway::{Gateway, SharedRoutes, SharedTerms},
+    gateway::{ApiDocument, Gateway, SharedRoutes, SharedTerms},
     keyvalue::Buckets,
     manifest::{self, Manifest, did_you_mean},
     outbound::{External, ExternalSnapshot},
@@ -76,6 +76,7 @@ pub struct App {
 struct Parts {
     manifest: Arc<Manifest>,
     components: Components,
+    document: Option<Arc<ApiDocument>>,
     edges: Edges,
     external: BTreeMap<String, Arc<External>>,
     databases: BTreeMap<String, Database>,

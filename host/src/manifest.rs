@@ -47,7 +47,7 @@ pub use values::parse_duration;
 pub use error::{ManifestError, ManifestErrors, Place, Placed};
 pub use events::{Bus, Sharing, Topic};
 pub use external::{Addresses, ExternalService};
-pub use gateway::{Admin, Aggregate, Gateway, Methods, Part, Route};
+pub use gateway::{Admin, Aggregate, ApiDocument, Gateway, Methods, Part, Route};
 pub use origin::{Origin, Scheme};
 pub use path::{InvalidPath, PathPattern, PathTemplate};
 pub use policy::{EVENTS, Edge, GATEWAY, Policies};

@@ -60,7 +60,10 @@ impl App {
         }
         let listen = "listen = \"127.0.0.1:3000\"";
         assert!(text.contains(listen));
-        Self::new(&format!("{}\n{more}", text.replace(listen, "listen = \"127.0.0.1:0\"")))
+        let app = Self::new(&format!("{}\n{more}", text.replace(listen, "listen = \"127.0.0.1:0\"")));
+        let document = "components/openapi.json";
+        fs::copy(build::root().join(document), app.folder.join(document)).expect("the shop's document");
+        app
     }
 
     /// With this variable in the environment of all that it runs.

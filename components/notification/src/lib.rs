@@ -21,6 +21,8 @@ wharf_sdk::service! {
 
 const LIST_MAX: u32 = 100;
 const TEXT_MAX: usize = 254;
+/// An address or two ids of that length, and what is said around them.
+const MESSAGE_MAX: usize = 3 * TEXT_MAX;
 
 fn routes() -> Router {
     Router::new().get("/notifications", list_notifications)
@@ -156,8 +158,8 @@ impl Mail {
             }
             topic => return Err(Verdict::Reject(format!("nothing is sent for {topic}"))),
         };
-        let is_plain = |text: &str| text.len() <= TEXT_MAX && !text.chars().any(char::is_control);
-        if is_plain(&mail.message) && is_plain(&mail.user_id) {
+        let is_plain = |text: &str, most: usize| text.len() <= most && !text.chars().any(char::is_control);
+        if is_plain(&mail.message, MESSAGE_MAX) && is_plain(&mail.user_id, TEXT_MAX) {
             Ok(mail)
         } else {
             Err(Verdict::Reject(format!(
@@ -192,6 +194,15 @@ mod tests {
         let mail = mail.map_err(|_| "rejected").unwrap();
         assert_eq!((mail.kind, mail.recipient.as_deref()), ("welcome", Some("ada@example.com")));
         assert_eq!(mail.message, "welcome email to ada@example.com");
+    }
+
+    #[test]
+    fn the_longest_address_that_a_user_can_have_is_welcomed_too() {
+        let longest = format!("{}@{}.com", "a".repeat(64), ["b".repeat(61), "c".repeat(61), "d".repeat(61)].join("."));
+        assert_eq!(longest.len(), 254);
+        let data = format!(r#"{{"userId":"u","email":"{longest}"}}"#);
+        let mail = Mail::for_event(&event("user.created", &data)).map_err(|_| "rejected").unwrap();
+        assert_eq!(mail.recipient, Some(longest));
     }
 
     #[test]

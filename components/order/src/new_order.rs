@@ -5,7 +5,7 @@ use crate::{
     wit::shop::catalog::catalog::Product,
 };
 use money::Money;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 use wharf_sdk::{Error, Result};
 
 const ITEMS_MAX: usize = 100;
@@ -24,7 +24,19 @@ pub struct NewOrder {
 #[serde(rename_all = "camelCase")]
 struct NewItem {
     product_id: String,
+    #[serde(deserialize_with = "whole")]
     quantity: u32,
+}
+
+/// A whole number, also where a zero fraction is written with it: to JSON Schema, and to most who write JSON, `2.0` is the
+/// number `2`.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let number = f64::deserialize(deserializer)?;
+    if number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number) {
+        Ok(number as u32)
+    } else {
+        Err(de::Error::custom("expected a whole number that is not negative"))
+    }
 }
 
 // === impl NewOrder ===
@@ -42,7 +54,7 @@ impl NewOrder {
             if !(1..=QUANTITY_MAX).contains(&item.quantity) {
                 return Err(Error::bad_request("Invalid quantity, expected 1 to 1000000"));
             }
-            if item.product_id.len() > ID_MAX {
+            if item.product_id.chars().count() > ID_MAX {
                 return Err(Error::bad_request("Invalid productId, expected at most 64 characters"));
             }
         }
@@ -125,6 +137,22 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_number_may_be_written_with_a_fraction_of_zero() {
+        for (written, quantity) in [("2", 2), ("2.0", 2), ("2e0", 2), ("1e6", 1_000_000)] {
+            let order = order(&format!(r#"[{{"productId": "p", "quantity": {written}}}]"#)).unwrap();
+            assert_eq!(order.items[0].quantity, quantity, "{written}");
+        }
+    }
+
+    #[test]
+    fn characters_are_counted_and_not_bytes() {
+        let id =
+            |letter: &str, count| order(&format!(r#"[{{"productId": "{}", "quantity": 1}}]"#, letter.repeat(count)));
+        assert!(id("é", 64).is_ok());
+        assert!(id("é", 65).is_err());
+    }
+
+    #[test]
     fn items_and_quantities_are_bounded() {
         let many = format!("[{}]", vec![r#"{"productId": "p", "quantity": 1}"#; 101].join(","));
         let long = format!(r#"[{{"productId": "{}", "quantity": 1}}]"#, "p".repeat(65));
@@ -136,6 +164,9 @@ mod tests {
             r#"[{"productId": "p", "quantity": -1}]"#,
             r#"[{"productId": "p", "quantity": 1.5}]"#,
             r#"[{"productId": "p", "quantity": 1000001}]"#,
+            r#"[{"productId": "p", "quantity": 1e300}]"#,
+            r#"[{"productId": "p", "quantity": "1"}]"#,
+            r#"[{"productId": "p", "quantity": null}]"#,
             r#"[{"productId": "p"}]"#,
             r#"[{"productId": 1, "quantity": 1}]"#,
             &many,

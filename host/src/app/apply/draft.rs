@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     engine::CodeCache,
+    gateway::ApiDocument,
     manifest::{self, Manifest},
     outbound::ExternalSettings,
     rollout::{Changing, Loaded, Shapes},
@@ -34,6 +35,8 @@ pub(super) struct Draft<'a> {
     /// What each service reads by `wasi:config`.
     pub config: BTreeMap<String, Settings>,
     pub external: BTreeMap<String, ExternalSettings>,
+    /// What the gateway shows of its API.
+    pub document: Option<Arc<ApiDocument>>,
     pub grants: BTreeMap<String, Grants>,
     pub shapes: Shapes,
     pub results: BTreeMap<manifest::Edge, FixedResults>,
@@ -130,6 +133,11 @@ impl<'a> Draft<'a> {
             external.insert(name.clone(), settings);
         }
 
+        let document = match request {
+            Request::Secrets(_) => before.document.clone(),
+            Request::Reload | Request::Apply { .. } => assemble::checked_document(&new)?,
+        };
+
         let grants = grants(&new);
         let shapes = changing.shapes(new.services.keys(), &loaded);
         let mut misfits = changing.misfits(&shapes, &grants);
@@ -151,14 +159,15 @@ impl<'a> Draft<'a> {
         };
         let components_changed =
             new.services.keys().filter_map(|name| Some((name.clone(), component(name)?))).collect();
-        let aside = plan::Aside { components: components_changed, secrets, certificates };
+        let other_document = old.gateway.document == new.gateway.document && document != before.document;
+        let aside = plan::Aside { components: components_changed, secrets, certificates, document: other_document };
         let changes = plan::changes(old, &new, &aside);
         let mut digest = Sha256::new();
         digest.update(format!("{} {} ", app.identity, app.applied.load(Relaxed)));
         for name in members.keys() {
             digest.update(format!("{name} {:?} ", changing.info(name).map(|info| info.number)));
         }
-        digest.update(format!("{new:?} {hashes:?} {changes:?}"));
+        digest.update(format!("{new:?} {hashes:?} {document:?} {changes:?}"));
         for (name, settings) in &config {
             for (key, value) in settings {
                 digest.update(format!("{name:?} {key:?} {} ", value.expose().len()));
@@ -177,6 +186,7 @@ impl<'a> Draft<'a> {
             same,
             config,
             external,
+            document,
             grants,
             shapes,
             results,
@@ -302,6 +312,7 @@ fn needing_restart(old: &Manifest, new: &Manifest) -> Vec<String> {
         max_connections,
         routes: _,
         aggregates: _,
+        document: _,
     } = gateway;
     let was = &old.gateway;
     let differ = [

@@ -117,6 +117,7 @@ fn a_plan_names_everything_that_comes_changes_and_goes() {
         .into(),
         secrets: ["user".into()].into(),
         certificates: BTreeSet::new(),
+        document: false,
     };
     let plan = Plan { id: String::new(), changes: changes(&read(OLD), &read(NEW), &aside) };
     let expected = "\
@@ -153,4 +154,18 @@ fn a_plan_is_read_back_as_it_was_told() {
     let plan = Plan { id: "0123".into(), changes };
     let text = serde_json::to_string(&plan).unwrap();
     assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan, "{text}");
+}
+
+#[test]
+fn another_document_is_told_by_its_file_and_its_place_or_by_what_it_says() {
+    let with = |document: &str| read(&format!("{OLD}\n{document}"));
+    let document = |path: &str, file: &str| format!("[gateway.document]\npath = \"{path}\"\nfile = \"{file}\"\n");
+    let (none, one) = (with(""), with(&document("/a.json", "/srv/a.json")));
+    let told = |old: &Manifest, new: &Manifest, document| {
+        let aside = Aside { document, ..Aside::default() };
+        Plan { id: String::new(), changes: changes(old, new, &aside) }.to_string()
+    };
+    assert_eq!(told(&none, &one, false), "~ gateway: document none -> /srv/a.json at /a.json\n");
+    assert_eq!(told(&one, &one, true), "~ gateway: the document says something else\n");
+    assert_eq!(told(&one, &one, false), "");
 }
