@@ -9,7 +9,7 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
-use wharf_tests::{Answer, App, Host, Load, below, eventually, request};
+use wharf_tests::{Answer, App, Host, Load, Postgres, Redis, below, eventually, request};
 
 /// What the guest answers for a value: FNV-1a.
 fn hash(text: &str) -> String {
@@ -243,6 +243,99 @@ async fn the_token_of_the_admin_api_is_rotated() {
     assert_eq!(admin(&address, "GET", "/v1/status", "the new token", "").await.status, 200);
     host.service(&app, "confidant").await;
     assert_eq!(audited(&app), ["- admin.token done watch"]);
+    host.stop().await;
+}
+
+/// That a rotation of these URLs' passwords was told.
+async fn rotated(host: &Host, keys: &[&str]) {
+    for key in keys {
+        host.logged(&format!("the password of the URL was rotated key=\"{key}\"")).await;
+    }
+}
+
+#[tokio::test]
+async fn the_password_of_redis_is_rotated_and_its_next_connections_log_in_by_the_new_one() {
+    let redis = Redis::start().await;
+    let mut session = redis.session().await;
+    let url = |password: &str| redis.url().replace("redis://", &format!("redis://:{password}@"));
+    let require = ["CONFIG", "SET", "requirepass"];
+    session.command(&[&require[..], &["the-old-one"]].concat()).await.expect("it is set");
+    let listener = "publishes = [\"order.created\"]\nsubscribes = [\"order.created\"]\ninstances = { max = 1 }";
+    let servers = "[topics.\"order.created\"]\n[events]\nredis = \"file:url\"\n[key-value]\nredis = \"file:url\"\n";
+    let shelf = below("shelf", "shelf", "buckets = [\"box\"]");
+    let app = App::new(&(below("listener", "listener", listener) + &shelf + servers));
+    app.file("url", url("the-old-one"));
+    let host = app.start().await;
+    host.get("/shelf/set?bucket=box&key=a&value=1").await.assert_text(200, "done");
+
+    session.command(&[&require[..], &["the-new-one"]].concat()).await.expect("it is set");
+    app.file("url", url("the-new-one"));
+    rotated(&host, &["events.redis", "key-value.redis"]).await;
+    // All but this session.
+    session.command(&["CLIENT", "KILL", "SKIPME", "yes", "TYPE", "normal"]).await.expect("they are ended");
+    eventually("the buckets are there", async || {
+        let answer = host.get("/shelf/get?bucket=box&key=a").await;
+        if (answer.status, answer.text()) == (200, "1") { Ok(()) } else { Err(answer) }
+    })
+    .await;
+    let published = host.get("/listener/publish?topic=order.created&data=after").await;
+    assert_eq!(published.status, 200, "{published:?}");
+    eventually("the event is heard", async || {
+        let heard = host.get("/listener/heard").await;
+        if heard.text().contains("\"after\"") { Ok(()) } else { Err((heard, host.log())) }
+    })
+    .await;
+    // Another place is another matter.
+    app.file("url", url("the-new-one") + "/7");
+    host.logged("takes a restart of the host key=\"events.redis\"").await;
+    assert_eq!(audited(&app), ["- events.redis done watch", "- key-value.redis done watch"]);
+    host.get("/shelf/get?bucket=box&key=a").await.assert_text(200, "1");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn passwords_of_postgresql_are_rotated_and_the_next_connections_log_in_by_the_new_ones() {
+    let postgres = Postgres::start();
+    postgres.create("shop");
+    postgres.psql(
+        "shop",
+        "CREATE ROLE host LOGIN CREATEROLE PASSWORD 'old'; CREATE ROLE own LOGIN PASSWORD 'old';
+         GRANT CREATE ON DATABASE shop TO host; GRANT CREATE ON DATABASE shop TO own",
+    );
+    let app = App::shop("[store]\nurl = \"file:host-url\"\n");
+    let manifest = fs::read_to_string(app.manifest()).expect("it was written");
+    let users = "[services.user]";
+    assert!(manifest.contains(users));
+    let own = manifest.replacen("database = true", "database = { url = \"file:own-url\" }", 1);
+    assert!(own.find("own-url") < own.find("[services.product]"), "the user service comes first: {own}");
+    app.write(&own);
+    let passwords = |password: &str| {
+        app.file("host-url", postgres.url_of("host", password, "shop"));
+        app.file("own-url", postgres.url_of("own", password, "shop"));
+    };
+    passwords("old");
+    let host = app.start().await;
+    let register = async |email: &str| {
+        let answer = host.post("/api/users", &serde_json::json!({ "email": email, "name": "Ada" })).await;
+        let id = answer.json()["id"].as_str().map(str::to_owned);
+        id.ok_or_else(|| format!("{answer:?}\n{}", host.log()))
+    };
+    register("before@example.com").await.expect("it is registered");
+    postgres.psql("shop", "ALTER ROLE host PASSWORD 'new'; ALTER ROLE own PASSWORD 'new'");
+    passwords("new");
+    rotated(&host, &["services.user.database.url", "store.url"]).await;
+    postgres.psql(
+        "shop",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = 'shop' AND usename IS NOT NULL AND pid <> pg_backend_pid()",
+    );
+    let user = eventually("a user is registered", async || register("after@example.com").await).await;
+    // By the outbox, which the host keeps by its own connections, and into the database of another service.
+    eventually("the user is welcomed", async || {
+        let told = host.get(&format!("/api/notifications?userId={user}")).await;
+        if told.status == 200 && told.json()[0]["kind"] == "welcome" { Ok(()) } else { Err((told, host.log())) }
+    })
+    .await;
     host.stop().await;
 }
 

@@ -17,6 +17,7 @@ use super::{
 use crate::manifest::{self, Manifest, Secret, SecretError, ServerUrl, Store};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::Arc,
     time::Duration,
 };
@@ -41,8 +42,8 @@ struct Look {
     /// The services whose settings are not those that they run with.
     services: Vec<Rotated>,
     token: Option<Secret>,
-    /// What only a start takes over, and reads otherwise now; by the manifest's keys.
-    servers: BTreeMap<String, Secret>,
+    /// The URLs of servers.
+    servers: BTreeMap<Holder, Secret>,
     /// What can't be had, with its place.
     troubles: BTreeSet<String>,
 }
@@ -53,7 +54,17 @@ struct Rotation {
     /// What was said already, and still holds.
     told: BTreeSet<String>,
     failing: BTreeMap<String, Failing>,
-    servers: BTreeMap<String, Secret>,
+    servers: BTreeMap<Holder, Secret>,
+}
+
+/// What of the host is reached by a URL with a password.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Holder {
+    Store,
+    Bus,
+    KeyValue,
+    /// The database of this service, by a role of its own.
+    Database(String),
 }
 
 /// A service that did not take its new secrets.
@@ -80,22 +91,26 @@ pub(super) async fn rotate(app: Arc<App>) {
     }
 }
 
-/// What servers are reached by that only a start takes over.
-fn servers(manifest: &Manifest) -> (BTreeMap<String, Secret>, BTreeSet<String>) {
+/// The URLs of servers as they are now, where they are kept in files.
+fn servers(manifest: &Manifest) -> (BTreeMap<Holder, Secret>, BTreeSet<String>) {
     let store = match &manifest.store {
-        Store::Server(store) => Some(&store.url),
+        Store::Server(store) => Some((Holder::Store, &store.url)),
         Store::Files => None,
     };
     let bus = match &manifest.bus {
-        manifest::Bus::RedisStreams(url, _) | manifest::Bus::RedisPubsub(url) => Some(url),
+        manifest::Bus::RedisStreams(url, _) | manifest::Bus::RedisPubsub(url) => Some((Holder::Bus, url)),
         manifest::Bus::Embedded(_) => None,
     };
-    let own = manifest.services.values().filter_map(|service| service.database.as_ref()?.url.as_ref());
+    let key_value = manifest.key_value.as_ref().map(|url| (Holder::KeyValue, url));
+    let own = manifest
+        .services
+        .iter()
+        .filter_map(|(name, service)| Some((Holder::Database(name.clone()), service.database.as_ref()?.url.as_ref()?)));
     let (mut urls, mut troubles) = (BTreeMap::new(), BTreeSet::new());
-    for url in store.into_iter().chain(bus).chain(&manifest.key_value).chain(own) {
+    for (holder, url) in store.into_iter().chain(bus).chain(key_value).chain(own) {
         let ServerUrl::Kept(reference) = &url.value else { continue };
         match reference.resolve_again() {
-            Some(Ok(value)) => _ = urls.insert(url.key.clone(), value),
+            Some(Ok(value)) => _ = urls.insert(holder, value),
             Some(Err(error)) => _ = troubles.insert(told(&url.key, &error)),
             None => {}
         }
@@ -111,6 +126,19 @@ fn told(key: &str, error: &SecretError) -> String {
 fn changed(before: &Settings, after: &Settings) -> Vec<String> {
     let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     keys.into_iter().filter(|key| before.get(*key) != after.get(*key)).cloned().collect()
+}
+
+// === impl Holder ===
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store => f.write_str("store.url"),
+            Self::Bus => f.write_str("events.redis"),
+            Self::KeyValue => f.write_str("key-value.redis"),
+            Self::Database(service) => write!(f, "services.{service}.database.url"),
+        }
+    }
 }
 
 // === impl Look ===
@@ -159,11 +187,12 @@ impl Rotation {
         {
             replace_token(app, token, secret).await;
         }
-        for (key, url) in self.last.servers.iter().filter(|(key, url)| last.servers.get(*key) == Some(*url)) {
-            // One that could not be read at the start was read in time to be used.
-            let known = self.servers.insert(key.clone(), url.clone());
+        let settled = self.last.servers.iter().filter(|(holder, url)| last.servers.get(*holder) == Some(*url));
+        for (holder, url) in settled {
+            // What was not there at the start is of a manifest that was brought about since.
+            let known = self.servers.insert(holder.clone(), url.clone());
             if known.is_some_and(|known| known != *url) {
-                tracing::warn!(key, "the URL has changed, and that takes a restart of the host");
+                log_in_by(app, holder, url).await;
             }
         }
         let is_settled = |it: &&Rotated| last.services.contains(it);
@@ -200,6 +229,27 @@ impl Rotation {
                 self.failing.insert(service, Failing { reason, pause, not_before: Instant::now() + pause });
             }
         }
+    }
+}
+
+/// What is reached by a URL is reached by its new password from now on.
+async fn log_in_by(app: &App, holder: &Holder, url: &Secret) {
+    let url = url.expose();
+    let done = match holder {
+        Holder::Store => app.grounds.server().is_some_and(|server| server.log_in_by(url)),
+        Holder::Bus => app.bus.log_in_by(url),
+        // What was not opened yet reads it when it is.
+        Holder::KeyValue => app.grounds.opened_key_value().is_none_or(|kept| kept.log_in_by(url)),
+        Holder::Database(service) => {
+            app.parts.load().databases.get(service).is_some_and(|database| database.log_in_by(url))
+        }
+    };
+    let key = holder.to_string();
+    if done {
+        tracing::info!(key, "the password of the URL was rotated");
+        app.audit.note(&Who::Watch, &Deed::new("rotate secrets").detailed(key), Came::Done).await;
+    } else {
+        tracing::warn!(key, "the URL says something other than another password, and that takes a restart of the host");
     }
 }
 
