@@ -13,14 +13,14 @@ const QUANTITY_MAX: u32 = 1_000_000;
 const ID_MAX: usize = 64;
 
 /// The body of `POST /orders`. A client may send prices too; they are not looked at.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NewOrder {
     pub user_id: String,
     items: Vec<NewItem>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct NewItem {
     product_id: String,
@@ -42,6 +42,17 @@ fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
 // === impl NewOrder ===
 
 impl NewOrder {
+    /// What a neighbour wants to order for a user, of each product so many.
+    pub fn new(user_id: String, items: impl Iterator<Item = (String, u32)>) -> Self {
+        Self { user_id, items: items.map(|(product_id, quantity)| NewItem { product_id, quantity }).collect() }
+    }
+
+    /// Whether these items are of the same products, as many of each.
+    pub fn is_of(&self, items: &[Item<'_>]) -> bool {
+        let own = self.items.iter().map(|item| (item.product_id.as_str(), item.quantity));
+        own.eq(items.iter().map(|item| (&*item.product_id, item.quantity)))
+    }
+
     /// The same, where it is within bounds.
     pub fn validated(self) -> Result<Self> {
         if self.user_id.len() > ID_MAX {
@@ -81,7 +92,7 @@ impl NewOrder {
             let price = Money::from_minor(product.price)
                 .ok_or_else(|| Error::internal(format_args!("product {product_id} has the price {}", product.price)))?;
             total = total.and_then(|sum| sum.plus(price.times(*quantity)?));
-            items.push(Item { product_id, quantity: *quantity, price });
+            items.push(Item { product_id: product_id.into(), quantity: *quantity, price });
         }
         let total = total.ok_or(Error::bad_request(format!("Total too large, expected at most {}", Money::MAX)))?;
         Ok((Items::new(&items)?, total))
