@@ -7,6 +7,7 @@ mod apply;
 mod assemble;
 mod audit;
 mod lock;
+mod rotation;
 mod status;
 mod watch;
 
@@ -17,12 +18,13 @@ pub use admin::{
 pub use apply::{ApplyError, Kind, Plan, Planned, Request};
 pub use assemble::{Components, StartError, admin_address, check};
 pub use audit::{Audit, AuditEntry, AuditError, Came, Deed, Who, last_entries};
+pub use rotation::Rotated;
 pub use status::{Draining, ServiceStatus, Status};
 pub use watch::{Builds, Watch};
 
 use crate::{
     events::Bus,
-    gateway::{Gateway, SharedRoutes, SharedTerms},
+    gateway::{ApiDocument, Gateway, SharedRoutes, SharedTerms},
     keyvalue::Buckets,
     manifest::{self, Manifest, did_you_mean},
     outbound::{External, ExternalSnapshot},
@@ -33,7 +35,7 @@ use crate::{
     store::Database,
     telemetry::AccessLog,
 };
-use admin::Admin;
+use admin::{Admin, SharedToken};
 use arc_swap::ArcSwap;
 use assemble::Grounds;
 use futures::future::join_all;
@@ -56,6 +58,8 @@ pub struct App {
     address: SocketAddr,
     started: Instant,
     audit: Audit,
+    /// What the admin API is opened by, where it listens on an address.
+    token: Option<SharedToken>,
     /// Held by the one who brings another manifest about.
     applying: tokio::sync::Mutex<()>,
     /// This run of the host, and how often another manifest was brought about in it.
@@ -72,6 +76,7 @@ pub struct App {
 struct Parts {
     manifest: Arc<Manifest>,
     components: Components,
+    document: Option<Arc<ApiDocument>>,
     edges: Edges,
     external: BTreeMap<String, Arc<External>>,
     databases: BTreeMap<String, Database>,
@@ -242,6 +247,7 @@ impl Ready {
         let mut aside = vec![tokio::spawn(admin.serve(app.clone()))];
         aside.push(tokio::spawn(audit::note_rollouts(app.audit.clone(), app.rollout.ended())));
         aside.push(tokio::spawn(watch));
+        aside.push(tokio::spawn(rotation::rotate(app.clone())));
         let drained = gateway.serve(shutdown).await;
         for task in aside {
             task.abort();

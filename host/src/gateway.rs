@@ -15,6 +15,8 @@
 //!   saw, and what a client put there is replaced. Hop-by-hop headers go no further in either direction.
 //! - **Who does not read is cut off**, so that an answer that nobody takes does not hold the instance that makes it.
 //! - **Who asks too often is told so** before the body is read, with the fields of the IETF's draft (`limit`).
+//! - **What clients may ask is said here too**: the gateway serves the OpenAPI document, and holds it to the routes
+//!   (`document`).
 //! - **A fault is an `application/problem+json`** (RFC 9457) whose `type` is `urn:wharf:fault:<kind>`; what HTTP itself
 //!   explains (404, 405, 413 and so on) has the type `about:blank`. `instance` names the trace.
 //!
@@ -27,6 +29,7 @@ mod aggregate;
 mod answer;
 mod config;
 mod connection;
+mod document;
 mod exchange;
 mod handler;
 mod headers;
@@ -45,6 +48,7 @@ mod tests;
 
 pub use config::{ConfigError, GatewayConfig};
 pub use connection::SharedTerms;
+pub use document::{ApiDocument, DocumentError, Operation};
 pub use limit::RouteLimitSnapshot;
 pub use listener::{BindError, Drained, Gateway};
 pub(crate) use routes::methods_and_path as route_name;

@@ -134,6 +134,15 @@ impl KeyValue {
         }))
     }
 
+    /// Reaches its server by the user and the password of this URL from now on. `false`, and nothing is done, where the URL is
+    /// of another place, or there is no server.
+    pub fn log_in_by(&self, url: &str) -> bool {
+        match &self.0 {
+            Kept::Sqlite => false,
+            Kept::Redis(redis) => redis.log_in_by(url),
+        }
+    }
+
     /// The buckets of a service; `data` is the application's folder.
     ///
     /// # Errors

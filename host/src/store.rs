@@ -190,6 +190,15 @@ impl Database {
         Ok(Self { backend: Backend::Postgres(postgres), max_batch, reads_only: false })
     }
 
+    /// Logs in by the password of this URL, of a role that is the service's own, with the connections that are made from now
+    /// on. `false`, and nothing is done, where the URL says something else too, or there is no such role.
+    pub fn log_in_by(&self, url: &str) -> bool {
+        match &self.backend {
+            Backend::Sqlite(_) => false,
+            Backend::Postgres(postgres) => postgres.log_in_by(url),
+        }
+    }
+
     /// Whether other hosts may have it open at the same time, and transactions may overlap: so it is on a server. In a
     /// file there is one writer, and one transaction after the other.
     pub(crate) fn is_shared(&self) -> bool {

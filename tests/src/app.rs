@@ -17,6 +17,7 @@ use tokio::{
 #[derive(Debug)]
 pub struct App {
     folder: PathBuf,
+    environment: Vec<(String, String)>,
 }
 
 /// How a command ended.
@@ -43,7 +44,7 @@ impl App {
         // Of an earlier test run whose process had the same number and was killed.
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(folder.join("components")).expect("a temporary folder");
-        let app = Self { folder };
+        let app = Self { folder, environment: Vec::new() };
         app.write(manifest);
         app
     }
@@ -52,14 +53,24 @@ impl App {
     /// added at the end.
     pub fn shop(more: &str) -> Self {
         let mut text = fs::read_to_string(build::root().join("wharf.toml")).expect("the shop's manifest");
-        for service in ["user", "product", "order", "notification"] {
+        for service in ["user", "product", "order", "payment", "inventory", "notification"] {
             let source = format!("source = \"components/{service}\"");
             assert!(text.contains(&source), "the shop has a service {service}");
             text = text.replace(&source, &format!("component = \"<{service}>\""));
         }
         let listen = "listen = \"127.0.0.1:3000\"";
         assert!(text.contains(listen));
-        Self::new(&format!("{}\n{more}", text.replace(listen, "listen = \"127.0.0.1:0\"")))
+        let app = Self::new(&format!("{}\n{more}", text.replace(listen, "listen = \"127.0.0.1:0\"")));
+        let document = "components/openapi.json";
+        fs::copy(build::root().join(document), app.folder.join(document)).expect("the shop's document");
+        app
+    }
+
+    /// With this variable in the environment of all that it runs.
+    #[must_use]
+    pub fn with_env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Writes another manifest; see [`App::new`].
@@ -167,6 +178,7 @@ impl App {
         command.env("RUST_BACKTRACE", "0").env_remove("WHARF_LOG").env("NO_COLOR", "1");
         // Whoever runs the tests is somebody to registries, and nobody here.
         command.env("DOCKER_CONFIG", self.folder.join("no-docker"));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 }

@@ -197,9 +197,15 @@ impl Host {
     }
 
     /// Asks it to end, waits until it has, and says that it ended well.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
+        self.stop_with_log(|_| {}).await;
+    }
+
+    /// The same, with a look at all that it has written to standard error.
+    pub async fn stop_with_log(mut self, look: impl FnOnce(&str)) {
         self.signal("TERM");
         let status = self.ended().await;
         assert!(status.success(), "{status}\n{}", self.log());
+        look(&self.log());
     }
 }

@@ -12,6 +12,10 @@ use wharf_sdk::db::{FromValue, Value};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Money(i64);
 
+/// What an account has, in hundredths of the shop's currency: it may be below zero, and beyond [`Money::MAX`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Balance(i64);
+
 /// Why a text is not an amount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotMoney;
@@ -65,12 +69,16 @@ impl Money {
 impl fmt::Display for Money {
     /// As JavaScript writes the number: without decimals that are zero.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (whole, fraction) = (self.0 / 100, self.0 % 100);
-        match (fraction / 10, fraction % 10) {
-            (0, 0) => write!(f, "{whole}"),
-            (tenths, 0) => write!(f, "{whole}.{tenths}"),
-            (tenths, hundredths) => write!(f, "{whole}.{tenths}{hundredths}"),
-        }
+        write_minor(f, "", self.0.unsigned_abs())
+    }
+}
+
+fn write_minor(f: &mut fmt::Formatter<'_>, sign: &str, minor: u64) -> fmt::Result {
+    let (whole, fraction) = (minor / 100, minor % 100);
+    match (fraction / 10, fraction % 10) {
+        (0, 0) => write!(f, "{sign}{whole}"),
+        (tenths, 0) => write!(f, "{sign}{whole}.{tenths}"),
+        (tenths, hundredths) => write!(f, "{sign}{whole}.{tenths}{hundredths}"),
     }
 }
 
@@ -96,6 +104,35 @@ impl From<Money> for Value {
 impl FromValue for Money {
     fn from_value(value: Value) -> Result<Self, Value> {
         i64::from_value(value).and_then(|minor| Self::from_minor(minor).ok_or(Value::Integer(minor)))
+    }
+}
+
+// === impl Balance ===
+
+impl Balance {
+    /// The balance of this many minor units.
+    pub const fn from_minor(minor: i64) -> Self {
+        Self(minor)
+    }
+
+    /// Both together; what no account can have is the most that one can.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
+impl fmt::Display for Balance {
+    /// As amounts are written, with a sign where it is below zero.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.0 < 0 { "-" } else { "" };
+        write_minor(f, sign, self.0.unsigned_abs())
+    }
+}
+
+impl Serialize for Balance {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        RawValue::from_string(self.to_string()).map_err(ser::Error::custom)?.serialize(serializer)
     }
 }
 
@@ -164,6 +201,16 @@ mod tests {
             let read: f64 = serde_json::from_str(&json).unwrap();
             assert_eq!(format!("{read:.2}"), format!("{}.{:02}", minor / 100, minor % 100), "{json}");
         }
+    }
+
+    #[test]
+    fn balances_can_be_below_zero() {
+        for (minor, json) in
+            [(0, "0"), (-7, "-0.07"), (-1250, "-12.5"), (100, "1"), (i64::MIN, "-92233720368547758.08")]
+        {
+            assert_eq!(serde_json::to_string(&Balance::from_minor(minor)).unwrap(), json);
+        }
+        assert_eq!(Balance::from_minor(-5).plus(Balance::from_minor(5)), Balance::default());
     }
 
     #[test]

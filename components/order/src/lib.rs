@@ -1,23 +1,29 @@
 //! What was ordered, and how far the order is.
 
+mod neighbours;
 mod new_order;
 mod order;
 
 use money::Money;
 use new_order::NewOrder;
-use order::{Items, Order, Status};
+use order::{Change, Items, Order, Status};
 use serde::{Deserialize, Serialize};
-use wharf_sdk::{Created, Error, Json, Path, Query, Result, Router, db, events::NewEvent, join, new_id, params, time};
+use wharf_sdk::{
+    Created, Error, Json, Path, Query, Result, Router, db,
+    events::{NewEvent, OutboxError},
+    join, new_id, params, time,
+};
 
 mod wit {
     #![allow(missing_docs, unsafe_code, reason = "generated")]
     wharf_sdk::wit! {
-        path: ["../../wit/shop/users", "../../wit/shop/catalog"],
+        path: ["../../wit/shop/users", "../../wit/shop/catalog", "../../wit/shop/orders"],
         world: "
             package shop:order;
             world order {
                 import shop:users/users@0.1.0;
                 import shop:catalog/catalog@0.1.0;
+                export shop:orders/orders@0.1.0;
             }
         ",
     }
@@ -28,9 +34,14 @@ wharf_sdk::service! {
     /// Takes orders, and brings them to their end.
     pub struct OrderService {
         routes: routes,
-        migrations: [("create orders", include_str!("../migrations/1-create-orders.sql"))],
+        migrations: [
+            ("create orders", include_str!("../migrations/1-create-orders.sql")),
+            ("create order keys", include_str!("../migrations/2-create-order-keys.sql")),
+        ],
     }
 }
+
+wit::export!(OrderService with_types_in wit);
 
 const LIST_MAX: u32 = 100;
 
@@ -59,6 +70,9 @@ struct OrderCreated<'a> {
 struct OrderChanged<'a> {
     order_id: &'a str,
     user_id: &'a str,
+    /// Why, where a neighbour cancelled it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
 }
 
 /// The query of `GET /orders`: the newest orders of a user.
@@ -70,7 +84,13 @@ struct OfUser {
 }
 
 async fn create_order(Json(new): Json<NewOrder>) -> Result<Created<Order>> {
-    let new = new.validated()?;
+    let order = made(new.validated()?).await?;
+    save(&order, None).await?;
+    Ok(Created(order))
+}
+
+/// The order that this becomes, at the prices of the catalogue.
+async fn made(new: NewOrder) -> Result<Order> {
     let (user_exists, products) =
         join(users::user_exists(new.user_id.clone()), catalog::get_products(new.product_ids())).await;
     if !user_exists? {
@@ -78,23 +98,29 @@ async fn create_order(Json(new): Json<NewOrder>) -> Result<Created<Order>> {
     }
     let (items, total) = new.priced(&products?)?;
     let now = time::now();
-    let order = Order {
+    Ok(Order {
         id: new_id(now),
         user_id: new.user_id,
         items,
         total,
         status: Status::Pending,
         created_at: now.to_string(),
-    };
+    })
+}
 
+/// Writes an order, with the key that it is placed with, and tells of it.
+async fn save(order: &Order, key: Option<&str>) -> Result<(), OutboxError> {
     let insert = db::statement(
         "INSERT INTO orders (id, user_id, items, total, status, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
         params![&order.id, &order.user_id, order.items.as_json(), order.total, order.status, &order.created_at],
     );
+    let mark =
+        key.map(|key| db::statement("INSERT INTO order_keys (key, order_id) VALUES ($1, $2)", params![key, &order.id]));
+    let statements = [insert].into_iter().chain(mark).collect();
     let created =
         OrderCreated { order_id: &order.id, user_id: &order.user_id, items: &order.items, total: order.total };
-    db::batch_and_publish(vec![insert], vec![NewEvent::about("order.created", &order.id, &created)?]).await?;
-    Ok(Created(order))
+    let event = NewEvent::about("order.created", &order.id, &created).map_err(OutboxError::Publish)?;
+    db::batch_and_publish(statements, vec![event]).await.map(drop)
 }
 
 async fn list_orders(Query(OfUser { user_id, limit }): Query<OfUser>) -> Result<Json<Vec<Order>>> {
@@ -116,33 +142,47 @@ async fn get_order(Path(id): Path<String>) -> Result<Json<Order>> {
 }
 
 async fn confirm_order(Path(id): Path<String>) -> Result<Json<Order>> {
-    bring_to(&id, Status::Confirmed, "order.confirmed").await.map(Json)
+    brought(&id, Change::Confirm).await.map(Json)
 }
 
 async fn cancel_order(Path(id): Path<String>) -> Result<Json<Order>> {
-    bring_to(&id, Status::Cancelled, "order.cancelled").await.map(Json)
+    brought(&id, Change::Cancel).await.map(Json)
 }
 
-/// Changes an order's status and tells of it, or returns the order as it is where it has that status already.
-async fn bring_to(id: &str, status: Status, topic: &str) -> Result<Order> {
-    // Where another request changes the status in between, the order is looked at again. No status can be left once
-    // it is not `Pending`, so the second look is the last.
-    loop {
+/// What `bring_to` says, to a customer.
+async fn brought(id: &str, change: Change<'_>) -> Result<Order> {
+    match bring_to(id, change).await? {
+        Some((order, true)) => Ok(order),
+        Some((order, false)) => Err(order.status.refusal(change.target())),
         // 400 and not 404, because clients of these two routes know it so.
-        let mut order = find_order(id).await?.ok_or(Error::bad_request("Order not found"))?;
-        if !order.status.must_change_to(status)? {
-            return Ok(order);
+        None => Err(Error::bad_request("Order not found")),
+    }
+}
+
+/// Changes an order's status and tells of it. Returns the order as it is then, and whether it is what was asked for: it was so
+/// already, or has become so. None where there is no such order.
+async fn bring_to(id: &str, change: Change<'_>) -> Result<Option<(Order, bool)>, OutboxError> {
+    // Where another request changes the status in between, the order is looked at again. It goes one way and has three
+    // statuses, so that is soon over.
+    let target = change.target();
+    loop {
+        let Some(mut order) = find_order(id).await.map_err(OutboxError::Store)? else { return Ok(None) };
+        if order.status == target || !change.can_follow(order.status) {
+            let is_so = order.status == target;
+            return Ok(Some((order, is_so)));
         }
-        let transaction = db::begin().await?;
-        let change = "UPDATE orders SET status = $1 WHERE id = $2 AND status = $3";
-        if transaction.execute(change, params![status, id, order.status]).await? == 1 {
-            let changed = OrderChanged { order_id: id, user_id: &order.user_id };
-            transaction.publish(NewEvent::about(topic, id, &changed)?).await?;
-            transaction.commit().await?;
-            order.status = status;
-            return Ok(order);
+        let transaction = db::begin().await.map_err(OutboxError::Store)?;
+        let update = "UPDATE orders SET status = $1 WHERE id = $2 AND status = $3";
+        let updated = transaction.execute(update, params![target, id, order.status]).await;
+        if updated.map_err(OutboxError::Store)? == 1 {
+            let changed = OrderChanged { order_id: id, user_id: &order.user_id, reason: change.reason() };
+            let event = NewEvent::about(change.topic(), id, &changed).map_err(OutboxError::Publish)?;
+            transaction.publish(event).await?;
+            transaction.commit().await.map_err(OutboxError::Store)?;
+            order.status = target;
+            return Ok(Some((order, true)));
         }
-        transaction.rollback().await?;
+        transaction.rollback().await.map_err(OutboxError::Store)?;
     }
 }
 

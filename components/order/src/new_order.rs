@@ -5,7 +5,7 @@ use crate::{
     wit::shop::catalog::catalog::Product,
 };
 use money::Money;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 use wharf_sdk::{Error, Result};
 
 const ITEMS_MAX: usize = 100;
@@ -13,23 +13,46 @@ const QUANTITY_MAX: u32 = 1_000_000;
 const ID_MAX: usize = 64;
 
 /// The body of `POST /orders`. A client may send prices too; they are not looked at.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NewOrder {
     pub user_id: String,
     items: Vec<NewItem>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct NewItem {
     product_id: String,
+    #[serde(deserialize_with = "whole")]
     quantity: u32,
+}
+
+/// A whole number, also where a zero fraction is written with it: to JSON Schema, and to most who write JSON, `2.0` is the
+/// number `2`.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let number = f64::deserialize(deserializer)?;
+    if number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number) {
+        Ok(number as u32)
+    } else {
+        Err(de::Error::custom("expected a whole number that is not negative"))
+    }
 }
 
 // === impl NewOrder ===
 
 impl NewOrder {
+    /// What a neighbour wants to order for a user, of each product so many.
+    pub fn new(user_id: String, items: impl Iterator<Item = (String, u32)>) -> Self {
+        Self { user_id, items: items.map(|(product_id, quantity)| NewItem { product_id, quantity }).collect() }
+    }
+
+    /// Whether these items are of the same products, as many of each.
+    pub fn is_of(&self, items: &[Item<'_>]) -> bool {
+        let own = self.items.iter().map(|item| (item.product_id.as_str(), item.quantity));
+        own.eq(items.iter().map(|item| (&*item.product_id, item.quantity)))
+    }
+
     /// The same, where it is within bounds.
     pub fn validated(self) -> Result<Self> {
         if self.user_id.len() > ID_MAX {
@@ -42,7 +65,7 @@ impl NewOrder {
             if !(1..=QUANTITY_MAX).contains(&item.quantity) {
                 return Err(Error::bad_request("Invalid quantity, expected 1 to 1000000"));
             }
-            if item.product_id.len() > ID_MAX {
+            if item.product_id.chars().count() > ID_MAX {
                 return Err(Error::bad_request("Invalid productId, expected at most 64 characters"));
             }
         }
@@ -69,7 +92,7 @@ impl NewOrder {
             let price = Money::from_minor(product.price)
                 .ok_or_else(|| Error::internal(format_args!("product {product_id} has the price {}", product.price)))?;
             total = total.and_then(|sum| sum.plus(price.times(*quantity)?));
-            items.push(Item { product_id, quantity: *quantity, price });
+            items.push(Item { product_id: product_id.into(), quantity: *quantity, price });
         }
         let total = total.ok_or(Error::bad_request(format!("Total too large, expected at most {}", Money::MAX)))?;
         Ok((Items::new(&items)?, total))
@@ -125,6 +148,22 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_number_may_be_written_with_a_fraction_of_zero() {
+        for (written, quantity) in [("2", 2), ("2.0", 2), ("2e0", 2), ("1e6", 1_000_000)] {
+            let order = order(&format!(r#"[{{"productId": "p", "quantity": {written}}}]"#)).unwrap();
+            assert_eq!(order.items[0].quantity, quantity, "{written}");
+        }
+    }
+
+    #[test]
+    fn characters_are_counted_and_not_bytes() {
+        let id =
+            |letter: &str, count| order(&format!(r#"[{{"productId": "{}", "quantity": 1}}]"#, letter.repeat(count)));
+        assert!(id("é", 64).is_ok());
+        assert!(id("é", 65).is_err());
+    }
+
+    #[test]
     fn items_and_quantities_are_bounded() {
         let many = format!("[{}]", vec![r#"{"productId": "p", "quantity": 1}"#; 101].join(","));
         let long = format!(r#"[{{"productId": "{}", "quantity": 1}}]"#, "p".repeat(65));
@@ -136,6 +175,9 @@ mod tests {
             r#"[{"productId": "p", "quantity": -1}]"#,
             r#"[{"productId": "p", "quantity": 1.5}]"#,
             r#"[{"productId": "p", "quantity": 1000001}]"#,
+            r#"[{"productId": "p", "quantity": 1e300}]"#,
+            r#"[{"productId": "p", "quantity": "1"}]"#,
+            r#"[{"productId": "p", "quantity": null}]"#,
             r#"[{"productId": "p"}]"#,
             r#"[{"productId": 1, "quantity": 1}]"#,
             &many,

@@ -4,9 +4,14 @@ mod input;
 
 use input::{Change, NewProduct, Page};
 use money::Money;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use wharf_sdk::{Created, Error, Json, Path, Query, Result, Router, db, fault::Fault, from_row, new_id, params, time};
+use wharf_sdk::{
+    Created, Error, Json, Path, Query, Result, Router, db,
+    events::{Event, Verdict},
+    fault::Fault,
+    from_row, new_id, params, time,
+};
 
 mod wit {
     #![allow(missing_docs, unsafe_code, reason = "generated")]
@@ -21,7 +26,11 @@ wharf_sdk::service! {
     /// Keeps the catalogue.
     pub struct ProductService {
         routes: routes,
-        migrations: [("create products", include_str!("../migrations/1-create-products.sql"))],
+        events: on_event,
+        migrations: [
+            ("create products", include_str!("../migrations/1-create-products.sql")),
+            ("create known stock", include_str!("../migrations/2-create-known-stock.sql")),
+        ],
     }
 }
 
@@ -49,12 +58,43 @@ struct Product {
 
 from_row!(Product { id, name, price, in_stock });
 
+/// The payload of `stock.changed`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StockChanged {
+    product_id: String,
+    available: i64,
+}
+
+/// The inventory says what is in stock. Of a product that it has never told of, what was said here counts.
+async fn on_event(event: Event) -> Verdict {
+    let StockChanged { product_id, available } = match event.payload() {
+        Ok(changed) => changed,
+        Err(verdict) => return verdict,
+    };
+    let in_stock = available > 0;
+    let remember = db::statement(
+        "INSERT INTO known_stock (product_id, in_stock) VALUES ($1, $2) \
+         ON CONFLICT (product_id) DO UPDATE SET in_stock = excluded.in_stock",
+        params![&product_id, in_stock],
+    );
+    let follow = db::statement("UPDATE products SET in_stock = $1 WHERE id = $2", params![in_stock, &product_id]);
+    match db::batch(vec![remember, follow]).await {
+        Ok(_) => Verdict::Ack,
+        Err(error) => {
+            eprintln!("{} {}: {error}", event.topic, event.id);
+            Verdict::Retry(None)
+        }
+    }
+}
+
 async fn create_product(Json(new): Json<NewProduct>) -> Result<Created<Product>> {
     let NewProduct { id, name, price, in_stock } = new.validated()?;
-    let product = Product { id: id.unwrap_or_else(|| new_id(time::now())), name, price, in_stock };
+    let mut product = Product { id: id.unwrap_or_else(|| new_id(time::now())), name, price, in_stock };
 
-    db::execute(
-        "INSERT INTO products (id, name, price, in_stock) VALUES ($1, $2, $3, $4)",
+    let created: Option<(bool,)> = db::query_optional(
+        "INSERT INTO products (id, name, price, in_stock) \
+         VALUES ($1, $2, $3, COALESCE((SELECT in_stock FROM known_stock WHERE product_id = $1), $4)) RETURNING in_stock",
         params![&product.id, &product.name, product.price, product.in_stock],
     )
     .await
@@ -62,6 +102,7 @@ async fn create_product(Json(new): Json<NewProduct>) -> Result<Created<Product>>
         error if db::is_duplicate(&error) => Error::bad_request("Product already exists"),
         error => error.into(),
     })?;
+    product.in_stock = created.map_or(product.in_stock, |(in_stock,)| in_stock);
     Ok(Created(product))
 }
 

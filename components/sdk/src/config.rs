@@ -13,6 +13,8 @@ pub fn get(key: &str) -> Result<Option<String>> {
 
 /// The value of this key as a `T`, or `default` where the manifest does not give it.
 ///
+/// What the value is, no error says: it may be a secret.
+///
 /// # Errors
 /// 500 where the configuration cannot be read or the value is not a `T`.
 pub fn get_or<T>(key: &str, default: T) -> Result<T>
@@ -22,8 +24,6 @@ where
 {
     match get(key)? {
         None => Ok(default),
-        Some(text) => {
-            text.parse().map_err(|error| Error::internal(format_args!("configuration {key} = {text:?}: {error}")))
-        }
+        Some(text) => text.parse().map_err(|error| Error::internal(format_args!("configuration {key}: {error}"))),
     }
 }

@@ -37,11 +37,12 @@ use super::{
     audit::{Came, Who},
 };
 use crate::{
-    manifest::Manifest,
+    manifest::{Manifest, Secret},
     policy::BreakerCommand,
     rollout::{DeployError, Deployment},
     service::Body,
 };
+use arc_swap::ArcSwap;
 use audited::{Noted, noting_order};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
@@ -83,13 +84,16 @@ pub enum AdminAddress {
 }
 
 /// A secret that is never shown.
-#[derive(Clone)]
-pub struct Token(String);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token(Secret);
+
+/// The token of a running host, which may become another.
+pub(super) type SharedToken = Arc<ArcSwap<Token>>;
 
 /// The API, bound and not yet served.
 pub struct Admin {
     listener: Listener,
-    token: Option<Token>,
+    token: Option<SharedToken>,
 }
 
 enum Listener {
@@ -117,28 +121,22 @@ pub enum AdminError {
 
 impl Token {
     /// A token with this text.
-    pub fn new(text: String) -> Self {
+    pub fn new(text: Secret) -> Self {
         Self(text)
     }
 
     /// The value of the header that carries it.
     pub fn bearer(&self) -> String {
-        format!("Bearer {}", self.0)
+        format!("Bearer {}", self.0.expose())
     }
 
     /// Compares in a time that says nothing about where they differ.
     fn admits(&self, header: Option<&HeaderValue>) -> bool {
         let given =
             header.map(HeaderValue::as_bytes).and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
-        let expected = self.0.as_bytes();
+        let expected = self.0.expose().as_bytes();
         let differing = given.iter().zip(expected).fold(0, |sum, (a, b)| sum | (a ^ b));
         given.len() == expected.len() && differing == 0
-    }
-}
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Token(…)")
     }
 }
 
@@ -164,14 +162,20 @@ impl Admin {
                 let listener = TcpListener::bind(address).await;
                 let listener =
                     listener.map_err(|source| AdminError::Listen { address: address.to_string(), source })?;
-                Ok(Self { listener: Listener::Loopback(listener), token: Some(token.clone()) })
+                let token = Some(Arc::new(ArcSwap::from_pointee(token.clone())));
+                Ok(Self { listener: Listener::Loopback(listener), token })
             }
         }
     }
 
+    /// What it is opened by, where it listens on an address.
+    pub(super) fn token(&self) -> Option<SharedToken> {
+        self.token.clone()
+    }
+
     /// Serves until dropped.
     pub async fn serve(self, app: Arc<App>) {
-        let token = Arc::new(self.token);
+        let token = self.token();
         loop {
             let accepted = match &self.listener {
                 Listener::Socket(listener, _) => {
@@ -220,7 +224,7 @@ fn peer(stream: &UnixStream) -> Who {
     }
 }
 
-fn spawn<S>(who: Who, stream: S, app: Arc<App>, token: Arc<Option<Token>>)
+fn spawn<S>(who: Who, stream: S, app: Arc<App>, token: Option<SharedToken>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

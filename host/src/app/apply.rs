@@ -26,7 +26,7 @@ mod retire;
 pub use plan::{Kind, Plan, Planned};
 
 use self::{draft::Draft, prepare::Prepared};
-use super::{App, Components, Parts, StartError, assemble};
+use super::{App, Components, Parts, Rotated, StartError, assemble};
 use crate::manifest::{MAIL, ManifestErrors};
 use std::{
     path::PathBuf,
@@ -46,6 +46,8 @@ pub enum Request {
         /// The plan that it must be; `None`: whatever it comes to.
         plan: Option<String>,
     },
+    /// The manifest that runs, with other secrets for one of its services.
+    Secrets(Rotated),
 }
 
 /// Why a manifest is not brought about. Then all is as it was.
@@ -140,7 +142,8 @@ impl App {
         let prepared = Prepared::new(self, &mut draft).await?;
         self.applied.fetch_add(1, Relaxed);
         self.place(draft, prepared).await;
-        if !plan.changes.is_empty() {
+        // Of secrets those tell who found that they had changed.
+        if !plan.changes.is_empty() && !matches!(request, Request::Secrets(_)) {
             let changes: Vec<_> = plan.changes.iter().map(ToString::to_string).collect();
             tracing::info!(?changes, "manifest applied");
         }

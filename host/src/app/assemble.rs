@@ -1,14 +1,22 @@
 //! From a manifest to a running application: builds the parts in the order in which they need each other.
 
+mod document;
 mod events;
+mod settings;
 mod state;
 
 pub(super) use self::{
+    document::checked_document,
     events::{publishes, subscriptions},
+    settings::{Settings, configuration, rotated},
     state::{Grounds, buckets, databases, has_outbox, outboxes},
 };
 
-use self::{events::bus_config, state::server};
+use self::{
+    document::{check_document, document},
+    events::bus_config,
+    state::server,
+};
 use super::{
     App, Edges, Parts, Ready,
     admin::{Admin, AdminAddress, AdminError, Token},
@@ -18,7 +26,7 @@ use super::{
 use crate::{
     engine::{Engine, Limits},
     events::{Bus, BusError, Schedule},
-    gateway::{Aggregate, BindError, Gateway, GatewayConfig, Part, Route, RouteError, Routes, Upstream},
+    gateway::{Aggregate, ApiDocument, BindError, Gateway, GatewayConfig, Part, Route, RouteError, Routes, Upstream},
     inbox::{self},
     keyvalue::KeyValueError,
     mail::{Login, MailSettings, Mailer, Post, SmtpSettings, Way},
@@ -113,7 +121,7 @@ pub fn admin_address(manifest: &Manifest) -> Result<AdminAddress, ManifestErrors
         manifest::Admin::Socket(path) => Ok(AdminAddress::Socket(path.value.clone())),
         manifest::Admin::Listen { address, token } => {
             let secret = token.resolve().map_err(|error| manifest.error_at(token, error))?;
-            Ok(AdminAddress::Loopback(address.value, Token::new(secret.expose().to_string())))
+            Ok(AdminAddress::Loopback(address.value, Token::new(secret)))
         }
     }
 }
@@ -130,6 +138,7 @@ pub async fn check(manifest: &Manifest, components: &Components) -> Result<(), S
     {
         server(manifest, store)?;
     }
+    checked_document(manifest)?;
     let engine = engine(manifest)?;
     let loaded = load(&engine, manifest, components, None).await?;
     all_external_settings(manifest)?;
@@ -233,6 +242,7 @@ pub(super) async fn start(
         .map_err(|error: BindError| manifest.error_at(&manifest.gateway.listen, error))?;
     let address = listener.local_addr().map_err(|error| manifest.error_at(&manifest.gateway.listen, error))?;
 
+    let document = document(&manifest)?;
     let engine = engine(&manifest)?;
     let audit = Audit::open(&data.value).map_err(|error| manifest.error_at(data, error))?;
     let history = History::open(&data.value.join("revisions"), manifest.app.revisions)?;
@@ -256,7 +266,8 @@ pub(super) async fn start(
     let subscriptions = subscriptions(&manifest, &edges, &databases, &ready, |_, _| true).await?;
     let bus = Bus::start(bus, subscriptions).await?;
     let outboxes = outboxes(&manifest, &databases, &bus, all).await?;
-    let parts = Parts { manifest: Arc::new(manifest), components, edges, external, databases, buckets, outboxes };
+    let manifest = Arc::new(manifest);
+    let parts = Parts { manifest, components, document, edges, external, databases, buckets, outboxes };
     let manifest = &*parts.manifest;
     let grants = grants(manifest);
     let mut members = BTreeMap::new();
@@ -267,6 +278,7 @@ pub(super) async fn start(
         members.insert(name.clone(), Member::new(services[name].clone(), terms(service, scope, grants)));
     }
     let rollout = Rollout::new(engine, members, history);
+    let routes = routes(manifest, parts.document.clone(), &parts.edges, &rollout.marked())?;
     rollout.start(loaded).await.map_err(|error| match deploy_error_at(manifest, error) {
         source if kept.is_empty() => source,
         source => StartError::Kept { source: source.into(), kept },
@@ -280,7 +292,7 @@ pub(super) async fn start(
     running.send_replace(true);
 
     bus.run_schedules(schedules(manifest));
-    listener.routes().replace(routes(manifest, &parts.edges, &rollout.marked())?);
+    listener.routes().replace(routes);
     let app = Arc::new(App {
         parts: ArcSwap::from_pointee(parts),
         grounds,
@@ -291,6 +303,7 @@ pub(super) async fn start(
         address,
         started: Instant::now(),
         audit,
+        token: admin.token(),
         applying: tokio::sync::Mutex::default(),
         identity: uuid::Uuid::new_v4().to_string(),
         applied: AtomicU64::new(0),
@@ -341,13 +354,7 @@ fn edge(manifest: &Manifest, ends: &manifest::Edge, endpoint: Endpoint) -> Arc<E
 }
 
 /// What a service is and may do, made of the parts.
-pub(super) fn scope(
-    parts: &Parts,
-    service: &Service,
-    of: &manifest::Service,
-    config: BTreeMap<String, String>,
-    bus: &Bus,
-) -> Scope {
+pub(super) fn scope(parts: &Parts, service: &Service, of: &manifest::Service, config: Settings, bus: &Bus) -> Scope {
     let name = &**service.name();
     let edge = |callee: &str| parts.edges.get(&manifest::Edge::new(name, callee));
     let neighbours = of.calls.iter().filter_map(|callee| Some((callee.value.clone(), edge(callee)?.clone())));
@@ -534,18 +541,6 @@ pub(super) fn instances(service: &manifest::Service) -> InstanceSettings {
     }
 }
 
-pub(super) fn configuration(
-    manifest: &Manifest,
-    service: &manifest::Service,
-) -> Result<BTreeMap<String, String>, ManifestErrors> {
-    let mut all = service.config.clone();
-    for (key, secret) in &service.secrets {
-        let value = secret.resolve().map_err(|error| manifest.error_at(secret, error))?;
-        all.insert(key.clone(), value.expose().to_string());
-    }
-    Ok(all)
-}
-
 pub(super) fn gateway_config(manifest: &Manifest) -> GatewayConfig {
     let from = &manifest.gateway;
     GatewayConfig {
@@ -560,12 +555,25 @@ pub(super) fn gateway_config(manifest: &Manifest) -> GatewayConfig {
     }
 }
 
-pub(super) fn routes(manifest: &Manifest, edges: &Edges, marked: &Arc<Marked>) -> Result<Routes, RouteError> {
-    let upstream = |service: &str| -> Arc<dyn Upstream> {
+pub(super) fn routes(
+    manifest: &Manifest,
+    document: Option<Arc<ApiDocument>>,
+    edges: &Edges,
+    marked: &Arc<Marked>,
+) -> Result<Routes, StartError> {
+    routes_to(manifest, document, |service| {
         // The manifest's own check made sure that each route leads to a service, and so to an edge.
         let edge = edges[&manifest::Edge::new(GATEWAY, service)].clone();
         Arc::new(OverEdge { edge, marked: marked.clone() })
-    };
+    })
+}
+
+/// The routes of a manifest to whatever stands for its services, and to the document.
+fn routes_to(
+    manifest: &Manifest,
+    document: Option<Arc<ApiDocument>>,
+    upstream: impl Fn(&str) -> Arc<dyn Upstream>,
+) -> Result<Routes, StartError> {
     let mut builder = Routes::builder();
     for route in &manifest.gateway.routes {
         builder.route(Route {
@@ -592,7 +600,12 @@ pub(super) fn routes(manifest: &Manifest, edges: &Edges, marked: &Arc<Marked>) -
         let rate_limit = aggregate.rate_limit.clone();
         builder.aggregate(Aggregate { path: aggregate.path.value.clone(), parts: parts.collect(), rate_limit });
     }
-    builder.build()
+    if let (Some(named), Some(document)) = (&manifest.gateway.document, &document) {
+        builder.document(named.path.value.clone(), document.clone());
+    }
+    let routes = builder.build()?;
+    check_document(manifest, document.as_deref(), &routes)?;
+    Ok(routes)
 }
 
 /// What the gateway calls by: an edge.

@@ -1,4 +1,4 @@
-//! Deploys a component when its file changes, and reloads the manifest when it does.
+//! Deploys a component when its file changes, and reloads the manifest when it does, or the OpenAPI document.
 //!
 //! A file that is being written changes many times; it is read once it has been quiet for a moment, and what is then no
 //! whole component is refused like any other. Folders are watched and not files: a build replaces its output by
@@ -157,6 +157,8 @@ pub(super) async fn watch(app: Arc<App>, watch: Watch) {
     let mut other_files = app.other_files();
     let mut files = Arc::new(files(&app));
     files.keys().for_each(|file| look_at(file.parent(), &mut folders, &mut watcher));
+    let mut document = document(&app);
+    look_at(document.as_deref().and_then(Path::parent), &mut folders, &mut watcher);
     let mut pending = changed_since(files.clone(), loaded).await;
     pending.insert(manifest.clone());
     let mut building = Building::default();
@@ -170,12 +172,15 @@ pub(super) async fn watch(app: Arc<App>, watch: Watch) {
             },
             path = changed.recv() => match path {
                 None => return,
+                Some(path) if document.as_ref() == Some(&path) => _ = pending.insert(manifest.clone()),
                 Some(path) if files.contains_key(&path) || path == manifest => _ = pending.insert(path),
                 Some(_) => {}
             },
             Ok(()) = other_files.changed() => {
                 files = Arc::new(self::files(&app));
                 files.keys().for_each(|file| look_at(file.parent(), &mut folders, &mut watcher));
+                document = self::document(&app);
+                look_at(document.as_deref().and_then(Path::parent), &mut folders, &mut watcher);
             }
             () = quiet => {
                 for path in std::mem::take(&mut pending) {
@@ -203,6 +208,12 @@ fn files(app: &App) -> Files {
         files.entry(path).or_default().push(service.clone());
     }
     files
+}
+
+/// The file of the gateway's document.
+fn document(app: &App) -> Option<PathBuf> {
+    let file = app.manifest().gateway.document.as_ref()?.file.value.clone();
+    Some(file.canonicalize().unwrap_or(file))
 }
 
 fn has_source(app: &App, service: &str) -> bool {

@@ -2,6 +2,7 @@
 
 use super::{LogFormat, build, interrupt::Signals, log, rebuild::Rebuild, runtime, say};
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wharf::{
@@ -30,6 +31,9 @@ pub struct Args {
     /// last, also where that was deployed or gone back to, unless its component in the manifest is another one since.
     #[arg(long)]
     from_manifest: bool,
+    /// Let the system write a core dump when the host crashes, as its limit says. It holds the secrets of all services.
+    #[arg(long)]
+    core_dumps: bool,
 }
 
 pub fn run(manifest: Manifest, args: &Args) -> anyhow::Result<()> {
@@ -37,6 +41,9 @@ pub fn run(manifest: Manifest, args: &Args) -> anyhow::Result<()> {
 }
 
 async fn serve(manifest: Manifest, args: &Args) -> anyhow::Result<()> {
+    if !args.core_dumps {
+        no_core_dumps()?;
+    }
     let mut signals = Signals::new()?;
     let rebuild = args.watch.then(Rebuild::new).transpose()?;
     let began = SystemTime::now();
@@ -68,6 +75,17 @@ async fn serve(manifest: Manifest, args: &Args) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A core dump would hold the secrets of all services, and lie around.
+///
+/// NB: the limit is one byte and not none, which the kernel would not look at where core dumps go to a program. Debuggers
+/// can attach all the same, as they could not with `PR_SET_DUMPABLE`.
+fn no_core_dumps() -> anyhow::Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Core);
+    let current = Some(maximum.map_or(1, |most| most.min(1)));
+    setrlimit(Resource::Core, Rlimit { current, maximum })
+        .context("core dumps can't be switched off; `--core-dumps` leaves them as they are")
 }
 
 /// SIGHUP is what tells servers to read their settings again.

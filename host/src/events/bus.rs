@@ -267,6 +267,11 @@ trait Transport: Send + Sync {
     /// Keeps events of the past for so long from now on.
     fn keep(&self, _retention: &Retention) {}
 
+    /// Reaches its server by another user or password from now on; `false` where that is not to be had.
+    fn log_in_by(&self, _url: &str) -> bool {
+        false
+    }
+
     /// Makes ready for events of these topics.
     fn declare(&self, _topics: BTreeSet<String>) -> BoxFuture<'_, Result<(), BusError>> {
         Box::pin(async { Ok(()) })
@@ -294,6 +299,12 @@ trait Transport: Send + Sync {
 // === impl Bus ===
 
 impl Bus {
+    /// Reaches its server by the user and the password of this URL, with the connections that are made from now on.
+    /// `false`, and nothing is done, where the URL is of another place, or there is no server.
+    pub fn log_in_by(&self, url: &str) -> bool {
+        self.0.transport.log_in_by(url)
+    }
+
     /// Starts a bus with its subscriptions. Where a server is needed, it must answer now; later it may go and come.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use super::{
     connection::Connection,
     limit::RouteLimit,
     problem::Problem,
-    routes::{AggregateRoute, ServiceRoute},
+    routes::{AggregateRoute, DocumentRoute, ServiceRoute},
 };
 use crate::{
     policy::{FaultKind, Quota},
@@ -39,6 +39,7 @@ pub(super) struct Exchange {
 enum Place {
     Service(Arc<ServiceRoute>),
     Aggregate(Arc<AggregateRoute>),
+    Document(Arc<DocumentRoute>),
 }
 
 // === impl Exchange ===
@@ -83,6 +84,10 @@ impl Exchange {
         self.place = Some(Place::Aggregate(route));
     }
 
+    pub(super) fn goes_to_document(&mut self, route: Arc<DocumentRoute>) {
+        self.place = Some(Place::Document(route));
+    }
+
     /// A rate limit was asked, that of where the request goes.
     pub(super) fn counted(&mut self, quota: Quota) {
         self.quota = Some(quota);
@@ -93,6 +98,7 @@ impl Exchange {
         let limit = match self.place.as_ref()? {
             Place::Service(route) => route.limit.as_deref(),
             Place::Aggregate(route) => route.limit.as_deref(),
+            Place::Document(_) => None,
         };
         limit.zip(self.quota.as_ref())
     }
@@ -138,6 +144,7 @@ impl Drop for Exchange {
         let (route, service) = match &self.place {
             Some(Place::Service(route)) => (Some(&*route.pattern), Some(&*route.service)),
             Some(Place::Aggregate(route)) => (Some(&*route.pattern), None),
+            Some(Place::Document(route)) => (Some(&*route.pattern), None),
             None => (None, None),
         };
         log.record(&AccessRecord {

@@ -71,6 +71,10 @@ async fn respond(
                 let targets = aggregate::targets(route, &params)?;
                 Destination::Aggregate(route.clone(), targets)
             }
+            Target::Document(route) => {
+                exchange.goes_to_document(route.clone());
+                return Ok(route.document.answer(&parts.headers));
+            }
         }
     };
     headers::for_upstream(&mut parts.headers, &connection.peer, &exchange.trace);

@@ -13,7 +13,7 @@
 mod draft;
 
 use super::{
-    Upstream,
+    ApiDocument, Operation, Upstream,
     limit::{RouteLimit, RouteLimitSnapshot},
 };
 use crate::{
@@ -143,6 +143,7 @@ pub enum RouteError {
 pub struct RoutesBuilder {
     routes: Vec<Route>,
     aggregates: Vec<Aggregate>,
+    document: Option<(PathPattern, Arc<ApiDocument>)>,
 }
 
 /// Routes that hold together.
@@ -171,6 +172,7 @@ pub(super) struct Node {
 pub(super) enum Target {
     Service(Arc<ServiceRoute>),
     Aggregate(Arc<AggregateRoute>),
+    Document(Arc<DocumentRoute>),
 }
 
 /// How long a call may take, and whose limit that is: for whoever reads that it was not enough.
@@ -194,6 +196,11 @@ pub(super) struct AggregateRoute {
     pub(super) pattern: Arc<str>,
     pub(super) parts: Vec<AggregatePart>,
     pub(super) limit: Option<Arc<RouteLimit>>,
+}
+
+pub(super) struct DocumentRoute {
+    pub(super) pattern: Arc<str>,
+    pub(super) document: Arc<ApiDocument>,
 }
 
 pub(super) struct AggregatePart {
@@ -237,6 +244,12 @@ impl RoutesBuilder {
         self
     }
 
+    /// Serves the document of what is routed at this path, to GET.
+    pub fn document(&mut self, path: PathPattern, document: Arc<ApiDocument>) -> &mut Self {
+        self.document = Some((path, document));
+        self
+    }
+
     /// Checks all of them.
     ///
     /// # Errors
@@ -248,6 +261,9 @@ impl RoutesBuilder {
         }
         for aggregate in self.aggregates {
             drafts.add_aggregate(aggregate)?;
+        }
+        if let Some((path, document)) = self.document {
+            drafts.add_document(&path, document)?;
         }
         let mut routes = Routes { exact: Router::new(), rest: Router::new(), limits: drafts.limits };
         for draft in drafts.nodes {
@@ -265,6 +281,16 @@ impl Routes {
     /// Starts gathering.
     pub fn builder() -> RoutesBuilder {
         RoutesBuilder::default()
+    }
+
+    /// Why an operation of a document leads nowhere, where it does not.
+    pub fn not_routed(&self, operation: &Operation) -> Option<String> {
+        let Some((node, _)) = self.find(&operation.sample) else {
+            return Some(format!("{operation} is in the document, and no route matches its path"));
+        };
+        let is_taken = !matches!(node.dispatch(&operation.method), Dispatch::NotAllowed);
+        let taken = node.allow.to_str().unwrap_or_default();
+        (!is_taken).then(|| format!("{operation} is in the document, and the routes of its path take only {taken}"))
     }
 
     /// The node for a path, and what its pattern captured.

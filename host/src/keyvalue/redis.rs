@@ -2,10 +2,11 @@
 
 use super::{Failure, KeyValueError, Keys, MAX_BATCH_BYTES, PAGE};
 use ::redis::{
-    Client, Cmd, FromRedisValue, RedisError, RedisResult, Script,
+    Client, Cmd, ConnectionInfo, FromRedisValue, RedisError, RedisResult, Script,
     aio::{ConnectionManager, ConnectionManagerConfig},
     cmd,
 };
+use arc_swap::ArcSwap;
 use std::{
     fmt,
     sync::{Arc, LazyLock},
@@ -55,9 +56,23 @@ static INCREMENT: LazyLock<Script> = LazyLock::new(|| {
 /// The buckets of one service, or, before a service is named, of all.
 #[derive(Clone)]
 pub(super) struct Redis {
-    connection: ConnectionManager,
+    /// Shared by all services.
+    link: Arc<ArcSwap<Link>>,
     /// What the names of its hashes begin with.
     prefix: Arc<str>,
+}
+
+/// How Redis is reached.
+struct Link {
+    info: ConnectionInfo,
+    connection: ConnectionManager,
+}
+
+fn config() -> ConnectionManagerConfig {
+    ConnectionManagerConfig::new()
+        .set_connection_timeout(Some(CONNECT))
+        .set_response_timeout(Some(ANSWER))
+        .set_number_of_retries(TRIES)
 }
 
 // === impl Redis ===
@@ -66,17 +81,33 @@ impl Redis {
     pub(super) async fn connect(url: &str, app: &str) -> Result<Self, KeyValueError> {
         // NB: the crate's own words for a wrong URL may repeat it.
         let client = Client::open(url).map_err(|error| KeyValueError::Url(error.category().to_owned()))?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(Some(ANSWER))
-            .set_number_of_retries(TRIES);
-        let connecting = ConnectionManager::new_with_config(client, config).await;
+        let info = client.get_connection_info().clone();
+        let connecting = ConnectionManager::new_with_config(client, config()).await;
         let connection = connecting.map_err(|error| KeyValueError::Redis(error.to_string()))?;
-        Ok(Self { connection, prefix: format!("wharf:{app}:kv").into() })
+        let link = Arc::new(ArcSwap::from_pointee(Link { info, connection }));
+        Ok(Self { link, prefix: format!("wharf:{app}:kv").into() })
+    }
+
+    /// Reaches it by another user or password from now on. `false`, and nothing is done, where the URL is of another place,
+    /// or none.
+    pub(super) fn log_in_by(&self, url: &str) -> bool {
+        let Ok(client) = Client::open(url) else { return false };
+        let info = client.get_connection_info().clone();
+        let before = self.link.load();
+        if before.info.addr() != info.addr() || before.info.redis_settings().db() != info.redis_settings().db() {
+            return false;
+        }
+        let Ok(connection) = ConnectionManager::new_lazy_with_config(client, config()) else { return false };
+        self.link.store(Arc::new(Link { info, connection }));
+        true
+    }
+
+    fn connection(&self) -> ConnectionManager {
+        self.link.load().connection.clone()
     }
 
     pub(super) fn of_service(&self, service: &str) -> Self {
-        Self { connection: self.connection.clone(), prefix: format!("{}:{service}", self.prefix).into() }
+        Self { link: self.link.clone(), prefix: format!("{}:{service}", self.prefix).into() }
     }
 
     pub(super) async fn exists(&self, bucket: &str, key: &str) -> Result<bool, Failure> {
@@ -84,7 +115,7 @@ impl Redis {
     }
 
     pub(super) async fn list_keys(&self, bucket: &str, cursor: Option<u64>) -> Result<Keys, Failure> {
-        let mut connection = self.connection.clone();
+        let mut connection = self.connection();
         let mut list = LIST.key(self.hash(bucket));
         list.arg(cursor.unwrap_or_default()).arg(PAGE);
         let (next, keys): (u64, Vec<Vec<u8>>) = list.invoke_async(&mut connection).await.map_err(failure)?;
@@ -95,7 +126,7 @@ impl Redis {
 
     /// `None` where what is there is no number, or the sum would be none.
     pub(super) async fn increment(&self, bucket: &str, key: &str, delta: i64) -> Result<Option<i64>, Failure> {
-        let mut connection = self.connection.clone();
+        let mut connection = self.connection();
         let mut increment = INCREMENT.key(self.hash(bucket));
         increment.arg(key).arg(delta).invoke_async(&mut connection).await.map_err(failure)
     }
@@ -104,7 +135,7 @@ impl Redis {
         if let [key] = &keys[..] {
             return Ok(vec![self.query(self.command("HGET", bucket).arg(key)).await.map_err(failure)?]);
         }
-        let mut connection = self.connection.clone();
+        let mut connection = self.connection();
         let mut get = GET.key(self.hash(bucket));
         get.arg(MAX_BATCH_BYTES);
         for key in keys {
@@ -136,7 +167,7 @@ impl Redis {
     }
 
     async fn query<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        command.query_async(&mut self.connection.clone()).await
+        command.query_async(&mut self.connection()).await
     }
 }
 

@@ -43,6 +43,17 @@ pub struct Gateway {
     pub routes: Vec<Route>,
     /// Answers put together from several services; their paths conflict with no route for GET.
     pub aggregates: Vec<Aggregate>,
+    /// The OpenAPI document of all that; its path conflicts with no route for GET.
+    pub document: Option<ApiDocument>,
+}
+
+/// An OpenAPI document that the gateway serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiDocument {
+    /// Where it is served; without parameters.
+    pub path: Placed<PathPattern>,
+    /// The file.
+    pub file: Placed<PathBuf>,
 }
 
 /// Requests that go to a service.
@@ -130,6 +141,7 @@ impl Gateway {
         let max_body_bytes = table.or("max-body-bytes", 1 << 20, |v| v.size(1..=MAX_BODY));
         let rate_limit = rate_limit(&mut table, None);
         let (routes, aggregates) = (table.tables("routes").into_iter(), table.tables("aggregates").into_iter());
+        let document = table.optional("document", |value| ApiDocument::read(value.table()?));
         let mut time = |key, seconds| table.or(key, Duration::from_secs(seconds), |v| v.duration(SHORTEST..=LONGEST));
         let gateway = Self {
             listen,
@@ -142,6 +154,7 @@ impl Gateway {
             max_connections: table.or("max-connections", 10_000, |v| v.integer(1..=1_000_000)),
             routes: routes.filter_map(|route| Route::read(route, max_body_bytes, rate_limit.as_ref(), doc)).collect(),
             aggregates: aggregates.map(|aggregate| Aggregate::read(aggregate, rate_limit.as_ref(), doc)).collect(),
+            document,
         };
         table.finish();
         gateway
@@ -251,6 +264,22 @@ impl Route {
         let path = path.unwrap_or(stand_in);
         let service = service?;
         Some(Self { path, methods, service, strip_prefix, max_body_bytes, deadline, rate_limit, idempotent })
+    }
+}
+
+// === impl ApiDocument ===
+
+impl ApiDocument {
+    fn read(mut table: Table<'_>) -> Option<Self> {
+        let path = route_path(&mut table);
+        if let Some(path) = &path
+            && !path.params().is_empty()
+        {
+            table.report_field("path", format!("expected a path without parameters, found {}", quoted(path.as_str())));
+        }
+        let file = table.required("file", "the file with the OpenAPI document", |value| value.path());
+        table.finish();
+        Some(Self { path: path?, file: file? })
     }
 }
 

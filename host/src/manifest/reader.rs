@@ -339,6 +339,11 @@ impl<'a> Value<'a> {
         self.value.as_bool()
     }
 
+    /// Whether this is an array.
+    pub fn is_array(&self) -> bool {
+        self.value.is_array()
+    }
+
     /// Whether this is a table.
     pub fn is_table(&self) -> bool {
         self.value.is_table()

@@ -15,7 +15,7 @@ use super::{
     policy::{EVENTS, GATEWAY, MAIL},
     reader::{Document, Table, Value, quoted},
     rollout,
-    secret::SecretRef,
+    secrets::Secrets,
     signed_by,
     store::ServiceDatabase,
     subscription::Subscription,
@@ -49,7 +49,7 @@ pub struct Service {
     /// What it reads by `wasi:config`.
     pub config: BTreeMap<String, String>,
     /// What it reads by `wasi:config` as well; no key is in `config` too.
-    pub secrets: BTreeMap<String, Placed<SecretRef>>,
+    pub secrets: Secrets,
     /// How many instances run its calls.
     pub instances: Instances,
     /// What one instance may use.
@@ -164,7 +164,7 @@ impl Service {
             outbound: table.or("outbound", Vec::new(), Origin::read_all),
             mail: table.optional("mail", mail::read_sender),
             config: read_settings(table.table("config"), doc, |value| value.string()),
-            secrets: read_settings(table.table("secrets"), doc, |value| Some(value.placed(SecretRef::read(value)?))),
+            secrets: Secrets::read(table.value("secrets"), doc),
             instances: Instances::read(table.table("instances")),
             limits: Limits::read(table.table("limits")),
             rollout: rollout::read(table.table("rollout"), &RolloutPolicy::default()),
@@ -173,7 +173,7 @@ impl Service {
         if service.signed_by.is_empty() {
             service.signed_by.clone_from(&app.signed_by);
         }
-        for (key, secret) in &service.secrets {
+        for (key, secret) in &service.secrets.named {
             if service.config.contains_key(key) {
                 doc.report_at(
                     secret,
@@ -199,15 +199,21 @@ impl Service {
     }
 }
 
-fn read_settings<T>(
+/// What is wrong with the key of a setting, if anything.
+pub(super) fn wrong_key(key: &str) -> Option<String> {
+    let good = (1..=CONFIG_KEY_LENGTH).contains(&key.len()) && !key.contains(char::is_control);
+    (!good).then(|| format!("expected a name of 1 to {CONFIG_KEY_LENGTH} bytes without control characters"))
+}
+
+pub(super) fn read_settings<T>(
     table: Table<'_>,
     doc: &Document<'_>,
     read: impl Fn(&Value<'_>) -> Option<T>,
 ) -> BTreeMap<String, T> {
     let mut settings = BTreeMap::new();
     for (name, value) in table.entries() {
-        if name.is_empty() || name.len() > CONFIG_KEY_LENGTH {
-            doc.report_at(&name, format!("expected a name of 1 to {CONFIG_KEY_LENGTH} bytes"));
+        if let Some(wrong) = wrong_key(&name) {
+            doc.report_at(&name, wrong);
         }
         if let Some(setting) = read(&value) {
             settings.insert(name.value, setting);

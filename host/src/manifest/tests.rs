@@ -68,20 +68,27 @@ fn the_example_is_valid() {
         manifest.admin,
         Admin::Socket(Placed { value: folder.join(".wharf/admin.sock"), key: "admin.socket".into(), place: None })
     );
-    assert_eq!(manifest.services.keys().collect::<Vec<_>>(), ["notification", "order", "product", "user"]);
+    assert_eq!(
+        manifest.services.keys().collect::<Vec<_>>(),
+        ["inventory", "notification", "order", "payment", "product", "user"]
+    );
     assert_eq!(manifest.services["user"].component.path(), Some(&*folder.join("components/user")));
     assert_eq!(manifest.bus, Bus::Embedded(Durability::Os));
     assert_eq!(manifest.retention, Retention::default());
-    assert_eq!(manifest.gateway.routes.len(), 7);
+    assert_eq!(manifest.gateway.routes.len(), 12);
     assert_eq!(manifest.edge_policy("order", "user").params().deadline, Duration::from_secs(1));
     assert_eq!(manifest.edge_policy("gateway", "user").params().deadline, Duration::from_secs(5));
     let edges: Vec<_> = manifest.edges().iter().map(Edge::to_string).collect();
     assert_eq!(
         edges,
         [
+            "events -> inventory",
             "events -> notification",
+            "events -> product",
+            "gateway -> inventory",
             "gateway -> notification",
             "gateway -> order",
+            "gateway -> payment",
             "gateway -> product",
             "gateway -> user",
             "notification -> mail",

@@ -131,7 +131,9 @@ fn check_routes(manifest: &Manifest, doc: &Document<'_>) {
     let gateway = &manifest.gateway;
     let get = Methods::Only(vec![http::Method::GET]);
     let routes = gateway.routes.iter().map(|route| (&route.path, &route.methods));
-    let mut all: Vec<_> = routes.chain(gateway.aggregates.iter().map(|aggregate| (&aggregate.path, &get))).collect();
+    let aggregates = gateway.aggregates.iter().map(|aggregate| &aggregate.path);
+    let by_get = aggregates.chain(gateway.document.iter().map(|document| &document.path)).map(|path| (path, &get));
+    let mut all: Vec<_> = routes.chain(by_get).collect();
     // What is empty stands in for a path that could not be read.
     all.retain(|(path, _)| !path.as_str().is_empty());
     // In the order of the lines, so that it is the later of two that conflicts with the earlier.

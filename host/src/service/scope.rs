@@ -2,8 +2,8 @@
 
 use super::edge::Edge;
 use crate::{
-    engine::Limits, events::Publisher, keyvalue::Buckets, mail::Mailer, outbound::Outbound, outbox::Outbox,
-    store::Database,
+    engine::Limits, events::Publisher, keyvalue::Buckets, mail::Mailer, manifest::Secret, outbound::Outbound,
+    outbox::Outbox, store::Database,
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -29,7 +29,7 @@ pub struct Scope {
     /// Its right to send mail, where it has it.
     pub mailer: Option<Mailer>,
     /// Configuration and secrets, by key.
-    pub config: BTreeMap<String, String>,
+    pub config: BTreeMap<String, Secret>,
     /// What each instance may use.
     pub limits: Limits,
 }

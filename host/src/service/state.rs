@@ -88,7 +88,7 @@ impl State {
             wasi,
             http: WasiHttpCtx::new(),
             hooks: Hooks::new(scope.clone()),
-            config: scope.config.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            config: scope.config.iter().map(|(key, value)| (key.clone(), value.expose().to_owned())).collect(),
             sql: SqlCtx::new(scope.database.clone()),
             scope,
         }

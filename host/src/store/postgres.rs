@@ -88,6 +88,8 @@ pub(super) struct Postgres(Arc<Inner>);
 struct Inner {
     names: Names,
     server: String,
+    /// That of a role which is the service's own.
+    own: Option<Login>,
     settings: Arc<Settings>,
     service: Pool,
     host: Pool,
@@ -111,6 +113,12 @@ impl Server {
         let login = Login::read(&settings.url, settings.certificates.as_deref())?;
         let total = Arc::new(Total::new(settings.connections));
         Ok(Self(Arc::new(ServerInner { settings, login, total, given: Mutex::default() })))
+    }
+
+    /// Logs in by the password of this URL, with the connections that are made from now on. `false`, and nothing is done, where
+    /// the URL says something else too.
+    pub fn log_in_by(&self, url: &str) -> bool {
+        self.0.login.log_in_by(url)
     }
 }
 
@@ -146,11 +154,17 @@ impl Postgres {
         Ok(Self(Arc::new(Inner {
             names,
             server: owner.to_string(),
+            own: own.clone(),
             service: pool(service, settings.connections),
             host: pool(host, HOST_CONNECTIONS),
             settings: settings.clone(),
             words: Arc::new(words),
         })))
+    }
+
+    /// Logs in by the password of this URL from now on, which is of the service's own role; see [`Server::log_in_by`].
+    pub(super) fn log_in_by(&self, url: &str) -> bool {
+        self.0.own.as_ref().is_some_and(|own| own.log_in_by(url))
     }
 
     pub(super) async fn query(&self, statement: Statement, authority: Authority) -> Result<Rows, Error> {

@@ -1,6 +1,6 @@
 //! The admin API and the audit log: the one place where what is asked of the host is written down.
 
-use super::{Token, problem};
+use super::{SharedToken, problem};
 use crate::{
     app::{
         App,
@@ -24,11 +24,11 @@ pub(super) struct Noted {
 pub(super) async fn answer(
     app: Arc<App>,
     who: Who,
-    token: Arc<Option<Token>>,
+    token: Option<SharedToken>,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    if let Some(token) = &*token
-        && !token.admits(request.headers().get(AUTHORIZATION))
+    if let Some(token) = token
+        && !token.load().admits(request.headers().get(AUTHORIZATION))
     {
         return problem(StatusCode::UNAUTHORIZED, "the admin API wants its token: `Authorization: Bearer …`");
     }

@@ -3,13 +3,14 @@
 use super::{
     super::{
         App, Parts,
-        assemble::{self, configuration, external_settings, grants, has_outbox, misfits_at},
+        assemble::{self, Settings, configuration, external_settings, grants, has_outbox, misfits_at},
     },
     ApplyError, Request, StartError,
     plan::{self, Plan},
 };
 use crate::{
     engine::CodeCache,
+    gateway::ApiDocument,
     manifest::{self, Manifest},
     outbound::ExternalSettings,
     rollout::{Changing, Loaded, Shapes},
@@ -32,8 +33,10 @@ pub(super) struct Draft<'a> {
     /// The services whose scope stays as it is.
     pub same: BTreeSet<String>,
     /// What each service reads by `wasi:config`.
-    pub config: BTreeMap<String, BTreeMap<String, String>>,
+    pub config: BTreeMap<String, Settings>,
     pub external: BTreeMap<String, ExternalSettings>,
+    /// What the gateway shows of its API.
+    pub document: Option<Arc<ApiDocument>>,
     pub grants: BTreeMap<String, Grants>,
     pub shapes: Shapes,
     pub results: BTreeMap<manifest::Edge, FixedResults>,
@@ -52,7 +55,11 @@ impl<'a> Draft<'a> {
         let changing = app.rollout.changing().await;
         let before = app.parts.load_full();
         let old = &*before.manifest;
-        let new = Manifest::load(&old.path)?;
+        let new = match request {
+            Request::Secrets(rotated) if *rotated.manifest == *old => old.clone(),
+            Request::Secrets(_) => return Err(ApplyError::Stale),
+            Request::Reload | Request::Apply { .. } => Manifest::load(&old.path)?,
+        };
         let fixed = needing_restart(old, &new);
         if !fixed.is_empty() {
             return Err(ApplyError::NeedsRestart(fixed));
@@ -65,6 +72,7 @@ impl<'a> Draft<'a> {
                 }
                 before.components.clone()
             }
+            Request::Secrets(_) => before.components.clone(),
             Request::Apply { components, .. } => {
                 let (named, given): (BTreeSet<_>, BTreeSet<_>) =
                     (new.services.keys().collect(), components.keys().collect());
@@ -75,16 +83,22 @@ impl<'a> Draft<'a> {
             }
         };
         let mut loaded = match request {
-            Request::Reload => BTreeMap::new(),
+            Request::Reload | Request::Secrets(_) => BTreeMap::new(),
             Request::Apply { .. } => other_components(app, &new, &components).await?,
         };
         let hashes: BTreeMap<_, _> = loaded.iter().map(|(name, it)| (name.clone(), it.hash().to_owned())).collect();
 
+        let members = changing.members();
         let mut config = BTreeMap::new();
         for (name, service) in &new.services {
-            config.insert(name.clone(), configuration(&new, service)?);
+            let present = || members.get(name).map(|member| member.terms.scope.config.clone());
+            let settings = match request {
+                Request::Secrets(rotated) if rotated.service == *name => rotated.settings.clone(),
+                Request::Secrets(_) => present().unwrap_or_default(),
+                Request::Reload | Request::Apply { .. } => configuration(&new, service)?,
+            };
+            config.insert(name.clone(), settings);
         }
-        let members = changing.members();
         let mut same = BTreeSet::new();
         let mut secrets = BTreeSet::new();
         for (name, service) in &new.services {
@@ -119,6 +133,11 @@ impl<'a> Draft<'a> {
             external.insert(name.clone(), settings);
         }
 
+        let document = match request {
+            Request::Secrets(_) => before.document.clone(),
+            Request::Reload | Request::Apply { .. } => assemble::checked_document(&new)?,
+        };
+
         let grants = grants(&new);
         let shapes = changing.shapes(new.services.keys(), &loaded);
         let mut misfits = changing.misfits(&shapes, &grants);
@@ -140,14 +159,21 @@ impl<'a> Draft<'a> {
         };
         let components_changed =
             new.services.keys().filter_map(|name| Some((name.clone(), component(name)?))).collect();
-        let aside = plan::Aside { components: components_changed, secrets, certificates };
+        let other_document = old.gateway.document == new.gateway.document && document != before.document;
+        let aside = plan::Aside { components: components_changed, secrets, certificates, document: other_document };
         let changes = plan::changes(old, &new, &aside);
         let mut digest = Sha256::new();
         digest.update(format!("{} {} ", app.identity, app.applied.load(Relaxed)));
         for name in members.keys() {
             digest.update(format!("{name} {:?} ", changing.info(name).map(|info| info.number)));
         }
-        digest.update(format!("{new:?} {hashes:?} {config:?} {changes:?}"));
+        digest.update(format!("{new:?} {hashes:?} {document:?} {changes:?}"));
+        for (name, settings) in &config {
+            for (key, value) in settings {
+                digest.update(format!("{name:?} {key:?} {} ", value.expose().len()));
+                digest.update(value.expose());
+            }
+        }
         let id: String = format!("{:x}", digest.finalize()).chars().take(16).collect();
         let plan = Plan { id, changes };
         let manifest = Arc::new(new);
@@ -160,6 +186,7 @@ impl<'a> Draft<'a> {
             same,
             config,
             external,
+            document,
             grants,
             shapes,
             results,
@@ -288,6 +315,7 @@ fn needing_restart(old: &Manifest, new: &Manifest) -> Vec<String> {
         max_connections,
         routes: _,
         aggregates: _,
+        document: _,
     } = gateway;
     let was = &old.gateway;
     let differ = [

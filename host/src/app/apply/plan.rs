@@ -54,6 +54,8 @@ pub(super) struct Aside {
     pub secrets: BTreeSet<String>,
     /// The services outside whose authorities' file has other certificates.
     pub certificates: BTreeSet<String>,
+    /// Whether the file of the gateway's document says something else.
+    pub document: bool,
 }
 
 /// What differs of one thing, one after the other.
@@ -150,7 +152,7 @@ pub(super) fn changes(old: &Manifest, new: &Manifest, aside: &Aside) -> Vec<Plan
     let mut all = services(old, new, aside);
     all.extend(outside(old, new, aside));
     all.extend(both("topics", &old.topics, &new.topics, topic));
-    all.extend(gateway(&old.gateway, &new.gateway).changed("gateway".into()));
+    all.extend(gateway(&old.gateway, &new.gateway, aside).changed("gateway".into()));
     let mut events = Details::default();
     events.value("keep.age", &old.retention.age, &new.retention.age, duration);
     events.value("keep.size", &old.retention.size, &new.retention.size, bytes);
@@ -268,10 +270,12 @@ fn service(details: &mut Details, was: &manifest::Service, is: &manifest::Servic
         let name = format!("config.{key}");
         details.option(&name, was.config.get(key), is.config.get(key), |value| format!("{value:?}"));
     }
-    let keys: BTreeSet<_> = was.secrets.keys().chain(is.secrets.keys()).collect();
+    let (before, after) = (&was.secrets.named, &is.secrets.named);
+    let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     for key in keys {
-        details.other(&format!("secrets.{key}"), &was.secrets.get(key), &is.secrets.get(key));
+        details.other(&format!("secrets.{key}"), &before.get(key), &after.get(key));
     }
+    details.list("secrets", &was.secrets.folders, &is.secrets.folders, placed);
     details.value("instances.max", &was.instances.max, &is.instances.max, usize::to_string);
     details.value("instances.concurrency", &was.instances.concurrency, &is.instances.concurrency, usize::to_string);
     details.value("instances.reuse", &was.instances.reuse, &is.instances.reuse, u64::to_string);
@@ -303,7 +307,7 @@ fn outside(old: &Manifest, new: &Manifest, aside: &Aside) -> Vec<Planned> {
     all
 }
 
-fn gateway(was: &manifest::Gateway, is: &manifest::Gateway) -> Details {
+fn gateway(was: &manifest::Gateway, is: &manifest::Gateway, aside: &Aside) -> Details {
     let mut details = Details::default();
     details.value("max-header-bytes", &was.max_header_bytes, &is.max_header_bytes, bytes);
     details.value("max-body-bytes", &was.max_body_bytes, &is.max_body_bytes, bytes);
@@ -311,6 +315,11 @@ fn gateway(was: &manifest::Gateway, is: &manifest::Gateway) -> Details {
     details.value("body-timeout", &was.body_timeout, &is.body_timeout, duration);
     details.value("idle-timeout", &was.idle_timeout, &is.idle_timeout, duration);
     details.value("shutdown-grace", &was.shutdown_grace, &is.shutdown_grace, duration);
+    let document = |it: &manifest::ApiDocument| format!("{} at {}", it.file.display(), it.path.value);
+    details.option("document", was.document.as_ref(), is.document.as_ref(), document);
+    if aside.document {
+        details.0.push("the document says something else".into());
+    }
     details
 }
 

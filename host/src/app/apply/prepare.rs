@@ -99,7 +99,7 @@ impl Prepared {
         let (external, changes) = outside(app, draft).await?;
         let mail = (old.mail != manifest.mail).then(|| assemble::way_of_mail(&manifest)).transpose()?;
         let edges = assemble::edges(&manifest, &services, &external, &app.grounds, &before.edges);
-        let routes = assemble::routes(&manifest, &edges, &app.rollout.marked()).map_err(StartError::from)?;
+        let routes = assemble::routes(&manifest, draft.document.clone(), &edges, &app.rollout.marked())?;
 
         let had = |name: &str, has: fn(&manifest::Service) -> bool| old.services.get(name).is_some_and(has);
         opened.databases = databases(&manifest, &app.grounds, |name| !had(name, |it| it.database.is_some())).await?;
@@ -118,6 +118,7 @@ impl Prepared {
         }
         let parts = Parts {
             components: draft.components.clone(),
+            document: draft.document.clone(),
             external,
             outboxes: kept(&manifest, &before.outboxes, has_outbox, &opened.outboxes),
             databases: all_databases,

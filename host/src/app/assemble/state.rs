@@ -49,6 +49,16 @@ impl Grounds {
         Ok(Self { client: HttpClient::new(), post, server, key_value: OnceCell::new() })
     }
 
+    /// The server of the databases, where there is one.
+    pub fn server(&self) -> Option<&Server> {
+        self.server.as_ref()
+    }
+
+    /// What keeps buckets, where any service has had some.
+    pub fn opened_key_value(&self) -> Option<&KeyValue> {
+        self.key_value.get()
+    }
+
     /// What keeps buckets, from when the first service has some.
     async fn key_value(&self, manifest: &Manifest) -> Result<&KeyValue, StartError> {
         let start = async || {

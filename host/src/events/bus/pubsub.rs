@@ -184,6 +184,10 @@ fn serve(subscription: Subscription, channels: &Channels, stations: &Stations) -
 }
 
 impl Transport for PubSub {
+    fn log_in_by(&self, url: &str) -> bool {
+        self.redis.log_in_by(url)
+    }
+
     fn check(&self, event: &Event) -> Result<(), InvalidEvent> {
         event.check_bare()
     }

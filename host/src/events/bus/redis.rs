@@ -14,6 +14,7 @@ use ::redis::{
     AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, RedisResult,
     ServerErrorKind, aio,
 };
+use arc_swap::ArcSwap;
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -41,7 +42,8 @@ pub struct RedisConfig {
 
 /// Redis, connected or not.
 pub(super) struct Redis {
-    client: Client,
+    /// How the next connection is made.
+    client: ArcSwap<Client>,
     address: String,
     state: Mutex<State>,
     /// Whoever holds it makes the next connection, the others wait for it.
@@ -114,7 +116,7 @@ impl Redis {
         let client = Client::open(info).map_err(url)?;
         let redis = Arc::new(Self {
             address: client.get_connection_info().addr().to_string(),
-            client,
+            client: ArcSwap::from_pointee(client),
             state: Mutex::new(State { connection: None, generation: 0, trouble: None }),
             connecting: tokio::sync::Mutex::default(),
         });
@@ -154,7 +156,21 @@ impl Redis {
 
     /// A connection that receives published messages.
     pub(super) async fn pubsub(&self) -> RedisResult<aio::PubSub> {
-        timeout_at(Instant::now() + CONNECT, self.client.get_async_pubsub()).await.unwrap_or_else(|_| Err(timed_out()))
+        let client = self.client.load_full();
+        timeout_at(Instant::now() + CONNECT, client.get_async_pubsub()).await.unwrap_or_else(|_| Err(timed_out()))
+    }
+
+    /// Makes connections by another user or password from now on. `false`, and nothing is done, where the URL is of another
+    /// place, or none.
+    pub(super) fn log_in_by(&self, url: &str) -> bool {
+        let Ok(client) = Client::open(url) else { return false };
+        let (before, now) = (self.client.load(), client.get_connection_info());
+        let before = before.get_connection_info();
+        let same = before.addr() == now.addr() && before.redis_settings().db() == now.redis_settings().db();
+        if same {
+            self.client.store(Arc::new(client));
+        }
+        same
     }
 
     /// Sends a command once over the shared connection.
@@ -269,7 +285,7 @@ impl Redis {
 
     async fn connect(&self, response: Option<Duration>) -> RedisResult<aio::MultiplexedConnection> {
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(response);
-        self.client.get_multiplexed_async_connection_with_config(&config).await
+        self.client.load_full().get_multiplexed_async_connection_with_config(&config).await
     }
 
     /// Looks whether an answer says that its connection is broken.

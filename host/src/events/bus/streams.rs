@@ -214,6 +214,10 @@ fn prepared(redis: &Redis, config: &RedisConfig, found: RedisResult<u16>) -> Res
 }
 
 impl Transport for Streams {
+    fn log_in_by(&self, url: &str) -> bool {
+        self.redis.log_in_by(url)
+    }
+
     fn publish(&self, Prepared { event, due }: Prepared) -> BoxFuture<'_, Result<(), PublishError>> {
         Box::pin(async move {
             let stream = self.stream(&event);

@@ -1,10 +1,11 @@
 //! Routes in the making: what each by itself must hold, gathered by pattern.
 
 use super::{
-    Aggregate, AggregatePart, AggregateRoute, Node, Part, Route, RouteDeadline, RouteError, ServiceRoute, Target,
+    Aggregate, AggregatePart, AggregateRoute, DocumentRoute, Node, Part, Route, RouteDeadline, RouteError,
+    ServiceRoute, Target,
 };
 use crate::{
-    gateway::{aggregate, limit::RouteLimit},
+    gateway::{ApiDocument, aggregate, limit::RouteLimit},
     manifest::PathPattern,
     policy::RateLimitPolicy,
 };
@@ -111,6 +112,12 @@ impl Drafts {
         let draft = self.draft(&aggregate.path);
         let pattern = draft.pattern.clone();
         draft.add(Method::GET, Target::Aggregate(Arc::new(AggregateRoute { pattern, parts, limit })))
+    }
+
+    pub(super) fn add_document(&mut self, path: &PathPattern, document: Arc<ApiDocument>) -> Result<(), RouteError> {
+        let draft = self.draft(path);
+        let pattern = draft.pattern.clone();
+        draft.add(Method::GET, Target::Document(Arc::new(DocumentRoute { pattern, document })))
     }
 }
 

@@ -156,3 +156,47 @@ fn aggregates_that_make_no_answer_are_refused() {
     let text = error.to_string();
     assert!(text.contains("\"/users/{id}/dashboard\"") && text.contains("\"user\""), "{text}");
 }
+
+#[tokio::test]
+async fn the_document_is_served_to_whoever_does_not_have_it() {
+    let text = r#"{"openapi": "3.1.0", "paths": {"/users/{id}": {"get": {}}}}"#;
+    let document = std::sync::Arc::new(crate::gateway::ApiDocument::new(text).expect("it is one"));
+    let mut builder = crate::gateway::Routes::builder();
+    builder.route(answering("/{*rest}", "rest")).document("/openapi.json".parse().unwrap(), document);
+    let server = Server::start(builder);
+    let answer = server.get("/openapi.json").await;
+    assert_eq!((answer.status, answer.text()), (200, text));
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let etag = answer.header("etag").expect("it has one").to_owned();
+    let mut client = server.connect().await;
+    client.send("HEAD /openapi.json HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    let answer = client.head().await;
+    assert_eq!((answer.status, answer.header("etag")), (200, Some(&*etag)));
+    assert_eq!(answer.header("content-length"), Some(&*text.len().to_string()));
+    assert_eq!(client.rest().await, b"");
+    let known = format!("GET /openapi.json HTTP/1.1\r\nhost: x\r\nif-none-match: {etag}\r\n\r\n");
+    let answer = server.ask(&known).await;
+    assert_eq!((answer.status, answer.header("etag"), answer.text()), (304, Some(&*etag), ""));
+    let answer = server.ask("POST /openapi.json HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").await;
+    assert_eq!(answer.header("allow"), Some("GET, HEAD, OPTIONS"));
+    answer.problem(405);
+}
+
+#[test]
+fn an_operation_of_a_document_is_routed_or_not() {
+    let mut read = answering("/users/{id}", "user");
+    read.methods = vec![Method::GET];
+    let text = r#"{"openapi": "3.1.0", "servers": [{"url": "/"}], "paths": {
+        "/users/{user}": {"get": {}, "head": {}, "options": {}, "post": {}},
+        "/files/{a}/{b}": {"post": {}, "trace": {}}, "/files": {"get": {}}}}"#;
+    let document = crate::gateway::ApiDocument::new(text).expect("it is one");
+    let routes = routes([read, answering("/files/{*rest}", "files")]).build().expect("they hold together");
+    let told: Vec<_> = document.operations().iter().filter_map(|it| routes.not_routed(it)).collect();
+    assert_eq!(
+        told,
+        [
+            "`GET /files` is in the document, and no route matches its path",
+            "`POST /users/{user}` is in the document, and the routes of its path take only GET, HEAD, OPTIONS",
+        ]
+    );
+}

@@ -5,6 +5,7 @@ use super::{
     stream::{Bounded, Frames, Rustls, Socket, server_name},
 };
 use crate::store::{OpenError, Settings};
+use arc_swap::ArcSwapOption;
 use std::{
     fmt,
     net::IpAddr,
@@ -29,6 +30,7 @@ use tokio_rustls::rustls::{
     crypto::ring,
     pki_types::{CertificateDer, pem::PemObject},
 };
+use zeroize::Zeroizing;
 
 /// How long opening a connection may take, setting it up included.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -41,7 +43,10 @@ const PORT: u16 = 5432;
 /// Everything that it takes to open a connection.
 #[derive(Clone)]
 pub(super) struct Login {
+    /// All but the password.
     config: Config,
+    /// The password, if there is one; the same for all that are made of one login for its role.
+    password: Arc<ArcSwapOption<Zeroizing<Vec<u8>>>>,
     tls: Arc<ClientConfig>,
     /// Settings of the session, by name.
     session: Vec<(&'static str, String)>,
@@ -88,8 +93,18 @@ enum Place<'c> {
 impl Login {
     /// Reads a URL. `certificates` is a file with those that are trusted in place of the well-known ones.
     pub(super) fn read(url: &str, certificates: Option<&Path>) -> Result<Self, OpenError> {
+        // NB: anything else is read as words with values, and the error may then show the whole of it.
+        if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(OpenError::Url("it does not begin with postgres://".into()));
+        }
+        // Else what follows the first one would be taken for more than a part of the password.
+        if url.matches('@').count() > 1 {
+            return Err(OpenError::Url(
+                "it has more than one `@`; in a user's name or a password it is written %40".into(),
+            ));
+        }
         let config = Config::from_str(url).map_err(|error| {
-            // What the source says shows the part of the URL that is wrong, and never the password.
+            // What the source says shows the name of the part that is wrong, and never the password.
             let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
             OpenError::Url(reason)
         })?;
@@ -102,7 +117,41 @@ impl Login {
         if config.get_user().is_none_or(str::is_empty) {
             return Err(OpenError::Url("it names no user".into()));
         }
-        Ok(Self { config, tls: trusting(certificates)?, session: Vec::new() })
+        let password = config.get_password().map(|password| Arc::new(Zeroizing::new(password.to_vec())));
+        let password = Arc::new(ArcSwapOption::new(password));
+        let mut login = Self { config, password, tls: trusting(certificates)?, session: Vec::new() };
+        if login.has_password() {
+            login.config.password("");
+        }
+        Ok(login)
+    }
+
+    /// Logs in by the password of this URL from now on. `false`, and nothing is done, where the URL says something else too, or
+    /// is none.
+    pub(super) fn log_in_by(&self, url: &str) -> bool {
+        let Ok(other) = Self::read(url, None) else { return false };
+        let (one, two) = (&self.config, &other.config);
+        let same = one.get_hosts() == two.get_hosts()
+            && one.get_ports() == two.get_ports()
+            && one.get_dbname() == two.get_dbname()
+            && one.get_user() == two.get_user();
+        if same {
+            self.password.store(other.password.load_full());
+        }
+        same
+    }
+
+    fn has_password(&self) -> bool {
+        self.password.load().is_some()
+    }
+
+    /// All that a connection takes.
+    fn config(&self) -> Config {
+        let mut config = self.config.clone();
+        if let Some(password) = &*self.password.load() {
+            config.password(password.as_slice());
+        }
+        config
     }
 
     /// The same as another role.
@@ -110,7 +159,8 @@ impl Login {
         let mut login = self.clone();
         login.config.user(role);
         if let Some(password) = password {
-            login.config.password(password);
+            let password = Zeroizing::new(password.as_bytes().to_vec());
+            login.password = Arc::new(ArcSwapOption::from_pointee(password));
         }
         login
     }
@@ -131,8 +181,8 @@ impl Login {
     }
 
     /// The password; empty where there is none.
-    pub(super) fn password(&self) -> &[u8] {
-        self.config.get_password().unwrap_or_default()
+    pub(super) fn password(&self) -> Zeroizing<Vec<u8>> {
+        self.password.load().as_deref().cloned().unwrap_or_default()
     }
 
     /// Opens a connection.
@@ -190,7 +240,7 @@ impl Login {
                 if self.wants_tls(host) {
                     let name = server_name(host).ok_or_else(|| LoginError::Name { at: (*host).to_owned() })?;
                     let tls = Rustls { config: self.tls.clone(), name, watch: frames };
-                    let mut config = self.config.clone();
+                    let mut config = self.config();
                     config.ssl_mode(SslMode::Require);
                     let stream = Bounded::new(stream, None);
                     let (client, connection) = config.connect_raw(stream, tls).await.map_err(refused)?;
@@ -223,7 +273,7 @@ impl Login {
     }
 
     async fn talk<S: Socket + 'static>(&self, stream: S, frames: Frames) -> Result<Client, tokio_postgres::Error> {
-        let mut config = self.config.clone();
+        let mut config = self.config();
         config.ssl_mode(SslMode::Disable);
         let (client, connection) = config.connect_raw(Bounded::new(stream, Some(frames)), NoTls).await?;
         drive(connection);

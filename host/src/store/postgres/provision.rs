@@ -225,7 +225,7 @@ impl Provisioning<'_> {
             // The role can look into all that is its own, so the key is one that is written nowhere.
             Role::Given => {
                 let mut digest = Sha256::new_with_prefix(format!("wharf {} ", self.names.host));
-                digest.update(self.owner.password());
+                digest.update(&*self.owner.password());
                 (None, hex(&digest.finalize()))
             }
         };

@@ -117,6 +117,7 @@ fn a_plan_names_everything_that_comes_changes_and_goes() {
         .into(),
         secrets: ["user".into()].into(),
         certificates: BTreeSet::new(),
+        document: false,
     };
     let plan = Plan { id: String::new(), changes: changes(&read(OLD), &read(NEW), &aside) };
     let expected = "\
@@ -169,4 +170,18 @@ fn a_plan_says_where_mail_goes_and_who_sends_it() {
     assert_eq!(told(OLD, &server("")), ["~ mail: to the folder .wharf/mail -> smtp.example.com:587"]);
     let login = server("username = \"shop\"\npassword = \"env:PASSWORD\"");
     assert_eq!(told(&server(""), &login), ["~ mail: other settings of the server"]);
+}
+
+#[test]
+fn another_document_is_told_by_its_file_and_its_place_or_by_what_it_says() {
+    let with = |document: &str| read(&format!("{OLD}\n{document}"));
+    let document = |path: &str, file: &str| format!("[gateway.document]\npath = \"{path}\"\nfile = \"{file}\"\n");
+    let (none, one) = (with(""), with(&document("/a.json", "/srv/a.json")));
+    let told = |old: &Manifest, new: &Manifest, document| {
+        let aside = Aside { document, ..Aside::default() };
+        Plan { id: String::new(), changes: changes(old, new, &aside) }.to_string()
+    };
+    assert_eq!(told(&none, &one, false), "~ gateway: document none -> /srv/a.json at /a.json\n");
+    assert_eq!(told(&one, &one, true), "~ gateway: the document says something else\n");
+    assert_eq!(told(&one, &one, false), "");
 }
