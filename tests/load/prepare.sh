@@ -14,7 +14,7 @@ mkdir -p "$here/out/shop" "$here/out/hello-p2" "$here/out/hello-p3"
 # The shop as it is, with its components as ready files and room for 32 clients at a time.
 "$wharf" build
 sed -E 's|^source = "components/([a-z]+)"|component = "\1.wasm"|' wharf.toml > "$here/out/shop/wharf.toml"
-for service in user product order notification; do
+for service in user product order payment inventory notification; do
   cp "components/target/wasm32-wasip2/release/$service.wasm" "$here/out/shop"
 done
 

@@ -1,7 +1,7 @@
 //! Orders by typed calls: placed once by their key, and taken back when it has to be.
 
 use serde_json::json;
-use wharf_tests::{App, BUYER, Host, Postgres};
+use wharf_tests::{App, BUYER, Host, Postgres, below, eventually};
 
 async fn assert_refused(host: &Host, path: &str, text: &str) {
     assert_eq!(host.buyer(path).await, (400, text.to_owned()), "{path}");
@@ -26,7 +26,8 @@ async fn user(host: &Host) -> String {
 
 #[tokio::test]
 async fn a_key_is_one_order() {
-    let app = App::shop(BUYER);
+    let listener = below("ear", "listener", "subscribes = [\"order.cancelled\"]\ninstances = { max = 1 }");
+    let app = App::shop(&format!("{BUYER}{listener}"));
     let host = app.start().await;
     let user = user(&host).await;
     let place = format!("place?key=k&user={user}&items=pen:3");
@@ -55,6 +56,14 @@ async fn a_key_is_one_order() {
     for path in [format!("cancel?id={order}&reason=declined"), "cancel?key=k&reason=declined".to_owned()] {
         assert_eq!(id(&host, &path, "cancelled", 450).await, order);
     }
+    let heard = eventually("it is told, once", async || {
+        let heard = host.get("/ear/heard").await.text().to_owned();
+        if heard.lines().count() == 1 { Ok(heard) } else { Err(heard) }
+    })
+    .await;
+    let told = json!({ "orderId": order, "userId": user, "reason": "declined" });
+    let data = heard.split_once('{').map(|(_, data)| format!("{{{data}"));
+    assert_eq!(data.and_then(|data| serde_json::from_str(&data).ok()), Some(told), "{heard}");
     assert_refused(&host, &format!("confirm?id={order}"), "not-possible cancelled").await;
     assert_refused(&host, &place, "called-off").await;
     assert_refused(&host, "cancel?id=nothing&reason=declined", "not-found").await;

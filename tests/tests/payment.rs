@@ -1,7 +1,7 @@
 //! Payments: each happens once, whatever is called twice, late, at the same time or not at all, and the ledger adds up.
 
 use serde_json::{Value, json};
-use wharf_tests::{App, BUYER, Connection, Host, Postgres, eventually};
+use wharf_tests::{App, BUYER, Connection, Host, Postgres, below, eventually};
 
 /// What `buyer` says, where it is no error.
 async fn said(host: &Host, path: &str) -> String {
@@ -133,6 +133,46 @@ async fn what_the_rule_declines_stays_declined() {
     id(&host, "authorise?key=dear-2&order=o&user=ada&amount=500001", "authorised").await;
     let eve = refused(&host, "authorise?key=eve&order=o&user=eve&amount=1").await;
     assert_eq!(eve, "declined This customer's payments are declined");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn what_happens_to_a_payment_is_told_in_its_order() {
+    let topics = ["payment.authorised", "payment.captured", "payment.refunded"];
+    let listener = below("ear", "listener", &format!("subscribes = {topics:?}\ninstances = {{ max = 1 }}"));
+    let app = App::shop(&format!("{BUYER}{listener}"));
+    let host = app.start().await;
+    let taken = id(&host, "authorise?key=a&order=o-1&user=ada&amount=1250", "authorised").await;
+    id(&host, &format!("capture?key=c&payment={taken}"), "captured").await;
+    id(&host, "refund?key=r&authorisation=a", "refunded").await;
+    let voided = id(&host, "authorise?key=b&order=o-2&user=ada&amount=5", "authorised").await;
+    id(&host, &format!("refund?key=v&payment={voided}"), "voided").await;
+    refused(&host, "authorise?key=d&order=o-3&user=ada&amount=500001").await;
+    said(&host, "refund?key=n&authorisation=d").await;
+    // Once more: nothing happens, and nothing is told.
+    id(&host, &format!("refund?key=v&payment={voided}"), "voided").await;
+    let heard = eventually("all of it is heard", async || {
+        let heard = host.get("/ear/heard").await.text().to_owned();
+        if heard.lines().count() >= 5 { Ok(heard) } else { Err(heard) }
+    })
+    .await;
+    assert_eq!(heard.lines().count(), 5, "{heard}");
+    for (payment, order, amount, told) in [
+        (&taken, "o-1", 12.5, vec![(topics[0], "AUTHORISED"), (topics[1], "CAPTURED"), (topics[2], "REFUNDED")]),
+        (&voided, "o-2", 0.05, vec![(topics[0], "AUTHORISED"), (topics[2], "VOIDED")]),
+    ] {
+        let lines = heard.lines().filter(|line| line.contains(payment.as_str()));
+        let lines: Vec<_> = lines.map(|line| (line, line.split_once('{').map_or("", |(_, data)| data))).collect();
+        assert_eq!(lines.len(), told.len(), "{heard}");
+        for ((topic, status), (line, data)) in told.into_iter().zip(lines) {
+            assert!(line.contains(topic), "{line}");
+            let data: Value =
+                serde_json::from_str(&format!("{{{data}")).unwrap_or_else(|error| panic!("{error}: {line}"));
+            let expected =
+                json!({ "paymentId": payment, "orderId": order, "userId": "ada", "amount": amount, "status": status });
+            assert_eq!(data, expected);
+        }
+    }
     host.stop().await;
 }
 
