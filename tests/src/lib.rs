@@ -32,7 +32,7 @@ pub use origin::Origin;
 pub use postgres::Postgres;
 pub use redis::{Redis, Session};
 pub use registry::Registry;
-pub use scene::{Asking, EDGE, HELLO, at, behind, below, caller, held, linked, outside, starting_with};
+pub use scene::{Asking, BUYER, EDGE, HELLO, at, behind, below, caller, held, linked, outside, starting_with};
 pub use smtp::{Smtp, header};
 pub use wait::{PATIENCE, eventually, within};
 pub use workshop::{crate_with, guest_saying, workspace};

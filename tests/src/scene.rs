@@ -112,6 +112,18 @@ service = "caller"
     )
 }
 
+/// For [`App::shop`](crate::App::shop): a service that gets what is below `/buyer`, and calls the shop's typed interfaces.
+pub const BUYER: &str = r#"
+[services.buyer]
+component = "<buyer>"
+calls = ["payment", "inventory", "order"]
+
+[[gateway.routes]]
+path = "/buyer/{*rest}"
+service = "buyer"
+strip-prefix = "/buyer"
+"#;
+
 /// A component that handles HTTP as far as its types tell, and does this, in WebAssembly text, when it is instantiated.
 pub fn starting_with(body: &str) -> Vec<u8> {
     let text = r#"(component
@@ -143,6 +155,12 @@ impl Host {
     pub fn ask(&self, path: &str) -> Asking {
         let (address, path) = (self.address(), path.to_owned());
         Asking(tokio::spawn(async move { Connection::open(address).await?.get(&path).await }))
+    }
+
+    /// What [`BUYER`] says to a path below its own, with the status.
+    pub async fn buyer(&self, path: &str) -> (u16, String) {
+        let answer = self.get(&format!("/buyer/{path}")).await;
+        (answer.status, answer.text().to_owned())
     }
 
     /// Asks for a path many times at once; every request is answered.
