@@ -6,6 +6,7 @@ mod admin;
 mod apply;
 mod assemble;
 mod audit;
+mod hold;
 mod lock;
 mod status;
 mod watch;
@@ -37,6 +38,7 @@ use admin::Admin;
 use arc_swap::ArcSwap;
 use assemble::Grounds;
 use futures::future::join_all;
+use hold::Holds;
 use lock::DataLock;
 use std::{
     collections::BTreeMap,
@@ -63,6 +65,8 @@ pub struct App {
     applied: AtomicU64,
     /// Tells who watches files that there may be others.
     other_files: tokio::sync::watch::Sender<()>,
+    /// Of those who build components without wanting them to be deployed.
+    holds: Holds,
     /// Let go when all the rest is.
     _lock: DataLock,
 }

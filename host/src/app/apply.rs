@@ -27,7 +27,7 @@ pub use plan::{Kind, Plan, Planned};
 
 use self::{draft::Draft, prepare::Prepared};
 use super::{App, Components, Parts, StartError, assemble};
-use crate::manifest::ManifestErrors;
+use crate::{manifest::ManifestErrors, rollout::Past};
 use std::{
     path::PathBuf,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -45,6 +45,8 @@ pub enum Request {
         components: Components,
         /// The plan that it must be; `None`: whatever it comes to.
         plan: Option<String>,
+        /// What becomes of components that do not know all migrations of their databases.
+        past: Past,
     },
 }
 
@@ -104,7 +106,7 @@ impl App {
     /// Why it can't be brought about, as far as that can be said without beginning.
     pub async fn plan(&self, components: Components) -> Result<Plan, ApplyError> {
         let _one_at_a_time = self.applying.lock().await;
-        let draft = Draft::new(self, &Request::Apply { components, plan: None }).await?;
+        let draft = Draft::new(self, &Request::Apply { components, plan: None, past: Past::Refused }).await?;
         Ok(draft.plan)
     }
 

@@ -12,7 +12,7 @@ use crate::{
     engine::CodeCache,
     manifest::{self, Manifest},
     outbound::ExternalSettings,
-    rollout::{Changing, Loaded, Shapes},
+    rollout::{Changing, Loaded, Past, Shapes},
     service::{FixedResults, Grants},
 };
 use sha2::{Digest, Sha256};
@@ -38,6 +38,7 @@ pub(super) struct Draft<'a> {
     pub shapes: Shapes,
     pub results: BTreeMap<manifest::Edge, FixedResults>,
     pub plan: Plan,
+    pub past: Past,
 }
 
 // === impl Draft ===
@@ -73,6 +74,10 @@ impl<'a> Draft<'a> {
                 }
                 components.clone()
             }
+        };
+        let past = match request {
+            Request::Reload => Past::Refused,
+            Request::Apply { past, .. } => *past,
         };
         let mut loaded = match request {
             Request::Reload => BTreeMap::new(),
@@ -164,6 +169,7 @@ impl<'a> Draft<'a> {
             shapes,
             results,
             plan,
+            past,
         })
     }
 }
