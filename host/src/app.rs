@@ -6,6 +6,7 @@ mod admin;
 mod apply;
 mod assemble;
 mod audit;
+mod hold;
 mod lock;
 mod rotation;
 mod status;
@@ -39,6 +40,7 @@ use admin::{Admin, SharedToken};
 use arc_swap::ArcSwap;
 use assemble::Grounds;
 use futures::future::join_all;
+use hold::Holds;
 use lock::DataLock;
 use std::{
     collections::BTreeMap,
@@ -67,6 +69,8 @@ pub struct App {
     applied: AtomicU64,
     /// Tells who watches files that there may be others.
     other_files: tokio::sync::watch::Sender<()>,
+    /// Of those who build components without wanting them to be deployed.
+    holds: Holds,
     /// Let go when all the rest is.
     _lock: DataLock,
 }

@@ -83,6 +83,8 @@ pub struct Running<'a>(MutexGuard<'a, Shapes>);
 enum Newer {
     /// It is refused.
     Refused,
+    /// It is refused, and the one who asked for it is told that it can be forced.
+    Unforced,
     /// It runs all the same, and nothing is migrated.
     Allowed,
 }
@@ -107,6 +109,19 @@ pub struct Diff {
     pub changes: ShapeChanges,
     /// What would not fit; empty: it can be deployed, as far as that can be seen before it runs.
     pub misfits: Vec<Misfit>,
+    /// In the schema; `None` where the service has no database, or the component does not fit.
+    pub schema: Option<SchemaDiff>,
+}
+
+/// What a component would change in the schema of its service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SchemaDiff {
+    /// The names of the migrations that it would run, in their order.
+    pub runs: Vec<String>,
+    /// The names of those that the database has and it does not know. With such it is refused, unless it is forced.
+    pub unknown: Vec<String>,
+    /// Those of its own in whose place the database has others, by name. With such it is refused.
+    pub other: Vec<String>,
 }
 
 /// How a deployed component came to run.
@@ -259,7 +274,8 @@ impl Rollout {
     }
 
     /// Replaces the revision of one service by `wasm`, while requests run: by the stages of `policy`, or by those of the
-    /// service's own where it is `None`. What runs already is left as it is.
+    /// service's own where it is `None`. What runs already is left as it is. `past` says what becomes of one that does not
+    /// know all migrations of the database.
     ///
     /// # Errors
     ///
@@ -270,6 +286,7 @@ impl Rollout {
         wasm: impl Into<Bytes>,
         origin: String,
         policy: Option<RolloutPolicy>,
+        past: Past,
     ) -> Result<Deployment, DeployError> {
         let member = self.member(service)?;
         let loaded = Loaded::new(&self.engine, &member.terms.trust, wasm, origin).await?;
@@ -287,10 +304,10 @@ impl Rollout {
         }
         let policy = policy.unwrap_or_else(|| member.terms.policy.clone());
         if !policy.params().stages.is_empty() {
-            let info = self.begin_stages(member, loaded, policy).await?;
+            let info = self.begin_stages(member, loaded, policy, past.into()).await?;
             return Ok(Deployment { revision: info, outcome: Outcome::Begun });
         }
-        let info = self.replace(&member, loaded, Newer::Refused, policy.params().drain).await?;
+        let info = self.replace(&member, loaded, past.into(), policy.params().drain).await?;
         tracing::info!(service, revision = info.number, hash = &info.hash[..12], origin = info.origin, "deployed");
         Ok(Deployment { revision: info, outcome: Outcome::Deployed })
     }
@@ -301,6 +318,7 @@ impl Rollout {
         member: Arc<Member>,
         mut loaded: Loaded,
         policy: RolloutPolicy,
+        newer: Newer,
     ) -> Result<RevisionInfo, DeployError> {
         let shape = Arc::new(loaded.shape());
         let mut after = self.running().0.clone();
@@ -309,7 +327,7 @@ impl Rollout {
         let info = self.begin(&member, &mut loaded).await?;
         let before = member.applied().await;
         let prepared = async {
-            let prepared = self.prepare(&member, &loaded, info.clone(), &after, Newer::Refused).await;
+            let prepared = self.prepare(&member, &loaded, info.clone(), &after, newer).await;
             let (revision, serving) = prepared?;
             let has_shadow = policy.params().stages.iter().any(|stage| stage.split == Split::Shadow);
             let shadow = if has_shadow {
@@ -337,7 +355,8 @@ impl Rollout {
     ///
     /// # Errors
     ///
-    /// When there is no such service, or it is no component, or one that is not to be trusted.
+    /// When there is no such service, or it is no component, or one that is not to be trusted, or does not say what its
+    /// schema is.
     pub async fn diff(&self, service: &str, wasm: Vec<u8>, origin: String) -> Result<Diff, DeployError> {
         let member = self.member(service)?;
         let loaded = Loaded::new(&self.engine, &member.terms.trust, wasm, origin).await?;
@@ -350,7 +369,31 @@ impl Rollout {
             _ => Vec::new(),
         };
         let old = member.service.revision().map(|revision| revision.info().hash.clone());
-        Ok(Diff { old, new: loaded.hash, changes, misfits })
+        let schema = if misfits.is_empty() { self.schema_diff(&member, &loaded, &after).await? } else { None };
+        Ok(Diff { old, new: loaded.hash, changes, misfits, schema })
+    }
+
+    /// What a component would change in the schema. It is asked what its own is, and can do nothing besides.
+    async fn schema_diff(
+        &self,
+        member: &Member,
+        loaded: &Loaded,
+        after: &Shapes,
+    ) -> Result<Option<SchemaDiff>, DeployError> {
+        if member.terms.scope.database.is_none() {
+            return Ok(None);
+        }
+        let scope = Arc::new(member.terms.scope.without_effects());
+        let revision = self.link(member, loaded, RevisionInfo::default(), &scope, after)?;
+        let own = migrations_of(member, &revision).await?;
+        let service = || member.service.name().to_string();
+        let applied = member.applied().await.map_err(|source| DeployError::Migrate { service: service(), source })?;
+        let both = own.iter().zip(&applied);
+        Ok(Some(SchemaDiff {
+            runs: own.iter().skip(applied.len()).map(|it| it.name.clone()).collect(),
+            unknown: applied.iter().skip(own.len()).cloned().collect(),
+            other: both.filter(|(own, applied)| own.name != **applied).map(|(own, _)| own.name.clone()).collect(),
+        }))
     }
 
     /// Ends a staged rollout before its time: the new revision gets all calls.

@@ -672,3 +672,36 @@ async fn a_rollback_compiles_nothing() {
     assert!(times[0] < Duration::from_secs(10), "{times:?}");
     host.stop().await;
 }
+
+#[tokio::test]
+async fn what_becomes_of_the_schema_is_shown_and_a_deploy_past_migrations_takes_force_too() {
+    let app = keeper_of(&migrating("first", &STEPS[..2]));
+    app.file("more.wasm", migrating("more", &STEPS));
+    app.file("fewer.wasm", migrating("fewer", &STEPS[..1]));
+    let host = Host::start_with(&app, &["--no-watch"]).await;
+    let more = app.done(&["diff", "keeper", "more.wasm"]).await;
+    assert!(more.stdout.contains("it would migrate: `weigh things`"), "{more:?}");
+    let fewer = app.done(&["diff", "keeper", "fewer.wasm"]).await;
+    assert!(fewer.stdout.contains("it does not know what the database has: `name things`"), "{fewer:?}");
+    let json = app.done(&["diff", "keeper", "fewer.wasm", "--json"]).await.json();
+    assert_eq!(json["schema"]["unknown"], serde_json::json!(["name things"]), "{json}");
+    // It was only looked at.
+    assert_eq!(host.service(&app, "keeper").await["revision"]["number"], 1);
+
+    let said = ["does not know migration 2 (`name things`)", "--force"];
+    app.refused(&["deploy", "keeper", "fewer.wasm"], &said).await;
+    app.refused(&["deploy", "keeper", "fewer.wasm", "--stage", "percent=100,for=1s"], &said).await;
+    app.done(&["deploy", "keeper", "fewer.wasm", "--force"]).await;
+    let number = host.service(&app, "keeper").await["revision"]["number"].clone();
+    host.logged("runs on a newer schema than it knows").await;
+
+    // What the manifest names is put in place the same way.
+    let named = app.component("keeper");
+    app.done(&["deploy", "keeper", &named.display().to_string()]).await;
+    std::fs::copy(app.folder().join("fewer.wasm"), &named).expect("it can be written");
+    app.refused(&["apply", "--yes"], &said).await;
+    app.done(&["apply", "--yes", "--force"]).await;
+    let now = host.service(&app, "keeper").await["revision"]["number"].clone();
+    assert!(now.as_u64() > number.as_u64(), "{now}");
+    host.stop().await;
+}

@@ -9,7 +9,7 @@ use std::{
     },
 };
 use tokio::task::JoinSet;
-use wharf_tests::{Answer, App, Done, HELLO, Host, Origin, at, below, caller, eventually, linked, patched, request};
+use wharf_tests::{Answer, App, Done, HELLO, Host, at, below, eventually, linked, patched, request};
 
 fn saying(text: &str) -> Vec<u8> {
     patched("hello-p3", "Hello, world!", text)
@@ -275,26 +275,6 @@ async fn what_is_wrong_with_stages_is_said() {
         assert!(done.code() != Some(0) && done.stderr.contains(said), "{said}: {done:?}");
     }
     assert_eq!(host.service(&app, "hello").await["revision"]["number"], 1);
-    host.stop().await;
-}
-
-#[tokio::test]
-async fn a_call_that_outlives_the_drain_is_ended_with_a_fault_that_says_so() {
-    let origin = Origin::start().await;
-    let app = App::new(&caller(&origin, "[policy.defaults]\ndeadline = \"1m\""));
-    let host = app.start().await;
-    let slow = host.hold(&origin).await;
-    app.file("hello.wasm", saying("Hello, new 1!"));
-    let done = deploy(&host, &app, "caller", "hello.wasm", &["--drain", "300ms"]).await;
-    assert_eq!(done.code(), Some(0), "{done:?}");
-    let problem = slow.answer().await.assert_fault(503, "cancelled");
-    let detail = problem["detail"].as_str().unwrap_or_default();
-    assert!(detail.contains("revision 1 of service `caller` was replaced"), "{problem}");
-    eventually("nothing drains", async || {
-        let service = host.service(&app, "caller").await;
-        if service["draining"].as_array().is_some_and(Vec::is_empty) { Ok(()) } else { Err(service) }
-    })
-    .await;
     host.stop().await;
 }
 

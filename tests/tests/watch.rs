@@ -22,7 +22,7 @@ fn by_command(first: &str, second: &str, more: &str) -> App {
         "[services.other]\ncomponent = \"<hello-p2>\"\n[[gateway.routes]]\npath = \"/other\"\nservice = \"other\"\n";
     let app = App::new(&format!(
         "{}{other}",
-        service("hello", &format!("build = '''{build}'''\nartifact = \"hello/made/hello.wasm\"\n{more}"))
+        service("hello", &format!("build = '''{build}'''\nartifact = \"made/hello.wasm\"\n{more}"))
     ));
     fs::copy(component("hello-p3"), app.folder().join("base.wasm")).expect("it was built");
     fs::create_dir(app.folder().join("hello")).expect("a folder");
@@ -212,8 +212,8 @@ async fn a_caller_that_needs_what_its_neighbour_offers_only_now_is_deployed_afte
     let build = "build = \"mkdir -p made; cp it.wasm made/it.wasm\"";
     let app = App::new(&format!(
         "{}{}[[gateway.routes]]\npath = \"/echo\"\nservice = \"asker\"\n",
-        service("asker", &format!("{build}\nartifact = \"asker/made/it.wasm\"\ncalls = [\"callee\"]")),
-        service("callee", &format!("{build}\nartifact = \"callee/made/it.wasm\"")),
+        service("asker", &format!("{build}\nartifact = \"made/it.wasm\"\ncalls = [\"callee\"]")),
+        service("callee", &format!("{build}\nartifact = \"made/it.wasm\"")),
     ));
     let save = |service: &str, guest: &str| {
         fs::create_dir_all(app.folder().join(service)).expect("a folder");
@@ -253,4 +253,62 @@ async fn sources_and_nothing_at_all_can_not_be_watched_at_once() {
     let app = by_command(":", ":", "");
     let done = app.wharf(&["up", "--watch", "--no-watch"]).await;
     assert_eq!(done.code(), Some(2), "{done:?}");
+}
+
+/// The lines of the audit log that say that the watch deployed something.
+async fn by_watch(host: &Host, app: &App) -> usize {
+    let audit = host.wharf(app, &["audit", "--json", "-n", "100"]).await;
+    audit.stdout.matches("\"by\":\"watch\"").count()
+}
+
+#[tokio::test]
+async fn what_is_built_to_be_looked_at_is_not_deployed() {
+    let app = by_command("true", "true", "");
+    let host = app.start().await;
+    host.get("/hello").await.assert_text(200, "Hello, first!");
+
+    app.file("hello/text", "Hello, other!");
+    let plan = app.done(&["apply", "--dry-run"]).await;
+    assert!(plan.stderr.contains("services.hello: component "), "{plan:?}");
+    app.file("hello/text", "Hello, third!");
+    app.done(&["check"]).await;
+    // Asked, and nobody is there who would say yes.
+    app.refused(&["apply"], &["nobody is there to be asked"]).await;
+    // The watch has seen all of that.
+    host.logged("built, and not deployed").await;
+    host.get("/hello").await.assert_text(200, "Hello, first!");
+    assert_eq!((number(&host, &app, "hello").await, by_watch(&host, &app).await), (1, 0), "{}", host.log());
+
+    // It is deployed when that is asked for, once.
+    app.done(&["apply", "--yes"]).await;
+    host.get("/hello").await.assert_text(200, "Hello, third!");
+    assert_eq!((number(&host, &app, "hello").await, by_watch(&host, &app).await), (2, 0), "{}", host.log());
+
+    // What `wharf build` makes the watch deploys as before.
+    app.file("hello/text", "Hello, fourth");
+    app.done(&["build"]).await;
+    serves(&host, "/hello", "Hello, fourth").await;
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_hold_ends_with_the_one_who_asked_for_it() {
+    // A build that waits for the test.
+    let app = by_command("if [ -e wait ]; then touch waiting; while [ -e wait ]; do sleep 0.05; done; fi", "true", "");
+    let host = app.start().await;
+    app.file("hello/wait", "");
+    app.file("hello/text", "Hello, other!");
+    let mut check = app.spawn(&["check"]);
+    let waiting = app.folder().join("hello/waiting");
+    eventually("it is being built", async || if waiting.exists() { Ok(()) } else { Err(()) }).await;
+    let made = app.folder().join("hello/made/hello.wasm");
+    fs::write(&made, patched("hello-p3", "Hello, world!", "Hello, third!")).expect("it can be written");
+    check.start_kill().expect("it runs");
+    check.wait().await.expect("it is our child");
+    host.logged("built, and not deployed").await;
+    // From now on what changes is deployed.
+    fs::write(&made, patched("hello-p3", "Hello, world!", "Hello, fifth!")).expect("it can be written");
+    serves(&host, "/hello", "Hello, fifth!").await;
+    fs::remove_file(app.folder().join("hello/wait")).expect("it is there");
+    host.stop().await;
 }

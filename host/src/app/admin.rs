@@ -15,8 +15,9 @@
 //! | `POST /v1/breakers` with `{"edge": "order -> user", "command": "force-open"}` | the edge as it is then |
 //! | `POST /v1/breakers` with `{"endpoint": "payment at http://10.0.0.1:8080", "command": "force-open"}` | the endpoint as it is then |
 //! | `POST /v1/plan` with `{"manifest": "/srv/wharf.toml", "components": {"order": "/srv/order.wasm"}}` | what bringing the changed manifest about comes to ([`Plan`](super::Plan)) |
-//! | `POST /v1/apply` with the same, and perhaps `"plan": "…"`, the plan's `id` | brings it about: [`Plan`](super::Plan); 409 where it is another one by now |
+//! | `POST /v1/apply` with the same, and perhaps `"plan": "…"`, the plan's `id`, and `"force": true` | brings it about: [`Plan`](super::Plan); 409 where it is another one by now |
 //! | `POST /v1/reload` | brings about what takes no other component and no other set of services: [`Plan`](super::Plan) |
+//! | `POST /v1/hold` | an answer that ends after an hour, and until then, or until its connection does, the watch does not deploy what is built from sources |
 //! | `GET /v1/events/dead-letters?topic=&service=&after=&limit=`, all of them optional | the oldest dead letters after a letter, without their payloads: [`Letters`] |
 //! | `GET /v1/events/dead-letters/{letter}` | one with its event: [`WholeLetter`] |
 //! | `POST /v1/events/dead-letters/replay` with `{"letters": ["17"]}`, or `{"all": true}` and perhaps `topic` and `service` | delivers them once more: [`Handled`] |
@@ -35,20 +36,22 @@ use super::{
     App, ApplyError, CommandError, Components, Plan, Request,
     assemble::refusal,
     audit::{Came, Who},
+    hold::Hold,
 };
 use crate::{
     manifest::{Manifest, Secret},
     policy::BreakerCommand,
-    rollout::{DeployError, Deployment},
+    rollout::{DeployError, Deployment, Past},
     service::Body,
 };
 use arc_swap::ArcSwap;
 use audited::{Noted, noting_order};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Limited};
+use futures::stream;
+use http_body_util::{BodyExt, Limited, StreamBody};
 use hyper::{
     Method, Request as HttpRequest, Response, StatusCode,
-    body::Incoming,
+    body::{Frame, Incoming},
     header::{CONTENT_TYPE, HeaderValue},
     service::service_fn,
 };
@@ -73,6 +76,8 @@ const LARGEST_COMPONENT: usize = 256 << 20;
 const LARGEST_ORDER: usize = 1 << 20;
 /// How long a client may take for the head of its request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the watch of component files can be held in one go: for a build of all there is, and a question to a person.
+const LONGEST_HOLD: Duration = Duration::from_secs(60 * 60);
 
 /// Where the admin API listens.
 #[derive(Clone, Debug)]
@@ -275,6 +280,7 @@ async fn answer(app: &Arc<App>, request: HttpRequest<Incoming>) -> Response<Body
             }
         }
         (&Method::POST, ["v1", "breakers"]) => command(app, request).await,
+        (&Method::POST, ["v1", "hold"]) => hold(app),
         (&Method::POST, ["v1", "reload"]) => applied(app.apply(Request::Reload).await),
         (&Method::POST, ["v1", step @ ("plan" | "apply")]) => {
             let is_plan = *step == "plan";
@@ -283,8 +289,8 @@ async fn answer(app: &Arc<App>, request: HttpRequest<Incoming>) -> Response<Body
                 Err(refused) => return refused,
             };
             match apply_order(app, &body) {
-                Ok((components, _)) if is_plan => applied(app.plan(components).await),
-                Ok((components, plan)) => applied(app.apply(Request::Apply { components, plan }).await),
+                Ok(Request::Apply { components, .. }) if is_plan => applied(app.plan(components).await),
+                Ok(request) => applied(app.apply(request).await),
                 Err((status, refused)) => problem(status, &refused),
             }
         }
@@ -300,18 +306,29 @@ async fn answer(app: &Arc<App>, request: HttpRequest<Incoming>) -> Response<Body
         }
         (
             _,
-            ["v1", "status" | "breakers" | "plan" | "apply" | "reload"]
+            ["v1", "status" | "breakers" | "plan" | "apply" | "hold" | "reload"]
             | ["v1", "services", _, "revisions" | "rollback" | "rollout" | "diff"],
         ) => problem(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method"),
         _ => problem(StatusCode::NOT_FOUND, "the admin API has no such path"),
     }
 }
 
+/// The watch is held for as long as somebody takes this answer.
+fn hold(app: &Arc<App>) -> Response<Body> {
+    let hold = Hold::new(app);
+    let lease = stream::once(async move {
+        tokio::time::sleep(LONGEST_HOLD).await;
+        drop(hold);
+        Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"\n")))
+    });
+    with_body(StatusCode::OK, "text/plain", Body::stream(StreamBody::new(lease)))
+}
+
 async fn deploy(app: &App, service: &str, request: HttpRequest<Incoming>) -> Response<Body> {
     if let Some(conflict) = revisions::none_of_external(app, service) {
         return conflict;
     }
-    let policy = match rollouts::policy_of(app, service, &request) {
+    let (policy, past) = match rollouts::policy_of(app, service, &request) {
         Ok(policy) => policy,
         Err(refused) => return *refused,
     };
@@ -319,7 +336,7 @@ async fn deploy(app: &App, service: &str, request: HttpRequest<Incoming>) -> Res
         Ok(component) => component,
         Err(refused) => return refused,
     };
-    deployment(&app.manifest(), app.rollout().deploy(service, wasm, origin, policy).await)
+    deployment(&app.manifest(), app.rollout().deploy(service, wasm, origin, policy, past).await)
 }
 
 /// What came of a deploy or a rollback.
@@ -343,10 +360,12 @@ struct ApplyOrder {
     manifest: Option<PathBuf>,
     components: Components,
     plan: Option<String>,
+    #[serde(default)]
+    force: bool,
 }
 
-fn apply_order(app: &App, body: &[u8]) -> Result<(Components, Option<String>), (StatusCode, String)> {
-    let ApplyOrder { manifest, components, plan } = serde_json::from_slice(body).map_err(|error| {
+fn apply_order(app: &App, body: &[u8]) -> Result<Request, (StatusCode, String)> {
+    let ApplyOrder { manifest, components, plan, force } = serde_json::from_slice(body).map_err(|error| {
         let expected = r#"expected {"components": {"order": "/srv/order.wasm"}}"#;
         (StatusCode::BAD_REQUEST, format!("{expected}: {error}"))
     })?;
@@ -356,7 +375,7 @@ fn apply_order(app: &App, body: &[u8]) -> Result<(Components, Option<String>), (
         Some(given) if same(&given) != running => {
             Err((StatusCode::CONFLICT, ApplyError::OtherFile { running, given }.to_string()))
         }
-        _ => Ok((components, plan)),
+        _ => Ok(Request::Apply { components, plan, past: Past::by(force) }),
     }
 }
 
@@ -446,7 +465,11 @@ fn problem(status: StatusCode, detail: &str) -> Response<Body> {
 }
 
 fn with_type(status: StatusCode, media_type: &'static str, body: Bytes) -> Response<Body> {
-    let mut response = Response::new(Body::complete(body));
+    with_body(status, media_type, Body::complete(body))
+}
+
+fn with_body(status: StatusCode, media_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     response

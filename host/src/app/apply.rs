@@ -27,7 +27,10 @@ pub use plan::{Kind, Plan, Planned};
 
 use self::{draft::Draft, prepare::Prepared};
 use super::{App, Components, Parts, Rotated, StartError, assemble};
-use crate::manifest::{MAIL, ManifestErrors};
+use crate::{
+    manifest::{MAIL, ManifestErrors},
+    rollout::Past,
+};
 use std::{
     path::PathBuf,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -45,6 +48,8 @@ pub enum Request {
         components: Components,
         /// The plan that it must be; `None`: whatever it comes to.
         plan: Option<String>,
+        /// What becomes of components that do not know all migrations of their databases.
+        past: Past,
     },
     /// The manifest that runs, with other secrets for one of its services.
     Secrets(Rotated),
@@ -106,7 +111,7 @@ impl App {
     /// Why it can't be brought about, as far as that can be said without beginning.
     pub async fn plan(&self, components: Components) -> Result<Plan, ApplyError> {
         let _one_at_a_time = self.applying.lock().await;
-        let draft = Draft::new(self, &Request::Apply { components, plan: None }).await?;
+        let draft = Draft::new(self, &Request::Apply { components, plan: None, past: Past::Refused }).await?;
         Ok(draft.plan)
     }
 

@@ -308,6 +308,7 @@ pub(super) async fn start(
         identity: uuid::Uuid::new_v4().to_string(),
         applied: AtomicU64::new(0),
         other_files: tokio::sync::watch::Sender::new(()),
+        holds: super::hold::Holds::new(),
         _lock: lock,
     });
     Ok(Ready { app, gateway: listener.with_access_log(log), admin })

@@ -7,6 +7,8 @@
 //! Where this host builds components itself, it is told of each build ([`Builds`]): what a build is about to write is left
 //! alone until it has ended, and what it has made is then deployed without waiting, once.
 //!
+//! Who builds components to look at them holds the watch meanwhile: see [`hold`](super::hold).
+//!
 //! A component is deployed when it is another one than the manifest's was when that was last looked at, not when it is
 //! another one than what runs: what was deployed or rolled back by hand stays.
 //!
@@ -20,8 +22,8 @@ use super::{
 };
 use crate::{
     engine::CodeCache,
-    manifest::Component,
-    rollout::{DeployError, Deployment},
+    manifest::{Component, Manifest},
+    rollout::{DeployError, Deployment, Past},
 };
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use std::{
@@ -118,7 +120,7 @@ impl Building {
     }
 }
 
-fn modified(path: &Path) -> Option<SystemTime> {
+pub(super) fn modified(path: &Path) -> Option<SystemTime> {
     std::fs::metadata(path).and_then(|file| file.modified()).ok()
 }
 
@@ -162,6 +164,9 @@ pub(super) async fn watch(app: Arc<App>, watch: Watch) {
     let mut pending = changed_since(files.clone(), loaded).await;
     pending.insert(manifest.clone());
     let mut building = Building::default();
+    let mut holds_over = app.holds.over();
+    // What changed while somebody holds the watch.
+    let mut put_off = BTreeSet::new();
     loop {
         let quiet = async { if pending.is_empty() { std::future::pending().await } else { sleep(QUIET).await } };
         tokio::select! {
@@ -182,14 +187,24 @@ pub(super) async fn watch(app: Arc<App>, watch: Watch) {
                 document = self::document(&app);
                 look_at(document.as_deref().and_then(Path::parent), &mut folders, &mut watcher);
             }
+            Ok(()) = holds_over.changed() => pending.append(&mut put_off),
             () = quiet => {
                 for path in std::mem::take(&mut pending) {
                     if path == manifest {
                         reload(&app).await;
                     }
                     for service in files.get(&path).into_iter().flatten().filter(|it| !building.has(it, &path)) {
+                        let has_source = has_source(&app.manifest(), service);
+                        if has_source && app.holds.are_there() {
+                            put_off.insert(path.clone());
+                            continue;
+                        }
+                        if has_source && app.holds.made(&path) {
+                            tracing::info!(service, "built, and not deployed: `wharf apply` brings it about");
+                            continue;
+                        }
                         // Also what somebody else has built.
-                        let at_once = news.is_some() && has_source(&app, service);
+                        let at_once = news.is_some() && has_source;
                         if let Some(came) = deploy(&app, service, &path, at_once).await {
                             note(&app, service, &came).await;
                         }
@@ -216,8 +231,7 @@ fn document(app: &App) -> Option<PathBuf> {
     Some(file.canonicalize().unwrap_or(file))
 }
 
-fn has_source(app: &App, service: &str) -> bool {
-    let manifest = app.manifest();
+pub(super) fn has_source(manifest: &Manifest, service: &str) -> bool {
     manifest.services.get(service).is_some_and(|service| matches!(service.component, Component::Source(_)))
 }
 
@@ -317,7 +331,7 @@ async fn deploy(app: &App, service: &str, path: &Path, at_once: bool) -> Option<
         return None;
     }
     let policy = app.rollout.members().get(service).filter(|_| at_once).map(|member| member.terms.policy.at_once());
-    Some(app.rollout.deploy(service, wasm, path.display().to_string(), policy).await)
+    Some(app.rollout.deploy(service, wasm, path.display().to_string(), policy, Past::Refused).await)
 }
 
 /// Records and tells what came of a deploy.

@@ -1,6 +1,11 @@
 //! `wharf apply`.
 
-use super::{build, client, interrupt::Signals, print, runtime, say};
+use super::{
+    build,
+    client::{self, Hold},
+    interrupt::Signals,
+    print, runtime, say,
+};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use std::io::{IsTerminal, Write};
@@ -10,17 +15,26 @@ use wharf::{
 };
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+All of it happens or nothing. As long as it builds and asks, a host that watches its files deploys nothing of what is built.
+
+  wharf apply                              shows the plan, asks, and does it
+  wharf apply --dry-run                    only shows it
+  id=$(wharf apply --dry-run --json | jq -r .id); wharf apply --plan $id
+                                           does just what was shown, or nothing")]
 pub struct Args {
     /// Do it without asking.
     #[arg(short, long)]
     yes: bool,
-    /// Show what it comes to, and do nothing. What has a source is built for that: a host that watches its files deploys what
-    /// came of it by itself.
+    /// Show what it comes to, and do nothing. What has a source is built for that, and not deployed.
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
     /// Do it only if it comes to this plan still: the `id` that `--dry-run --json` prints.
     #[arg(long, value_name = "ID", conflicts_with = "dry_run")]
     plan: Option<String>,
+    /// Put components in place past migrations that they do not know: they run on a newer schema than they know.
+    #[arg(long, conflicts_with = "dry_run")]
+    force: bool,
     /// Print the plan as JSON.
     #[arg(long)]
     json: bool,
@@ -38,7 +52,7 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
 }
 
 async fn apply(manifest: &Manifest, args: &Args, signals: &mut Signals) -> anyhow::Result<()> {
-    let (plan, (path, components)) = plan(manifest, signals).await?;
+    let (plan, (path, components), _hold) = plan(manifest, signals).await?;
     if args.json && (args.dry_run || plan.changes.is_empty()) {
         return print(serde_json::to_string(&plan)?);
     }
@@ -57,7 +71,8 @@ async fn apply(manifest: &Manifest, args: &Args, signals: &mut Signals) -> anyho
         return Ok(());
     }
     let plan = args.plan.clone().unwrap_or(plan.id);
-    let order = serde_json::json!({ "manifest": path, "components": components, "plan": plan }).to_string();
+    let order = serde_json::json!({ "manifest": path, "components": components, "plan": plan, "force": args.force })
+        .to_string();
     let applying = client::ask(manifest, "POST", "/v1/apply", None, order.into());
     let done: Plan = tokio::select! {
         done = applying => done.context("nothing was applied, and what runs goes on as it was")?,
@@ -76,8 +91,8 @@ async fn apply(manifest: &Manifest, args: &Args, signals: &mut Signals) -> anyho
 type Order = (std::path::PathBuf, Components);
 
 /// Builds what is to be built, and asks the running host what the manifest comes to.
-async fn plan(manifest: &Manifest, signals: &mut Signals) -> anyhow::Result<(Plan, Order)> {
-    let mut components = build::components(manifest, signals).await?;
+async fn plan(manifest: &Manifest, signals: &mut Signals) -> anyhow::Result<(Plan, Order, Option<Hold>)> {
+    let (mut components, hold) = build::to_look_at(manifest, signals).await?;
     for (service, path) in &mut components {
         // The host may run in another folder. One that is not there the host reports at its line.
         *path = std::path::absolute(&*path).with_context(|| format!("the component of {service} has no path"))?;
@@ -89,7 +104,7 @@ async fn plan(manifest: &Manifest, signals: &mut Signals) -> anyhow::Result<(Pla
         plan = asking => plan?,
         signal = signals.next() => return Err(signal.into()),
     };
-    Ok((plan, (path, components)))
+    Ok((plan, (path, components), hold))
 }
 
 /// Asks whoever sits at the terminal.

@@ -1,6 +1,10 @@
 //! `wharf build`.
 
-use super::{interrupt::Signals, pull, runtime, say};
+use super::{
+    client::{self, Hold},
+    interrupt::Signals,
+    pull, runtime, say,
+};
 use anyhow::Context;
 use std::{
     path::{Path, PathBuf},
@@ -20,6 +24,18 @@ pub fn run(manifest: &Manifest) -> anyhow::Result<()> {
         say("Built", format_args!("{service} ({})", path.display()));
     }
     Ok(())
+}
+
+/// As [`components`], without a running host deploying what is built, for as long as the hold is there.
+pub async fn to_look_at(manifest: &Manifest, signals: &mut Signals) -> anyhow::Result<(Components, Option<Hold>)> {
+    if jobs(manifest).is_empty() {
+        return Ok((components(manifest, signals).await?, None));
+    }
+    let hold = tokio::select! {
+        hold = client::hold(manifest) => hold?,
+        signal = signals.next() => return Err(signal.into()),
+    };
+    Ok((components(manifest, signals).await?, hold))
 }
 
 /// The component of each service; those that have a source are brought up to date first, and those that are in a registry

@@ -4,6 +4,8 @@ use super::{build, interrupt::Signals, runtime, say};
 use wharf::manifest::Manifest;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+What is out of date is built for it. A host that runs does not deploy that: `wharf apply` does, or a restart.")]
 pub struct Args {
     /// Check the manifest alone, without building or reading any component.
     #[arg(long)]
@@ -26,7 +28,7 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
 /// Builds and checks the components; how many there are.
 async fn components_of(manifest: &Manifest) -> anyhow::Result<usize> {
     let mut signals = Signals::new()?;
-    let components = build::components(manifest, &mut signals).await?;
+    let (components, _hold) = build::to_look_at(manifest, &mut signals).await?;
     tokio::select! {
         fit = wharf::app::check(manifest, &components) => Ok(fit.map(|()| components.len())?),
         signal = signals.next() => Err(signal.into()),

@@ -14,6 +14,16 @@ use wharf::{
 };
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+What fails before the new revision gets its first call is refused, and what runs goes on.
+
+  wharf deploy order order.wasm                               at once, or by the stages of the manifest
+  wharf deploy order oci://ghcr.io/shop/order:1.3             from a registry
+  wharf deploy order order.wasm --stage percent=5,for=2m --stage percent=50,for=10m
+  wharf deploy order order.wasm --stage 'header=x-preview: yes,for=1h' --detach
+  wharf deploy order order.wasm --at-once --drain 2m          calls under way may take two minutes more
+
+See also `wharf diff`, which says beforehand what would change, and `wharf rollback`.")]
 pub struct Args {
     /// The service to replace.
     service: String,
@@ -29,6 +39,9 @@ pub struct Args {
     /// How long calls may stay under way on the old revision, for example `10s`; then they are ended.
     #[arg(long, value_name = "TIME", value_parser = rollout::duration)]
     drain: Option<Duration>,
+    /// Deploy it past migrations that it does not know: it runs on a newer schema than it knows.
+    #[arg(long)]
+    force: bool,
     /// Do not wait for the end of the stages.
     #[arg(long)]
     detach: bool,
@@ -92,5 +105,5 @@ fn order(args: &Args) -> RolloutOrder {
         (!args.stage.is_empty()).then(|| args.stage.iter().map(|stage| stage.0.clone()).collect())
     };
     let drain_ms = args.drain.map(|drain| u64::try_from(drain.as_millis()).unwrap_or(u64::MAX));
-    RolloutOrder { stages, drain_ms }
+    RolloutOrder { stages, drain_ms, force: args.force }
 }

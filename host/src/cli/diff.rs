@@ -6,10 +6,17 @@ use std::path::PathBuf;
 use wharf::{
     app::ServiceDiff,
     manifest::Manifest,
+    rollout::SchemaDiff,
     service::{Difference, InterfaceChange, ShapeChanges},
 };
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Changes nothing. The exit code is 1 where the component does not fit.
+
+  wharf diff order order.wasm                     function by function, and the migrations that it would run
+  wharf diff order oci://ghcr.io/shop/order:1.3   of one in a registry
+  wharf diff order order.wasm --json              for scripts")]
 pub struct Args {
     /// The service.
     service: String,
@@ -30,7 +37,7 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     if *json {
         print(serde_json::to_string(&diff)?)?;
     } else {
-        let ServiceDiff { old, new, changes: ShapeChanges { exports, imports }, misfits } = &diff;
+        let ServiceDiff { old, new, changes: ShapeChanges { exports, imports }, misfits, schema } = &diff;
         let short = |hash: &str| hash.chars().take(12).collect::<String>();
         let old = old.as_deref().map_or_else(|| "nothing".into(), short);
         let mut text = format!("component {old} -> {}\n", short(new));
@@ -42,8 +49,9 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
         if exports.is_empty() && imports.is_empty() {
             text += "no function is added, removed or changed\n";
         }
+        text += &schema.iter().map(words).collect::<String>();
         if misfits.is_empty() {
-            text += "it fits; migrations and the first instance are looked at by the deploy\n";
+            text += "it fits; the first instance is looked at by the deploy\n";
         }
         print(text.trim_end())?;
     }
@@ -51,6 +59,27 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     bail!("{} does not fit, and would be refused:\n{}", file.display(), diff.misfits.join("\n"))
+}
+
+/// What becomes of the schema.
+fn words(SchemaDiff { runs, unknown, other }: &SchemaDiff) -> String {
+    let list = |names: &[String]| names.iter().map(|it| format!("`{it}`")).collect::<Vec<_>>().join(", ");
+    let mut text = String::new();
+    if !runs.is_empty() {
+        text += &format!("it would migrate: {}\n", list(runs));
+    }
+    if !unknown.is_empty() {
+        let unknown = list(unknown);
+        text += &format!("it does not know what the database has: {unknown}; it would be refused without `--force`\n");
+    }
+    if !other.is_empty() {
+        let other = list(other);
+        text += &format!("the database has other migrations in place of {other}; it would be refused\n");
+    }
+    if text.is_empty() {
+        text += "no migration\n";
+    }
+    text
 }
 
 fn line(change: &InterfaceChange) -> String {

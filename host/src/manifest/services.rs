@@ -233,7 +233,8 @@ impl Component {
             let blank = command.trim().is_empty();
             if blank { v.expected("a shell command") } else { Some(v.placed(command)) }
         });
-        let artifact = table.optional("artifact", |v| v.path());
+        // From the source's folder, as the command that makes it.
+        let artifact = table.optional("artifact", |v| v.string().map(|path| v.placed(PathBuf::from(path))));
         let expected = "expected either `source` (a folder to build) or `component` (a ready .wasm file)";
         match (source, file) {
             (Some(_), Some(file)) => {

@@ -4,7 +4,7 @@
 //! those that may call them, so that no call finds nothing.
 
 use super::{
-    DeployError, Loaded, Member, Members, Newer, Reversal, Rollout, Serving, Shapes, Standing, fixed_results,
+    DeployError, Loaded, Member, Members, Newer, Past, Reversal, Rollout, Serving, Shapes, Standing, fixed_results,
     kept_in_mind,
     steps::{migrate, migrations_of, unrecorded, warm},
 };
@@ -130,9 +130,10 @@ impl Changing<'_> {
         members: &Members,
         loaded: BTreeMap<String, Loaded>,
         shapes: &Shapes,
+        past: Past,
     ) -> Result<Vec<Entering>, DeployError> {
         let mut begun = Vec::new();
-        match self.prepare_all(members, loaded, shapes, &mut begun).await {
+        match self.prepare_all(members, loaded, shapes, past.into(), &mut begun).await {
             Ok(entering) => Ok(entering),
             Err(error) => {
                 for (member, number) in begun {
@@ -148,6 +149,7 @@ impl Changing<'_> {
         members: &Members,
         loaded: BTreeMap<String, Loaded>,
         shapes: &Shapes,
+        of_new: Newer,
         begun: &mut Vec<(Arc<Member>, u64)>,
     ) -> Result<Vec<Entering>, DeployError> {
         let mut linked = Vec::new();
@@ -167,7 +169,7 @@ impl Changing<'_> {
         let mut entering = Vec::new();
         for (member, revision, migrations, loaded) in linked {
             // What serves does so on the schema that there is.
-            let newer = if loaded.is_new() { Newer::Refused } else { Newer::Allowed };
+            let newer = if loaded.is_new() { of_new } else { Newer::Allowed };
             let before = member.applied().await;
             let migrated = async {
                 let serving = migrate(&member, &loaded, &revision, &migrations, newer).await?;

@@ -59,8 +59,8 @@ pub enum DeployError {
     },
     /// It is older than the schema.
     #[error(
-        "service `{service}`: revision {number} does not know {}, which the database has and which going back does not \
-         undo; if it can live with the newer schema, `--force` starts it all the same", named(*known, unknown)
+        "service `{service}`: revision {number} does not know {}, which the database has and which it would not undo; if \
+         it can live with the newer schema, `--force` starts it all the same", named(*known, unknown)
     )]
     PastMigrations {
         /// The service.

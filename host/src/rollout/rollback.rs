@@ -12,7 +12,7 @@ use crate::{
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// Whether a rollback goes past migrations.
+/// Whether a component is put in place that does not know all migrations of the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Past {
     /// A revision that does not know what was migrated since is refused.
@@ -28,6 +28,24 @@ pub enum StartWith {
     LastServing,
     /// The manifest's component.
     Manifest,
+}
+
+// === impl Past ===
+
+impl Past {
+    /// By whether somebody said `--force`.
+    pub fn by(force: bool) -> Self {
+        if force { Self::Forced } else { Self::Refused }
+    }
+}
+
+impl From<Past> for Newer {
+    fn from(past: Past) -> Self {
+        match past {
+            Past::Refused => Self::Unforced,
+            Past::Forced => Self::Allowed,
+        }
+    }
 }
 
 // === impl Rollout ===
@@ -54,11 +72,7 @@ impl Rollout {
             return Ok(Deployment { revision: serves, outcome: Outcome::Unchanged });
         }
         let loaded = Loaded::kept(&self.engine, &member.terms.trust, &self.history, service, kept).await?;
-        let newer = match past {
-            Past::Refused => Newer::Refused,
-            Past::Forced => Newer::Allowed,
-        };
-        let info = self.replace(&member, loaded, newer, member.terms.policy.params().drain).await?;
+        let info = self.replace(&member, loaded, past.into(), member.terms.policy.params().drain).await?;
         tracing::info!(service, revision = info.number, hash = &info.hash[..12], "rolled back");
         Ok(Deployment { revision: info, outcome: Outcome::RolledBack })
     }

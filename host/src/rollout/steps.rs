@@ -51,7 +51,7 @@ pub(super) async fn migrate(
             tracing::warn!(service, revision = number, unknown, "runs on a newer schema than it knows");
             serving.lags = true;
         }
-        Err(MigrateError::Newer { component: known, unknown, .. }) if loaded.kept.is_some() => {
+        Err(MigrateError::Newer { component: known, unknown, .. }) if newer == Newer::Unforced => {
             return Err(DeployError::PastMigrations { service, number, known, unknown });
         }
         Err(source) => return Err(DeployError::Migrate { service, source }),

@@ -25,6 +25,14 @@ pub(super) struct Desk {
     frames: AtomicUsize,
     /// It is to end with all its calls: see [`Desk::evict`].
     evicted: AtomicBool,
+    /// The store is being run in this very moment.
+    entered: AtomicBool,
+    /// The store is gone, or about to be, and was not at an end.
+    broken: AtomicBool,
+    /// Who waits to learn which of the two is behind the end of a body.
+    ends: Mutex<Vec<Waker>>,
+    /// Whether anybody does.
+    ends_wait: AtomicBool,
 }
 
 struct Inner {
@@ -43,6 +51,13 @@ pub(super) struct Ticket(usize);
 
 /// Held by a body that its guest still writes: keeps the worker going.
 pub(super) struct Streaming(Arc<Desk>);
+
+/// Held while a store is run from its first call to its end. Dropped before that was said, it spoils the bodies that are
+/// still being written.
+pub(super) struct Running<'a> {
+    desk: &'a Desk,
+    ended_well: bool,
+}
 
 /// What the callers of a worker are doing.
 pub(super) enum Callers {
@@ -81,6 +96,10 @@ impl Desk {
             streaming: AtomicUsize::new(0),
             frames: AtomicUsize::new(0),
             evicted: AtomicBool::new(false),
+            entered: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            ends: Mutex::default(),
+            ends_wait: AtomicBool::new(false),
         })
     }
 
@@ -132,6 +151,11 @@ impl Desk {
     pub fn load(&self) -> usize {
         let inner = self.lock();
         inner.under_way + inner.waiting.len()
+    }
+
+    /// How many calls end with the worker: those of [`Desk::load`], and those whose answer it still writes.
+    pub fn in_hand(&self) -> usize {
+        self.load() + self.streaming.load(Ordering::Acquire)
     }
 
     /// Whether one more call would be taken, as far as it is the desk's to say.
@@ -271,6 +295,25 @@ impl Desk {
         }
     }
 
+    /// A run of the store begins.
+    pub fn run(&self) -> Running<'_> {
+        Running { desk: self, ended_well: false }
+    }
+
+    /// The store is entered.
+    pub fn enter(&self) {
+        self.entered.store(true, Ordering::SeqCst);
+    }
+
+    /// The store is left, and if it is about to go, that has been said.
+    pub fn leave(&self) {
+        self.entered.store(false, Ordering::SeqCst);
+        if self.ends_wait.swap(false, Ordering::SeqCst) {
+            let ends = std::mem::take(&mut *self.ends.lock().unwrap_or_else(PoisonError::into_inner));
+            ends.into_iter().for_each(Waker::wake);
+        }
+    }
+
     /// How many frames of bodies were taken so far.
     pub fn frames(&self) -> usize {
         self.frames.load(Ordering::Relaxed)
@@ -299,6 +342,46 @@ impl Streaming {
     /// A frame of the body was taken.
     pub fn frame(&self) {
         self.0.frames.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The body has come to an end: whether that is where its guest ended it.
+    ///
+    /// NB: a store that goes ends the bodies that its guest writes as if the guest had done so, and when it traps that is
+    /// before anybody is told. So nothing can be said while the store is being run.
+    pub fn poll_is_whole(&self, cx: &Context<'_>) -> Poll<bool> {
+        if self.0.entered.load(Ordering::SeqCst) {
+            self.0.ends.lock().unwrap_or_else(PoisonError::into_inner).push(cx.waker().clone());
+            self.0.ends_wait.store(true, Ordering::SeqCst);
+        }
+        // The order of these two is that of `Desk::leave` the other way round.
+        if self.0.entered.load(Ordering::SeqCst) { Poll::Pending } else { Poll::Ready(!self.is_broken()) }
+    }
+
+    /// Whether that can be said at once, and is so.
+    pub fn is_whole(&self) -> bool {
+        !self.0.entered.load(Ordering::SeqCst) && !self.is_broken()
+    }
+
+    fn is_broken(&self) -> bool {
+        self.0.broken.load(Ordering::SeqCst)
+    }
+}
+
+// === impl Running ===
+
+impl Running<'_> {
+    /// The guest has nothing more to do, and whatever it wrote it wrote to the end.
+    pub fn end_well(mut self) {
+        self.ended_well = true;
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.ended_well {
+            self.desk.broken.store(true, Ordering::SeqCst);
+        }
+        self.desk.leave();
     }
 }
 

@@ -18,7 +18,7 @@ use std::{
     future::poll_fn,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 use tokio::sync::oneshot;
 use wasmtime::{
@@ -33,6 +33,9 @@ use wasmtime_wasi_http::{
 
 /// How much of a handler's error code goes into a fault.
 const LONGEST_ERROR: usize = 500;
+
+/// Why a body has no end.
+const BROKEN_OFF: &str = "the instance ended before the answer that it wrote";
 
 type Outcome = wasmtime::Result<Result<Response<Body>, Fault>>;
 
@@ -193,11 +196,12 @@ fn from_wasi(body: WasiBody, desk: &Arc<Desk>) -> Body {
     if hyper::body::Body::is_end_stream(&body) {
         return Body::empty();
     }
-    Body::stream(GuestBody { body, streaming: Some(desk.stream()) })
+    Body::stream(GuestBody { body, ended: false, streaming: Some(desk.stream()) })
 }
 
 struct GuestBody {
     body: WasiBody,
+    ended: bool,
     streaming: Option<Streaming>,
 }
 
@@ -206,16 +210,26 @@ impl hyper::body::Body for GuestBody {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
-        match (&frame, &self.streaming) {
-            (Some(Ok(_)), Some(streaming)) => streaming.frame(),
-            _ => self.streaming = None,
+        if !self.ended {
+            let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+            match (&frame, &self.streaming) {
+                (Some(Ok(_)), Some(streaming)) => streaming.frame(),
+                (Some(Ok(_)), None) => {}
+                (Some(Err(_)), _) => self.streaming = None,
+                (None, _) => self.ended = true,
+            }
+            if frame.is_some() {
+                return Poll::Ready(frame);
+            }
         }
-        Poll::Ready(frame)
+        let Some(streaming) = &self.streaming else { return Poll::Ready(None) };
+        let is_whole = ready!(streaming.poll_is_whole(cx));
+        self.streaming = None;
+        if is_whole { Poll::Ready(None) } else { Poll::Ready(Some(Err(Error::InternalError(Some(BROKEN_OFF.into()))))) }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.is_end_stream() && self.streaming.as_ref().is_none_or(Streaming::is_whole)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -121,7 +121,7 @@ pub struct PoolSnapshot {
     pub at_rest: usize,
     /// Instances that run calls.
     pub under_way: usize,
-    /// Calls that run or are about to.
+    /// Calls that run or are about to, and those whose answer has begun and is still being sent.
     pub in_flight: usize,
     /// Calls that wait for an instance.
     pub queued: usize,
@@ -188,9 +188,9 @@ impl Pool {
     /// Finds a place for `call`.
     pub fn place(self: &Arc<Self>, mut call: Call) -> Result<Placed, Fault> {
         let mut inner = self.lock();
-        if let Some(fault) = &inner.ended {
-            // It was chosen long before: nothing was begun, and another try goes elsewhere.
-            return Err(Fault::new(FaultKind::Unreachable, fault.message().to_owned()));
+        if let Some(fault) = inner.not_begun() {
+            // It was chosen long before.
+            return Err(fault);
         }
         match self.take_instance(&mut inner, call) {
             Ok(drive) => return Ok(Placed::Drive(drive)),
@@ -398,13 +398,15 @@ impl Pool {
         inner.ended = Some(fault.clone());
         let mut ended = 0;
         while let Some(Waiting { call, .. }) = inner.queue.pop(Waiting::is_abandoned) {
-            call.reply.send(Err(fault.clone()));
+            inner.put_back(call);
             ended += 1;
         }
         self.queued.store(0, Ordering::SeqCst);
-        for desk in &inner.under_way {
-            ended += desk.load();
+        for desk in inner.under_way.clone() {
+            ended += desk.in_hand();
             desk.evict(fault.clone());
+            // Its worker may be long in coming: an instance that is being made can't be interrupted.
+            desk.take_waiting().into_iter().for_each(|call| inner.put_back(call));
         }
         ended
     }
@@ -428,7 +430,7 @@ impl Pool {
         PoolSnapshot {
             at_rest: inner.at_rest.len(),
             under_way: inner.under_way.len(),
-            in_flight: inner.under_way.iter().map(|desk| desk.load()).sum(),
+            in_flight: inner.under_way.iter().map(|desk| desk.in_hand()).sum(),
             queued: inner.queue.len(),
         }
     }
@@ -437,8 +439,19 @@ impl Pool {
 // === impl Inner ===
 
 impl Inner {
+    /// What a call gets that comes too late to be begun here: another try of it goes elsewhere.
+    fn not_begun(&self) -> Option<Fault> {
+        let ended = self.ended.as_ref()?;
+        Some(Fault::new(FaultKind::Unreachable, ended.message().to_owned()))
+    }
+
     /// Puts a call that was on a worker's desk, and was not begun, before all that wait.
     fn put_back(&mut self, call: Call) {
+        // NB: none may be begun here any more, or its caller would be answered by what was replaced long ago.
+        if let Some(fault) = self.not_begun() {
+            call.reply.send(Err(fault));
+            return;
+        }
         let caller = call.context.caller.clone();
         self.queue.push_front(&caller, Waiting { call, came: None });
     }
@@ -479,6 +492,10 @@ impl Seat {
         let mut inner = pool.lock();
         for call in self.desk.take_waiting().into_iter().rev() {
             if call.reply.is_abandoned() {
+                continue;
+            }
+            if inner.ended.is_some() {
+                inner.put_back(call);
                 continue;
             }
             match pool.take_instance(&mut inner, call) {

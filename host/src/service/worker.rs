@@ -107,6 +107,8 @@ async fn run(seat: &Seat, worker: &mut Worker) -> End {
     let mut linger: Option<Pin<Box<Sleep>>> = None;
     let mut unread: Option<Pin<Box<Sleep>>> = None;
     let mut frames = 0;
+    // NB: the last one here, so that it is the first one to go.
+    let running = desk.run();
     let ended = poll_fn(|cx| {
         clock.guest_entered();
         let ticks = budget.ticks();
@@ -114,9 +116,11 @@ async fn run(seat: &Seat, worker: &mut Worker) -> End {
         if let Some(fault) = desk.evicted() {
             return Poll::Ready(Err(fault));
         }
+        desk.enter();
         if let Poll::Ready(ended) = run.as_mut().poll(cx) {
             return Poll::Ready(Ok(ended));
         }
+        desk.leave();
         // A guest that was interrupted computes still; one that was not waits for something.
         let computes = budget.ticks() != ticks;
         if !computes {
@@ -160,11 +164,8 @@ async fn run(seat: &Seat, worker: &mut Worker) -> End {
     .await;
     match ended {
         Ok(Ok(Ok(retire))) => {
-            if retire {
-                End::Retired
-            } else {
-                End::AtRest
-            }
+            running.end_well();
+            if retire { End::Retired } else { End::AtRest }
         }
         Ok(Ok(Err(error)) | Err(error)) => {
             let service = seat.pool().service();

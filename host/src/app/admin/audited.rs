@@ -59,9 +59,9 @@ pub(super) async fn answer(
     response
 }
 
-/// Whether a request to this path changes nothing, though it brings something.
+/// Whether a request to this path changes nothing of what runs, though it is no `GET`.
 fn only_asks(path: &str) -> bool {
-    path.ends_with("/diff") || path.ends_with("/plan")
+    path.ends_with("/diff") || path.ends_with("/plan") || path == "/v1/hold"
 }
 
 /// What a request to this path does.

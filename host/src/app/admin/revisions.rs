@@ -53,8 +53,7 @@ pub(super) async fn rollback(app: &App, service: &str, body: &[u8]) -> Response<
     if let Some(conflict) = none_of_external(app, service) {
         return conflict;
     }
-    let past = if order.force { Past::Forced } else { Past::Refused };
-    let came = app.rollout().rollback(service, order.revision, past).await;
+    let came = app.rollout().rollback(service, order.revision, Past::by(order.force)).await;
     super::deployment(&app.manifest(), came)
 }
 

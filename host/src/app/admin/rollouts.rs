@@ -5,7 +5,7 @@ use super::{audited::noting_order, component, json, order, problem};
 use crate::{
     app::{App, assemble::refusal},
     policy::{InvalidPolicy, Mark, RolloutParams, RolloutPolicy, Split, Stage},
-    rollout::{DeployError, Diff},
+    rollout::{DeployError, Diff, Past, SchemaDiff},
     service::{Body, ShapeChanges},
 };
 use hyper::{Request, Response, StatusCode, body::Incoming};
@@ -25,6 +25,9 @@ pub struct RolloutOrder {
     /// How long the old revision has to drain, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_ms: Option<u64>,
+    /// Whether it may run on a newer schema than it knows.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// A stage: how long it lasts at least, and one of the others.
@@ -59,6 +62,9 @@ pub struct ServiceDiff {
     pub changes: ShapeChanges,
     /// What would not fit, in words; empty: it fits.
     pub misfits: Vec<String>,
+    /// In its schema; not there where it has no database, or the component does not fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<SchemaDiff>,
 }
 
 /// What an operator says of a rollout.
@@ -117,19 +123,21 @@ impl StageOrder {
     }
 }
 
-/// How a deploy of a service is to be rolled out by the header of its request; `None` where it says nothing.
+/// How a deploy of a service is to be rolled out by the header of its request, `None` where it says nothing; and whether it
+/// is forced.
 pub(super) fn policy_of<B>(
     app: &App,
     service: &str,
     request: &Request<B>,
-) -> Result<Option<RolloutPolicy>, Box<Response<Body>>> {
-    let Some(header) = request.headers().get(ROLLOUT) else { return Ok(None) };
+) -> Result<(Option<RolloutPolicy>, Past), Box<Response<Body>>> {
+    let Some(header) = request.headers().get(ROLLOUT) else { return Ok((None, Past::Refused)) };
     let refused = |text: &str| Box::new(problem(StatusCode::BAD_REQUEST, text));
     let text = header.to_str().map_err(|_| refused("`x-rollout` is no text"))?;
     let order = RolloutOrder::read(text).map_err(|error| refused(&error))?;
     let manifest = app.manifest();
     let base = manifest.services.get(service).map(|service| service.rollout.clone()).unwrap_or_default();
-    order.over(&base).map(Some).map_err(|error| refused(&error.to_string()))
+    let past = Past::by(order.force);
+    order.over(&base).map(|policy| (Some(policy), past)).map_err(|error| refused(&error.to_string()))
 }
 
 pub(super) async fn diff(app: &App, service: &str, request: Request<Incoming>) -> Response<Body> {
@@ -138,10 +146,10 @@ pub(super) async fn diff(app: &App, service: &str, request: Request<Incoming>) -
         Err(refused) => return refused,
     };
     match app.rollout().diff(service, wasm, origin).await {
-        Ok(Diff { old, new, changes, misfits }) => {
+        Ok(Diff { old, new, changes, misfits, schema }) => {
             let manifest = app.manifest();
             let misfits = misfits.into_iter().map(|it| refusal(&manifest, &DeployError::Misfit(vec![it])));
-            json(StatusCode::OK, &ServiceDiff { old, new, changes, misfits: misfits.collect() })
+            json(StatusCode::OK, &ServiceDiff { old, new, changes, misfits: misfits.collect(), schema })
         }
         Err(error @ DeployError::UnknownService { .. }) => problem(StatusCode::NOT_FOUND, &error.to_string()),
         Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),

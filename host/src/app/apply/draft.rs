@@ -13,7 +13,7 @@ use crate::{
     gateway::ApiDocument,
     manifest::{self, Manifest},
     outbound::ExternalSettings,
-    rollout::{Changing, Loaded, Shapes},
+    rollout::{Changing, Loaded, Past, Shapes},
     service::{FixedResults, Grants},
 };
 use sha2::{Digest, Sha256};
@@ -41,6 +41,7 @@ pub(super) struct Draft<'a> {
     pub shapes: Shapes,
     pub results: BTreeMap<manifest::Edge, FixedResults>,
     pub plan: Plan,
+    pub past: Past,
 }
 
 // === impl Draft ===
@@ -81,6 +82,10 @@ impl<'a> Draft<'a> {
                 }
                 components.clone()
             }
+        };
+        let past = match request {
+            Request::Reload => Past::Refused,
+            Request::Apply { past, .. } => *past,
         };
         let mut loaded = match request {
             Request::Reload | Request::Secrets(_) => BTreeMap::new(),
@@ -191,6 +196,7 @@ impl<'a> Draft<'a> {
             shapes,
             results,
             plan,
+            past,
         })
     }
 }

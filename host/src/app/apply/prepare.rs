@@ -128,7 +128,7 @@ impl Prepared {
         };
         let members = members(app, draft, &parts, &services);
         let loaded = std::mem::take(&mut draft.loaded);
-        let revisions = draft.changing.prepare(&members, loaded, &draft.shapes).await;
+        let revisions = draft.changing.prepare(&members, loaded, &draft.shapes, draft.past).await;
         opened.revisions = revisions.map_err(|error| deploy_error_at(&manifest, error))?;
 
         let is_other = |name: &str, it: &manifest::Subscription| {

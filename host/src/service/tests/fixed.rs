@@ -9,7 +9,7 @@ use crate::{
         FallbackParams, FallbackPolicy, Fault, FaultKind, FixedResult, Policy, PolicyParams, RetryPolicy, StaleParams,
         WaveText,
     },
-    rollout::{DeployError, Rollout},
+    rollout::{DeployError, Past, Rollout},
     service::FixedResults,
 };
 use std::sync::Arc;
@@ -134,14 +134,14 @@ async fn a_deploy_is_refused_where_the_new_component_gives_something_else() {
     let house = house(alone.into(), &gives("u32"), fallback(&[("f", "7")])).await;
     let rollout = start(&house, alone, &gives("u32")).await.unwrap();
     let wasm = |wat: &str| wat::parse_str(wat).unwrap();
-    let error = rollout.deploy("b", wasm(&gives("bool")), "test".into(), None).await.unwrap_err();
+    let error = rollout.deploy("b", wasm(&gives("bool")), "test".into(), None, Past::Refused).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "service `a` has a fixed result for `f` of `t:b/work`, which is not what the function gives: expected `bool`, found \
          `7` (character 1)\n  its type:   bool\n  the result: `7`"
     );
     assert_eq!(house.services["b"].revision().unwrap().info().number, 1, "the old one goes on");
-    rollout.deploy("b", wasm(&gives("u8")), "test".into(), None).await.unwrap();
+    rollout.deploy("b", wasm(&gives("u8")), "test".into(), None, Past::Refused).await.unwrap();
     // And a policy is held against what runs now.
     let edge = &house.edges[&("a", "b")];
     let found = |value: &str| {
@@ -150,7 +150,7 @@ async fn a_deploy_is_refused_where_the_new_component_gives_something_else() {
     };
     assert_eq!((found("255"), found("256")), (Ok(()), Err(1)));
     edge.set_policy(policy(fallback(&[])));
-    rollout.deploy("b", wasm(&gives("bool")), "test".into(), None).await.unwrap();
+    rollout.deploy("b", wasm(&gives("bool")), "test".into(), None, Past::Refused).await.unwrap();
 }
 
 /// An old revision of the caller may still be there when its callee has other types.

@@ -160,3 +160,51 @@ async fn an_instance_may_call_others_while_it_is_made() {
     house.services["hasty"].swap(Some(revision.into()));
     assert_eq!(house.call("hasty", "sum", &[]).await, Ok(3));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_revision_has_not_begun_when_its_drain_ends_it_never_begins() {
+    let house = House::new(vec![a_leaf().with(|it| (it.max, it.concurrency) = (1, 1))]).await;
+    let revision = house.services["leaf"].revision().unwrap();
+    let begun = house.call("leaf", "sleep", &[4000]);
+    let waiting = join_all((0..3).map(|_| house.call("leaf", "count", &[])));
+    let drain = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        revision.drain(Duration::from_millis(10)).await
+    };
+    let (begun, waiting, ended) = tokio::join!(begun, waiting, drain);
+    assert_eq!(ended, 4);
+    assert_eq!(begun.unwrap_err().kind(), FaultKind::Cancelled);
+    assert!(
+        waiting.iter().all(|it| it.as_ref().is_err_and(|fault| fault.kind() == FaultKind::Unreachable)),
+        "{waiting:?}"
+    );
+    house.quiet().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_instance_is_made_too_late_is_not_begun_in_it() {
+    let plans = [
+        plan("hasty", hasty("t:hasty/work", "t:leaf/work"), &["leaf"]),
+        a_leaf().with(|it| (it.max, it.concurrency) = (1, 1)),
+    ];
+    let house = House::new(plans.into()).await;
+    let revision = house.services["hasty"].revision().unwrap();
+    // The leaf has no instance free for as long as this takes, and without its answer there is none of `hasty`.
+    let slow = house.call("leaf", "sleep", &[1000]);
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let late = house.call("hasty", "sum", &[]).await;
+        (late, tokio::time::Instant::now())
+    };
+    let begun = tokio::time::Instant::now();
+    let drain = async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        revision.drain(Duration::from_millis(10)).await
+    };
+    let (slow, (late, at), ended) = tokio::join!(slow, late, drain);
+    assert_eq!((slow, ended), (Ok(1), 1));
+    assert_eq!(late.unwrap_err().kind(), FaultKind::Unreachable);
+    assert!(at - begun < Duration::from_millis(100), "it waited for the instance");
+    house.quiet().await;
+    assert_eq!(house.instances("hasty").at_rest, 0);
+}

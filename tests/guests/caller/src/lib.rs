@@ -9,8 +9,7 @@
 
 use wasip3::{
     http::{
-        client,
-        types::{ErrorCode, Fields, Method, Request, Response, Scheme},
+        types::{ErrorCode, Fields, Request, Response},
     },
     wit_future, wit_stream,
 };
@@ -27,7 +26,7 @@ impl wasip3::exports::http::handler::Guest for Caller {
             "/stream" => return Ok(stream(query)),
             _ => return reply::text(200, "alive"),
         };
-        match ask(&authority, reply::param(&query, "path"), reply::param(&query, "body")).await {
+        match reply::ask(&authority, reply::param(&query, "path"), reply::param(&query, "body")).await {
             Ok((status, body)) => reply::text(status, body),
             Err(error) => reply::text(502, format!("{error:?}")),
         }
@@ -42,39 +41,11 @@ fn stream(query: String) -> Response {
     drop(trailers);
     wit_bindgen::spawn_local(async move {
         body.write_all(b"first".to_vec()).await;
-        let last = match ask(reply::param(&query, "origin"), reply::param(&query, "path"), "").await {
+        let last = match reply::ask(reply::param(&query, "origin"), reply::param(&query, "path"), "").await {
             Ok((_, last)) => last,
             Err(error) => format!("{error:?}").into_bytes(),
         };
         body.write_all(last).await;
     });
     response
-}
-
-/// `GET`s a path, or `POST`s a body to it if there is one.
-async fn ask(authority: &str, path: &str, body: &str) -> Result<(u16, Vec<u8>), ErrorCode> {
-    let (trailers, trailers_reader) = wit_future::new(|| Ok(None));
-    drop(trailers);
-    let (mut writer, contents) = wit_stream::new();
-    let contents = (!body.is_empty()).then_some(contents);
-    let is_post = contents.is_some();
-    let (request, _sent) = Request::new(Fields::new(), contents, trailers_reader, None);
-    if is_post {
-        request.set_method(&Method::Post).map_err(|()| ErrorCode::HttpRequestMethodInvalid)?;
-        let body = body.as_bytes().to_vec();
-        wit_bindgen::spawn_local(async move {
-            writer.write_all(body).await;
-        });
-    }
-    request.set_scheme(Some(&Scheme::Http)).map_err(|()| ErrorCode::HttpRequestUriInvalid)?;
-    request.set_authority(Some(authority)).map_err(|()| ErrorCode::HttpRequestUriInvalid)?;
-    request.set_path_with_query(Some(path)).map_err(|()| ErrorCode::HttpRequestUriInvalid)?;
-    let response = client::send(request).await?;
-    let status = response.get_status_code();
-    let (result, result_reader) = wit_future::new(|| Ok(()));
-    drop(result);
-    let (stream, trailers) = Response::consume_body(response, result_reader);
-    let body = stream.collect().await;
-    trailers.await?;
-    Ok((status, body))
 }

@@ -1,4 +1,7 @@
 //! Offers `probe:shapes` to a neighbour.
+//!
+//! It finds every key but `missing`, traps at `trap`, takes an hour for `wait`, and for `held-127.0.0.1:8080` as long as
+//! that origin takes to answer `GET /held`.
 
 use wasip3::{
     clocks::monotonic_clock::wait_for,
@@ -77,6 +80,9 @@ async fn found(key: &str) -> Option<String> {
         "wait" => wait_for(HOUR).await,
         "missing" => return None,
         _ => {}
+    }
+    if let Some(origin) = key.strip_prefix("held-") {
+        reply::ask(origin, "/held", "").await.ok()?;
     }
     Some(format!("found {key}"))
 }

@@ -9,7 +9,8 @@
 //! | `GET /build` | which build this is: a text that a test replaces in another |
 //!
 //! The data of an event is JSON: `"reject"` is rejected as poison, `"retry"` is wanted again at once, `"trap"` traps,
-//! `"hang"` is never answered, `"forward-…"` is published again as `order.heard` with the attempt before the rest, and
+//! `"hang"` is never answered, `"held-127.0.0.1:8080"` is acknowledged once that origin has answered `GET /held`,
+//! `"forward-…"` is published again as `order.heard` with the attempt before the rest, and
 //! everything else is acknowledged.
 
 use std::{
@@ -67,6 +68,10 @@ impl Guest for Listener {
             "\"hang\"" => {
                 wait_for(HOUR).await;
                 Verdict::Ack
+            }
+            text if text.starts_with("\"held-") => {
+                let origin = text.trim_matches('"').trim_start_matches("held-");
+                reply::ask(origin, "/held", "").await.map_or(Verdict::Retry(None), |_| Verdict::Ack)
             }
             text if text.starts_with("\"forward-") => {
                 let data = text.replacen("forward", &attempt.to_string(), 1).into_bytes();

@@ -1,7 +1,10 @@
-//! Answers of a few words, for guests that speak wasi:http 0.3.
+//! Answers of a few words, and questions of a few, for guests that speak wasi:http 0.3.
 
 use wasip3::{
-    http::types::{ErrorCode, Fields, Request, Response},
+    http::{
+        client,
+        types::{ErrorCode, Fields, Method, Request, Response, Scheme},
+    },
     wit_future, wit_stream,
 };
 
@@ -38,4 +41,32 @@ pub fn param<'a>(query: &'a str, name: &str) -> &'a str {
         .filter_map(|pair| pair.split_once('='))
         .find(|(key, _)| *key == name)
         .map_or("", |(_, value)| value)
+}
+
+/// `GET`s a path, or `POST`s a body to it if there is one.
+pub async fn ask(authority: &str, path: &str, body: &str) -> Result<(u16, Vec<u8>), ErrorCode> {
+    let (trailers, trailers_reader) = wit_future::new(|| Ok(None));
+    drop(trailers);
+    let (mut writer, contents) = wit_stream::new();
+    let contents = (!body.is_empty()).then_some(contents);
+    let is_post = contents.is_some();
+    let (request, _sent) = Request::new(Fields::new(), contents, trailers_reader, None);
+    if is_post {
+        request.set_method(&Method::Post).map_err(|()| ErrorCode::HttpRequestMethodInvalid)?;
+        let body = body.as_bytes().to_vec();
+        wit_bindgen::spawn_local(async move {
+            writer.write_all(body).await;
+        });
+    }
+    request.set_scheme(Some(&Scheme::Http)).map_err(|()| ErrorCode::HttpRequestUriInvalid)?;
+    request.set_authority(Some(authority)).map_err(|()| ErrorCode::HttpRequestUriInvalid)?;
+    request.set_path_with_query(Some(path)).map_err(|()| ErrorCode::HttpRequestUriInvalid)?;
+    let response = client::send(request).await?;
+    let status = response.get_status_code();
+    let (result, result_reader) = wit_future::new(|| Ok(()));
+    drop(result);
+    let (stream, trailers) = Response::consume_body(response, result_reader);
+    let body = stream.collect().await;
+    trailers.await?;
+    Ok((status, body))
 }
