@@ -28,6 +28,7 @@ mod path;
 mod policy;
 mod reader;
 mod rollout;
+mod sagas;
 mod secret;
 mod server_url;
 mod services;
@@ -48,7 +49,8 @@ pub use external::{Addresses, ExternalService};
 pub use gateway::{Admin, Aggregate, Gateway, Methods, Part, Route};
 pub use origin::{Origin, Scheme};
 pub use path::{InvalidPath, PathPattern, PathTemplate};
-pub use policy::{EVENTS, Edge, GATEWAY, Policies};
+pub use policy::{EVENTS, Edge, GATEWAY, Policies, SAGAS};
+pub use sagas::Sagas;
 pub use secret::{Secret, SecretError, SecretRef};
 pub use server_url::ServerUrl;
 pub use services::{Component, Instances, Limits, Service, Source};
@@ -181,7 +183,7 @@ impl Manifest {
         self.services.contains_key(name) || self.external.contains_key(name)
     }
 
-    /// The policy of the calls from `caller` (a service, [`GATEWAY`] or [`EVENTS`]) to `callee` (a service, or an
+    /// The policy of the calls from `caller` (a service, [`GATEWAY`], [`EVENTS`] or [`SAGAS`]) to `callee` (a service, or an
     /// [`Origin`] as it displays itself).
     pub fn edge_policy(&self, caller: &str, callee: &str) -> &Policy {
         self.policies.edges.get(&Edge::new(caller, callee)).unwrap_or(&self.policies.defaults)
@@ -195,6 +197,10 @@ impl Manifest {
             edges.extend(service.outbound.iter().map(|origin| Edge::new(name, origin.to_string())));
             if !service.subscribes.is_empty() {
                 edges.insert(Edge::new(EVENTS, name));
+            }
+            // Only the component says whether it has sagas; without a database it can't.
+            if service.database.is_some() {
+                edges.insert(Edge::new(SAGAS, name));
             }
         }
         let parts = self.gateway.aggregates.iter().flat_map(|aggregate| aggregate.parts.values());

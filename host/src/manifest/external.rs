@@ -45,12 +45,14 @@ pub enum Addresses {
 }
 
 /// What only a service that runs here can have.
-const OF_COMPONENTS: [&str; 11] = [
+const OF_COMPONENTS: [&str; 13] = [
     "signed-by",
     "database",
     "buckets",
     "publishes",
     "subscribes",
+    "awaits",
+    "sagas",
     "calls",
     "outbound",
     "config",

@@ -24,11 +24,13 @@ use crate::policy::{
 pub const GATEWAY: &str = "gateway";
 /// The caller of every event delivery.
 pub const EVENTS: &str = "events";
+/// The caller of every step of a saga.
+pub const SAGAS: &str = "sagas";
 
 /// A way that calls may take: who calls whom.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Edge {
-    /// A service, [`GATEWAY`] or [`EVENTS`].
+    /// A service, [`GATEWAY`], [`EVENTS`] or [`SAGAS`].
     pub caller: String,
     /// A service, or an origin outside in the form that [`Origin`] displays.
     pub callee: String,

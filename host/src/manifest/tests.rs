@@ -85,6 +85,10 @@ fn the_example_is_valid() {
             "gateway -> user",
             "order -> product",
             "order -> user",
+            "sagas -> notification",
+            "sagas -> order",
+            "sagas -> product",
+            "sagas -> user",
         ]
     );
 }

@@ -4,6 +4,7 @@ use super::{Body, CallContext, exports::FunctionKey, tape::Tape};
 use crate::{
     events::{Event, Verdict},
     policy::{Fault, FaultKind},
+    saga::binding::{Doing, WitCall, WitOutcome},
 };
 use hyper::{Request, Response};
 use std::{
@@ -25,6 +26,7 @@ pub(super) enum Work {
     Http(Request<Body>),
     Function(Arc<FunctionKey>, Tape),
     Event(Arc<Event>, u32),
+    Step(Doing, Box<WitCall>),
 }
 
 /// What the service answered.
@@ -32,6 +34,7 @@ pub(super) enum Answer {
     Http(Response<Body>),
     Function(Tape),
     Event(Verdict),
+    Step(WitOutcome),
 }
 
 /// Where the answer goes. Dropped without one, it says that the call was cancelled.

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     engine::Engine,
     policy::{Fault, FaultKind},
+    saga::binding::{WitDefinition, read_definitions},
     store::{Migration, read_migrations},
     telemetry::GuestOutput,
 };
@@ -64,6 +65,9 @@ pub enum RevisionError {
     /// It could not say what its schema is.
     #[error("its migrations can't be read: {0}")]
     Migrations(String),
+    /// It could not say which sagas it has, or they are none.
+    #[error("its sagas can't be read: {0}")]
+    Sagas(String),
 }
 
 // === impl Revision ===
@@ -156,6 +160,23 @@ impl Revision {
             read.map_err(|error| RevisionError::Migrations(format!("{error:#}")))
         });
         Ok(read.await?.unwrap_or_default())
+    }
+
+    /// The sagas that the component has, as it says them; `None` where it exports none.
+    ///
+    /// # Errors
+    ///
+    /// [`RevisionError::Instantiate`] and [`RevisionError::Sagas`] when the guest fails.
+    pub async fn definitions(&self) -> Result<Option<Vec<WitDefinition>>, RevisionError> {
+        if !self.pool.exports().has_steps() {
+            return Ok(None);
+        }
+        let read = alongside(async {
+            let (mut store, instance) = self.pool.bare_instance().await.map_err(RevisionError::Instantiate)?;
+            let read = read_definitions(&mut store, &instance).await;
+            read.map_err(|error| RevisionError::Sagas(format!("{error:#}")))
+        });
+        read.await.map(Some)
     }
 
     /// The component that it is of.

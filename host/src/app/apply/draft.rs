@@ -213,6 +213,10 @@ fn is_same(old: &Manifest, was: &manifest::Service, new: &Manifest, service: &ma
         buckets,
         publishes: _,
         subscribes: _,
+        // The component's definitions are held against them when it becomes a revision.
+        awaits,
+        // Taken over by what goes through them.
+        sagas: _,
         calls,
         outbound,
         config: _,
@@ -228,6 +232,7 @@ fn is_same(old: &Manifest, was: &manifest::Service, new: &Manifest, service: &ma
         old.services.contains_key(&callee.value) == new.services.contains_key(&callee.value)
     };
     was.calls == *calls
+        && was.awaits == *awaits
         && calls.iter().all(same_place)
         && was.outbound == *outbound
         && was.buckets == *buckets
