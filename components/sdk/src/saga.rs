@@ -67,16 +67,17 @@
 //! - **The state is JSON**; a field that is `null` is one that is not there.
 
 use crate::{
-    Error as Answer, bindings::wharf::saga::types, bindings::wharf::saga::sagas as host, db, events, fault::Fault, http, json, kv,
+    Error as Answer, bindings::wharf::saga::sagas as host, bindings::wharf::saga::types, db, events, fault::Fault,
+    http, json, kv,
 };
 pub use events::Event;
 pub use host::{Error as Refused, Snapshot};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use std::{fmt, marker::PhantomData, pin::Pin, time::Duration};
+pub use types::Status;
 #[doc(hidden)]
 pub use types::{Call, Definition, Outcome};
-pub use types::Status;
 
 /// What actions and compensations return.
 pub type Result<T = (), E = Error> = std::result::Result<T, E>;
@@ -390,12 +391,9 @@ fn millis(time: Duration) -> u64 {
 impl Step {
     /// In a compensation: the key that the action had.
     pub fn key_of_action(&self) -> String {
-        let Self { key, name, .. } = self;
-        // The compensation's has its own suffix.
-        match key.rfind(&format!("/{name}")) {
-            Some(at) => key[..at + 1 + name.len()].to_owned(),
-            None => key.clone(),
-        }
+        // A compensation always has a reason; its key is the action's with this behind it.
+        let of_action = self.reason.as_ref().and_then(|_| self.key.strip_suffix("/compensate"));
+        of_action.unwrap_or(&self.key).to_owned()
     }
 }
 

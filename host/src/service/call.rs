@@ -4,7 +4,7 @@ use super::{Body, CallContext, exports::FunctionKey, tape::Tape};
 use crate::{
     events::{Event, Verdict},
     policy::{Fault, FaultKind},
-    saga::binding::{Doing, WitCall, WitOutcome},
+    saga::{self, StepCall, binding::Doing},
 };
 use hyper::{Request, Response};
 use std::{
@@ -26,7 +26,7 @@ pub(super) enum Work {
     Http(Request<Body>),
     Function(Arc<FunctionKey>, Tape),
     Event(Arc<Event>, u32),
-    Step(Doing, Box<WitCall>),
+    Step(Doing, Box<StepCall>),
 }
 
 /// What the service answered.
@@ -34,7 +34,7 @@ pub(super) enum Answer {
     Http(Response<Body>),
     Function(Tape),
     Event(Verdict),
-    Step(WitOutcome),
+    Step(saga::Outcome),
 }
 
 /// Where the answer goes. Dropped without one, it says that the call was cancelled.

@@ -15,7 +15,7 @@ use crate::{
         Answer, Attempt, BreakerCommand, Failure, FallbackPolicy, Fault, FaultKind, Guard, GuardSnapshot, Policy,
         Repeat, StaleParams, Tried,
     },
-    saga::binding::{Doing, WitCall, WitOutcome},
+    saga::{self, StepCall, binding::Doing},
 };
 use arc_swap::ArcSwap;
 use hyper::{Request, Response};
@@ -241,7 +241,7 @@ impl Edge {
     /// # Errors
     ///
     /// Why there is no outcome.
-    pub async fn step(&self, context: &CallContext, doing: Doing, call: WitCall) -> Result<WitOutcome, Fault> {
+    pub async fn step(&self, context: &CallContext, doing: Doing, call: StepCall) -> Result<saga::Outcome, Fault> {
         let guard = self.guard.load();
         let mut call = Some(call);
         let attempt = |attempt: Attempt| {
@@ -251,9 +251,7 @@ impl Edge {
                     call.ok_or_else(|| Fault::new(FaultKind::Cancelled, "the step's call is gone with the first try"))?;
                 match &self.endpoint {
                     Endpoint::Service(service) => service.step(context, doing, call).await.map(Answer::of),
-                    Endpoint::External(_) => {
-                        Err(Fault::new(FaultKind::Unreachable, "a service outside has no sagas"))
-                    }
+                    Endpoint::External(_) => Err(Fault::new(FaultKind::Unreachable, "a service outside has no sagas")),
                 }
             }
         };

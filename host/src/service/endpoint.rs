@@ -15,7 +15,7 @@ use super::{
 use crate::{
     events::{Event, Verdict},
     policy::{Fault, FaultKind},
-    saga::binding::{Doing, WitCall, WitOutcome},
+    saga::{self, StepCall, binding::Doing},
 };
 use arc_swap::ArcSwapOption;
 use hyper::{Request, Response};
@@ -159,7 +159,7 @@ impl Service {
     }
 
     /// Does a step of a saga, or takes it back.
-    pub async fn step(&self, context: CallContext, doing: Doing, call: WitCall) -> Result<WitOutcome, Fault> {
+    pub async fn step(&self, context: CallContext, doing: Doing, call: StepCall) -> Result<saga::Outcome, Fault> {
         match self.call(context, Work::Step(doing, Box::new(call))).await? {
             Answer::Step(outcome) => Ok(outcome),
             _ => Err(self.mismatch()),

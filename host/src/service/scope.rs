@@ -2,7 +2,8 @@
 
 use super::edge::Edge;
 use crate::{
-    engine::Limits, events::Publisher, keyvalue::Buckets, outbound::Outbound, outbox::Outbox, store::Database,
+    engine::Limits, events::Publisher, keyvalue::Buckets, outbound::Outbound, outbox::Outbox, saga::Access,
+    store::Database,
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -25,6 +26,8 @@ pub struct Scope {
     pub buckets: Option<Buckets>,
     /// What leaves together with what it writes, where it has a database and may publish.
     pub outbox: Option<Outbox>,
+    /// Which sagas it may start.
+    pub sagas: Access,
     /// Configuration and secrets, by key.
     pub config: BTreeMap<String, String>,
     /// What each instance may use.
@@ -45,6 +48,7 @@ impl Scope {
             database: self.database.as_ref().map(Database::read_only),
             buckets: self.buckets.as_ref().map(Buckets::read_only),
             outbox: None,
+            sagas: Access::default(),
             config: self.config.clone(),
             limits: self.limits,
         }

@@ -72,6 +72,8 @@ pub struct Grants {
     pub buckets: bool,
     /// Whether events are delivered to it.
     pub subscribes: bool,
+    /// The topics whose events its sagas may wait for.
+    pub awaits: Vec<String>,
     /// Whether HTTP requests come to it: by a route, an aggregate, or a neighbour that may call it.
     pub routed: bool,
 }

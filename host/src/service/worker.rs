@@ -19,7 +19,7 @@ use crate::{
         binding::{WitEvent, WitVerdict},
     },
     policy::{Fault, FaultKind},
-    saga::binding::{Doing, WitCall, WitOutcome},
+    saga::{self, StepCall, binding::Doing},
 };
 use std::{
     future::poll_fn,
@@ -309,16 +309,16 @@ async fn step(
     accessor: &Accessor<State>,
     function: &StepFunction,
     context: CallContext,
-    call: WitCall,
-) -> wasmtime::Result<WitOutcome> {
+    call: StepCall,
+) -> wasmtime::Result<saga::Outcome> {
     let (call, task) = accessor.with(|mut access| {
         let mut store = access.as_context_mut();
-        let call = function.start_call_concurrent(&mut store, (call,))?;
+        let call = function.start_call_concurrent(&mut store, (call.into(),))?;
         let task = call.task();
         store.data_mut().calls.insert(task, context);
         wasmtime::error::Ok((call, task))
     })?;
     let ended = function.finish_call_concurrent(accessor, call).await;
     accessor.with(|mut access| access.data_mut().calls.remove(task));
-    ended.map(|(outcome,)| outcome)
+    ended.map(|(outcome,)| outcome.into())
 }

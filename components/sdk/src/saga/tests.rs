@@ -70,8 +70,12 @@ fn a_definition_is_what_was_said() {
     assert_eq!((definition.name.as_str(), definition.timeout_ms), ("trip", Some(600_000)));
     let said: Vec<_> =
         definition.steps.iter().map(|it| (it.name.as_str(), it.beside, it.compensates, it.repeatable)).collect();
-    let expected =
-        [("flight", false, true, true), ("hotel", true, false, false), ("pay", false, false, true), ("fly", false, false, true)];
+    let expected = [
+        ("flight", false, true, true),
+        ("hotel", true, false, false),
+        ("pay", false, false, true),
+        ("fly", false, false, true),
+    ];
     assert_eq!(said, expected);
     let event = types::Awaited::Event("offer.accepted".into());
     assert_eq!(definition.steps[2].wait, Some(types::Wait { until: event, timeout_ms: Some(1_000) }));
@@ -86,7 +90,8 @@ fn a_step_gives_what_it_has_changed_and_nothing_else() {
     // What the type does not know, another revision may have left there.
     let done = patch(block_on(sagas.act(call("flight", &state))));
     assert_eq!(done, json!({ "flight": 3 }));
-    let undone = patch(block_on(sagas.compensate(call("flight", &json!({ "city": "Rome", "flight": 3, "rooms": [] })))));
+    let undone =
+        patch(block_on(sagas.compensate(call("flight", &json!({ "city": "Rome", "flight": 3, "rooms": [] })))));
     assert_eq!(undone, json!({ "flight": null }));
     assert_eq!(block_on(sagas.act(call("hotel", &state))), Outcome::Failed("no hotel".into()));
 }
@@ -94,7 +99,9 @@ fn a_step_gives_what_it_has_changed_and_nothing_else() {
 #[test]
 fn what_is_not_there_is_for_another_revision() {
     let sagas = Sagas::new([trip().erase()]);
-    for outcome in [block_on(sagas.act(call("train", &json!({})))), block_on(sagas.compensate(call("hotel", &json!({}))))] {
+    for outcome in
+        [block_on(sagas.act(call("train", &json!({})))), block_on(sagas.compensate(call("hotel", &json!({}))))]
+    {
         assert!(matches!(&outcome, Outcome::Retry(again) if again.reason.starts_with("this revision has no step")));
     }
     let outcome = block_on(sagas.act(call("flight", &json!({ "city": 1 }))));
@@ -154,7 +161,10 @@ fn question_marks_do_what_is_meant() {
     assert_eq!(Error::from(Answer::not_found("no such")), failed("no such"));
     assert_eq!(Error::from(Answer::unavailable("not now")), retry("not now"));
     assert!(matches!(Error::from(db::Error::Busy("full".into())), Error::Retry { .. }));
-    assert_eq!(Error::from(Refused::Invalid("no".into())).to_string(), failed(Refused::Invalid("no".into())).to_string());
+    assert_eq!(
+        Error::from(Refused::Invalid("no".into())).to_string(),
+        failed(Refused::Invalid("no".into())).to_string()
+    );
     let again = Outcome::from(retry_after(Duration::from_secs(1), "later"));
     assert_eq!(again, Outcome::Retry(types::Again { reason: "later".into(), after_ms: Some(1_000) }));
 }
@@ -162,10 +172,11 @@ fn question_marks_do_what_is_meant() {
 #[test]
 fn a_compensation_knows_the_key_of_its_action() {
     let mut call = call("flight", &json!({}));
-    call.key = "trips/trip/flight/flight/undo".into();
-    assert_eq!(Step::from(call.clone()).key_of_action(), "trips/trip/flight/flight");
-    call.key = "trips/trip/7/flight".into();
-    assert_eq!(Step::from(call).key_of_action(), "trips/trip/7/flight");
+    call.key = "trips/trip/7/compensate/compensate".into();
+    call.reason = Some("no".into());
+    assert_eq!(Step::from(call.clone()).key_of_action(), "trips/trip/7/compensate");
+    (call.key, call.reason) = ("trips/trip/7/compensate".into(), None);
+    assert_eq!(Step::from(call).key_of_action(), "trips/trip/7/compensate");
 }
 
 #[test]

@@ -257,16 +257,6 @@ fn service(details: &mut Details, was: &manifest::Service, is: &manifest::Servic
         }
     }
     details.list("awaits", &was.awaits, &is.awaits, placed);
-    {
-        let (was, is) = (&was.sagas, &is.sagas);
-        details.value("sagas.attempts", &was.attempts, &is.attempts, u32::to_string);
-        details.value("sagas.backoff", &was.backoff, &is.backoff, duration);
-        details.value("sagas.max-backoff", &was.max_backoff, &is.max_backoff, duration);
-        details.value("sagas.concurrency", &was.concurrency, &is.concurrency, usize::to_string);
-        details.value("sagas.max", &was.max, &is.max, usize::to_string);
-        details.value("sagas.timeout", &was.timeout, &is.timeout, duration);
-        details.value("sagas.keep", &was.keep, &is.keep, duration);
-    }
     let keys: BTreeSet<_> = was.config.keys().chain(is.config.keys()).collect();
     for key in keys {
         let name = format!("config.{key}");

@@ -137,6 +137,7 @@ impl House {
                 database: None,
                 buckets: None,
                 outbox: None,
+                sagas: crate::saga::Access::default(),
                 config: BTreeMap::new(),
                 limits: Limits { memory: plan.memory, tables: 10_000 },
             })
@@ -164,6 +165,7 @@ impl House {
             database: Some(database),
             buckets: None,
             outbox: Some(outbox),
+            sagas: crate::saga::Access::default(),
             config: BTreeMap::new(),
             limits: Limits { memory: plan.memory, tables: 10_000 },
         };
@@ -184,7 +186,7 @@ impl House {
         let member = |(name, scope): (&&str, &Arc<Scope>)| {
             let (grants, policy) = (self.grants[*name].clone(), RolloutPolicy::default());
             let (scope, settings, trust) = (scope.clone(), DEFAULTS, Trust::everybody());
-            let terms = Terms { scope, grants, settings, policy, trust };
+            let terms = Terms { scope, grants, settings, policy, trust, sagas: None };
             let member = Member::new(self.services[name].clone(), terms);
             (name.to_string(), member)
         };
