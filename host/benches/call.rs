@@ -128,6 +128,8 @@ impl House {
             database: None,
             buckets: None,
             outbox: None,
+            mailer: None,
+            sagas: wharf::saga::Access::default(),
             config: BTreeMap::new(),
             limits: Limits { memory: 64 << 20, tables: 10_000 },
         });

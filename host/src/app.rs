@@ -20,7 +20,7 @@ pub use apply::{ApplyError, Kind, Plan, Planned, Request};
 pub use assemble::{Components, StartError, admin_address, check};
 pub use audit::{Audit, AuditEntry, AuditError, Came, Deed, Who, last_entries};
 pub use rotation::Rotated;
-pub use status::{Draining, ServiceStatus, Status};
+pub use status::{Draining, SagasStatus, ServiceStatus, Status};
 pub use watch::{Builds, Watch};
 
 use crate::{
@@ -38,7 +38,7 @@ use crate::{
 };
 use admin::{Admin, SharedToken};
 use arc_swap::ArcSwap;
-use assemble::Grounds;
+use assemble::{Grounds, Sagas};
 use futures::future::join_all;
 use hold::Holds;
 use lock::DataLock;
@@ -86,6 +86,7 @@ struct Parts {
     databases: BTreeMap<String, Database>,
     buckets: BTreeMap<String, Buckets>,
     outboxes: BTreeMap<String, Outbox>,
+    sagas: Sagas,
 }
 
 /// All edges of an application, by who calls whom.
@@ -262,8 +263,10 @@ impl Ready {
         // Who brings another manifest about is let finish what is begun.
         let _applying = timeout(grace, app.applying.lock()).await;
         let parts = app.parts.load_full();
-        // First what the requests left to publish; what the handling of events adds still is there at the next start.
         let until = Instant::now() + grace / 2;
+        // Sagas go on at the next start. What their steps have published by then leaves with the rest.
+        join_all(parts.sagas.values().map(|sagas| sagas.close(until))).await;
+        // First what the requests left to publish; what the handling of events adds still is there at the next start.
         join_all(parts.outboxes.values().map(|outbox| outbox.drain(until))).await;
         app.bus.shutdown(grace).await;
         join_all(parts.outboxes.values().map(Outbox::close)).await;

@@ -23,6 +23,7 @@ pub mod outbound;
 pub mod outbox;
 pub mod policy;
 pub mod rollout;
+pub mod saga;
 pub mod service;
 pub mod store;
 pub mod telemetry;

@@ -29,6 +29,7 @@ mod path;
 mod policy;
 mod reader;
 mod rollout;
+mod sagas;
 mod secret;
 mod secret_folder;
 mod secrets;
@@ -52,7 +53,8 @@ pub use gateway::{Admin, Aggregate, ApiDocument, Gateway, Methods, Part, Route};
 pub use mail::{Mail, MailAddress, MailServer};
 pub use origin::{Origin, Scheme};
 pub use path::{InvalidPath, PathPattern, PathTemplate};
-pub use policy::{EVENTS, Edge, GATEWAY, MAIL, Policies};
+pub use policy::{EVENTS, Edge, GATEWAY, MAIL, Policies, SAGAS};
+pub use sagas::Sagas;
 pub use secret::{Secret, SecretError, SecretRef};
 pub use secret_folder::SecretFolder;
 pub use secrets::Secrets;
@@ -203,8 +205,8 @@ impl Manifest {
         self.services.contains_key(name) || self.external.contains_key(name)
     }
 
-    /// The policy of the calls from `caller` (a service, [`GATEWAY`] or [`EVENTS`]) to `callee` (a service, [`MAIL`], or
-    /// an [`Origin`] as it displays itself).
+    /// The policy of the calls from `caller` (a service, [`GATEWAY`], [`EVENTS`] or [`SAGAS`]) to `callee` (a service,
+    /// [`MAIL`], or an [`Origin`] as it displays itself).
     pub fn edge_policy(&self, caller: &str, callee: &str) -> &Policy {
         self.policies.edges.get(&Edge::new(caller, callee)).unwrap_or(&self.policies.defaults)
     }
@@ -220,6 +222,10 @@ impl Manifest {
             }
             if service.mail.is_some() {
                 edges.insert(Edge::new(name, MAIL));
+            }
+            // Only the component says whether it has sagas; without a database it can't.
+            if service.database.is_some() {
+                edges.insert(Edge::new(SAGAS, name));
             }
         }
         let parts = self.gateway.aggregates.iter().flat_map(|aggregate| aggregate.parts.values());

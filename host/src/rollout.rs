@@ -31,14 +31,16 @@ pub use staged::{RolloutEnd, RolloutSnapshot};
 use self::{
     error::named,
     staged::{Ready, Staged, Word},
-    steps::{in_time, migrate, migrations_of, unrecorded, warm, wrong},
+    steps::{in_time, migrate, migrations_of, read_sagas, sagas_go_on, serve_sagas, unrecorded, warm, wrong},
 };
 use crate::{
     engine::Engine,
     manifest::did_you_mean,
     policy::{FallbackPolicy, RolloutPolicy, Split},
+    saga,
     service::{
-        Edge, FixedResults, Grants, Marked, Misfit, Revision, RevisionInfo, Scope, Shape, ShapeChanges, misfits,
+        Concern, Edge, FixedResults, Grants, Marked, Misfit, Revision, RevisionInfo, Scope, Shape, ShapeChanges,
+        misfits,
     },
     store::MigrateError,
 };
@@ -86,6 +88,15 @@ enum Newer {
     /// It is refused, and the one who asked for it is told that it can be forced.
     Unforced,
     /// It runs all the same, and nothing is migrated.
+    Allowed,
+}
+
+/// What a component does with which sagas under way can't go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unfit {
+    /// It is refused.
+    Refused,
+    /// It runs all the same, and they are shown.
     Allowed,
 }
 
@@ -255,7 +266,7 @@ impl Rollout {
                 begun.push((name.clone(), info.number));
             }
             let before = member.applied().await;
-            match self.prepare(&member, &loaded, info, &all, newer).await {
+            match self.prepare(&member, &loaded, info, &all, (newer, Unfit::Allowed)).await {
                 Ok(prepared) => ready.push((member, prepared)),
                 Err(error) => {
                     // With the component of before, the next start must find what it needs.
@@ -270,7 +281,11 @@ impl Rollout {
             recorded.map_err(|source| unrecorded(&member, source))?;
             revisions.push((member, Arc::new(revision)));
         }
-        self.put_in_place(all, revisions, Duration::ZERO)
+        self.put_in_place(all, revisions.clone(), Duration::ZERO)?;
+        for (member, revision) in revisions {
+            serve_sagas(&member, &revision).await;
+        }
+        Ok(())
     }
 
     /// Replaces the revision of one service by `wasm`, while requests run: by the stages of `policy`, or by those of the
@@ -327,7 +342,7 @@ impl Rollout {
         let info = self.begin(&member, &mut loaded).await?;
         let before = member.applied().await;
         let prepared = async {
-            let prepared = self.prepare(&member, &loaded, info.clone(), &after, newer).await;
+            let prepared = self.prepare(&member, &loaded, info.clone(), &after, (newer, Unfit::Refused)).await;
             let (revision, serving) = prepared?;
             let has_shadow = policy.params().stages.iter().any(|stage| stage.split == Split::Shadow);
             let shadow = if has_shadow {
@@ -366,7 +381,7 @@ impl Rollout {
         let changes = before.map(|before| ShapeChanges::between(&before, &shape)).unwrap_or_default();
         let misfits = match self.check(&after) {
             Err(DeployError::Misfit(found)) => found,
-            _ => Vec::new(),
+            _ => self.unfit_sagas(&member, &loaded, &after).await?,
         };
         let old = member.service.revision().map(|revision| revision.info().hash.clone());
         let schema = if misfits.is_empty() { self.schema_diff(&member, &loaded, &after).await? } else { None };
@@ -394,6 +409,29 @@ impl Rollout {
             unknown: applied.iter().skip(own.len()).cloned().collect(),
             other: both.filter(|(own, applied)| own.name != **applied).map(|(own, _)| own.name.clone()).collect(),
         }))
+    }
+
+    /// What sagas under way would miss, which only the component can say: it is asked, and can do nothing.
+    async fn unfit_sagas(&self, member: &Member, loaded: &Loaded, after: &Shapes) -> Result<Vec<Misfit>, DeployError> {
+        if member.terms.sagas.is_none() {
+            return Ok(Vec::new());
+        }
+        let info = RevisionInfo { hash: loaded.hash.clone(), ..RevisionInfo::default() };
+        let scope = Arc::new(member.terms.scope.without_effects());
+        let revision = self.link(member, loaded, info, &scope, after)?;
+        let read = in_time(revision.read_sagas()).await.map_err(|source| wrong(member, source))?;
+        let message = match saga::check(member.service.name(), read, &member.terms.grants.awaits) {
+            Err(message) => Some(format!("has sagas that can't be: {message}")),
+            Ok(()) => match sagas_go_on(member, &revision).await {
+                Err(error) => Some(format!("has sagas under way that could not go on: {error}")),
+                Ok(()) => None,
+            },
+        };
+        let service = member.service.name().to_string();
+        Ok(message
+            .into_iter()
+            .map(|message| Misfit { service: service.clone(), concern: Concern::Component, message })
+            .collect())
     }
 
     /// Ends a staged rollout before its time: the new revision gets all calls.
@@ -451,7 +489,7 @@ impl Rollout {
         self.check(&after)?;
         let info = self.begin(member, &mut loaded).await?;
         let before = member.applied().await;
-        let shifted = match self.prepare(member, &loaded, info.clone(), &after, newer).await {
+        let shifted = match self.prepare(member, &loaded, info.clone(), &after, (newer, Unfit::Refused)).await {
             Ok((revision, serving)) => self.shift(member, Arc::new(revision), serving, after, drain).await,
             Err(error) => Err(error),
         };
@@ -494,11 +532,14 @@ impl Rollout {
         drain: Duration,
     ) -> Result<(), DeployError> {
         let (name, number) = (member.service.name(), revision.info().number);
+        // Others may have been started since it was prepared.
+        sagas_go_on(member, &revision).await?;
         let recorded = self.history.serve(name, number, serving).await;
         let reversal = recorded.map_err(|source| unrecorded(member, source))?;
-        let placed = self.put_in_place(after, [(member.clone(), revision)], drain);
-        if let Err(error) = &placed {
-            kept_in_mind(self.history.put_back(name, reversal, error.to_string()).await);
+        let placed = self.put_in_place(after, [(member.clone(), revision.clone())], drain);
+        match &placed {
+            Ok(()) => serve_sagas(member, &revision).await,
+            Err(error) => kept_in_mind(self.history.put_back(name, reversal, error.to_string()).await),
         }
         placed
     }
@@ -651,9 +692,13 @@ impl Rollout {
         loaded: &Loaded,
         info: RevisionInfo,
         shapes: &Shapes,
-        newer: Newer,
+        (newer, unfit): (Newer, Unfit),
     ) -> Result<(Revision, Serving), DeployError> {
         let revision = self.link(member, loaded, info, &member.terms.scope, shapes)?;
+        read_sagas(member, &revision).await?;
+        if unfit == Unfit::Refused {
+            sagas_go_on(member, &revision).await?;
+        }
         let migrations = migrations_of(member, &revision).await?;
         let serving = migrate(member, loaded, &revision, &migrations, newer).await?;
         warm(member, &revision).await?;

@@ -21,6 +21,7 @@ wit_bindgen::generate!({
         "../../wit/wharf/store",
         "../../wit/wharf/outbox",
         "../../wit/wharf/mail",
+        "../../wit/wharf/saga",
     ],
     inline: "
         package wharf:sdk;
@@ -39,6 +40,8 @@ wit_bindgen::generate!({
             import wharf:store/sql@0.1.0;
             import wharf:outbox/outbox@0.1.0;
             import wharf:mail/mailer@0.1.0;
+            import wharf:saga/types@0.1.0;
+            import wharf:saga/sagas@0.1.0;
         }
     ",
     world: "wharf:sdk/platform",
@@ -87,6 +90,25 @@ pub mod events {
         with: { "wharf:messaging/types@0.1.0": crate::bindings::wharf::messaging::types },
         pub_export_macro: true,
         export_macro_name: "export_events",
+    });
+}
+
+/// `wharf:saga/steps`, which a service with sagas exports.
+pub mod sagas {
+    wit_bindgen::generate!({
+        path: ["../../wit/wharf/platform", "../../wit/wharf/messaging", "../../wit/wharf/saga"],
+        inline: "
+            package wharf:sdk-sagas;
+            world sagas { export wharf:saga/steps@0.1.0; }
+        ",
+        world: "wharf:sdk-sagas/sagas",
+        type_section_suffix: "sagas",
+        with: {
+            "wharf:messaging/types@0.1.0": crate::bindings::wharf::messaging::types,
+            "wharf:saga/types@0.1.0": crate::bindings::wharf::saga::types,
+        },
+        pub_export_macro: true,
+        export_macro_name: "export_sagas",
     });
 }
 

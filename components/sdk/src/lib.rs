@@ -43,6 +43,7 @@ pub mod mail;
 mod request;
 mod response;
 mod router;
+pub mod saga;
 pub mod time;
 
 pub use error::{Error, Result};
@@ -74,6 +75,9 @@ pub async fn serve(
 /// - `ready`: an async function without parameters that says, by `Result<(), String>`, whether the service is ready to be
 ///   called; each new revision is asked once before it is.
 /// - `events`: an async function from [`events::Event`] to [`events::Verdict`]. A service with subscriptions has it.
+///
+/// - `sagas`: functions that return a [`saga::Saga`] each, `[checkout, …]`. A service with `database = true` in the manifest
+///   can have them.
 ///
 /// Typed interfaces that it exports are bound with [`wit!`].
 #[macro_export]
@@ -125,6 +129,27 @@ macro_rules! service {
             }
         }
         $crate::bindings::events::export_events!($name with_types_in $crate::bindings::events);
+    };
+    (@sagas $name:ident [$($saga:path),* $(,)?]) => {
+        const _: () = {
+            static SAGAS: ::std::sync::LazyLock<$crate::saga::Sagas> =
+                ::std::sync::LazyLock::new(|| $crate::saga::Sagas::new([$($saga().erase()),*]));
+
+            impl $crate::bindings::sagas::exports::wharf::saga::steps::Guest for $name {
+                fn definitions() -> ::std::vec::Vec<$crate::saga::Definition> {
+                    SAGAS.definitions()
+                }
+
+                async fn act(call: $crate::saga::Call) -> $crate::saga::Outcome {
+                    SAGAS.act(call).await
+                }
+
+                async fn compensate(call: $crate::saga::Call) -> $crate::saga::Outcome {
+                    SAGAS.compensate(call).await
+                }
+            }
+        };
+        $crate::bindings::sagas::export_sagas!($name with_types_in $crate::bindings::sagas);
     };
 }
 

@@ -171,7 +171,7 @@ impl App {
             edges.for_each(|(_, edge)| edge.callee_changed());
         }
         let retiring = retire::Retiring::of(&before, &parts, &changing);
-        changing.put_in_place(change);
+        changing.put_in_place(change).await;
         self.parts.store(Arc::new(parts));
         self.routes.replace(routes);
         if let Err(error) = self.terms.replace(assemble::gateway_config(&manifest)) {

@@ -2,12 +2,14 @@
 
 mod document;
 mod events;
+mod sagas;
 mod settings;
 mod state;
 
 pub(super) use self::{
     document::checked_document,
     events::{publishes, subscriptions},
+    sagas::{Sagas, awaiting, sagas, subscriber},
     settings::{Settings, configuration, rotated},
     state::{Grounds, buckets, databases, has_outbox, outboxes},
 };
@@ -15,6 +17,7 @@ pub(super) use self::{
 use self::{
     document::{check_document, document},
     events::bus_config,
+    sagas::access,
     state::server,
 };
 use super::{
@@ -35,6 +38,7 @@ use crate::{
     outbox::{self},
     policy::Fault,
     rollout::{DeployError, History, HistoryError, Loaded, Member, Rollout, StartWith, Terms},
+    saga::Register,
     service::{
         Body, CallContext, Concern, Edge, Endpoint, FixedResults, Grants, InstanceSettings, Marked, Misfit, Scope,
         Service, misfits,
@@ -191,6 +195,8 @@ pub(super) fn deploy_error_at(manifest: &Manifest, error: DeployError) -> StartE
         DeployError::Misfit(found) => return misfits_at(manifest, found).into(),
         DeployError::Untrusted(distrust) => manifest.services.get(distrust.service()),
         DeployError::Revision { service, .. }
+        | DeployError::Sagas { service, .. }
+        | DeployError::UnreadSagas { service, .. }
         | DeployError::Migrate { service, .. }
         | DeployError::Swapped { service, .. } => manifest.services.get(service),
         DeployError::History { service, .. } | DeployError::PastMigrations { service, .. } => {
@@ -263,11 +269,13 @@ pub(super) async fn start(
     let bus = bus_config(&manifest)?;
     let running = watch::Sender::new(false);
     let ready = running.subscribe();
-    let subscriptions = subscriptions(&manifest, &edges, &databases, &ready, |_, _| true).await?;
+    let sagas = sagas(&manifest, &databases, &edges, &Sagas::new())?;
+    let mut subscriptions = subscriptions(&manifest, &edges, &databases, &ready, |_, _| true).await?;
+    subscriptions.extend(awaiting(&manifest, &sagas, &ready, |_, _| true));
     let bus = Bus::start(bus, subscriptions).await?;
     let outboxes = outboxes(&manifest, &databases, &bus, all).await?;
     let manifest = Arc::new(manifest);
-    let parts = Parts { manifest, components, document, edges, external, databases, buckets, outboxes };
+    let parts = Parts { manifest, components, document, edges, external, databases, buckets, outboxes, sagas };
     let manifest = &*parts.manifest;
     let grants = grants(manifest);
     let mut members = BTreeMap::new();
@@ -275,7 +283,10 @@ pub(super) async fn start(
         let config = configuration(manifest, service)?;
         let scope = Arc::new(scope(&parts, &services[name], service, config, &bus));
         let grants = grants.get(name).cloned().unwrap_or_default();
-        members.insert(name.clone(), Member::new(services[name].clone(), terms(service, scope, grants)));
+        members.insert(
+            name.clone(),
+            Member::new(services[name].clone(), terms(service, scope, grants, parts.sagas.get(name))),
+        );
     }
     let rollout = Rollout::new(engine, members, history);
     let routes = routes(manifest, parts.document.clone(), &parts.edges, &rollout.marked())?;
@@ -376,6 +387,7 @@ pub(super) fn scope(parts: &Parts, service: &Service, of: &manifest::Service, co
         buckets: parts.buckets.get(name).cloned(),
         outbox: parts.outboxes.get(name).cloned(),
         mailer: mailer.map(|(from, edge)| Mailer::new(app, name, from.value.clone(), edge.clone())),
+        sagas: access(&parts.manifest, &parts.sagas, service.name()),
         config,
         limits: limits(of),
     }
@@ -498,9 +510,14 @@ pub(super) fn origin(service: &manifest::Service, path: &Path) -> String {
 }
 
 /// What the revisions of a service go by.
-pub(super) fn terms(service: &manifest::Service, scope: Arc<Scope>, grants: Grants) -> Terms {
+pub(super) fn terms(
+    service: &manifest::Service,
+    scope: Arc<Scope>,
+    grants: Grants,
+    sagas: Option<&Arc<Register>>,
+) -> Terms {
     let (settings, policy, trust) = (instances(service), service.rollout.clone(), trust(service));
-    Terms { scope, grants, settings, policy, trust }
+    Terms { scope, grants, settings, policy, trust, sagas: sagas.cloned() }
 }
 
 /// Whose signature the component of a service must carry.
@@ -519,6 +536,7 @@ pub(super) fn grants(manifest: &Manifest) -> BTreeMap<String, Grants> {
             database: service.database.is_some(),
             buckets: !service.buckets.is_empty(),
             subscribes: !service.subscribes.is_empty(),
+            awaits: service.awaits.iter().map(|topic| topic.value.clone()).collect(),
             routed: edges.iter().any(|edge| edge.caller == GATEWAY && edge.callee == *name),
         };
         (name.clone(), grants)

@@ -4,13 +4,16 @@ use super::App;
 use crate::{
     events::BusSnapshot,
     gateway::RouteLimitSnapshot,
+    manifest::{Edge, SAGAS},
     outbound::ExternalSnapshot,
     outbox::OutboxSnapshot,
     policy::GuardSnapshot,
     rollout::RolloutSnapshot,
+    saga::Register,
     service::{PoolSnapshot, RevisionInfo},
 };
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// A look at a running application.
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,6 +40,18 @@ pub struct Status {
     pub events: BusSnapshot,
     /// The outboxes, by service: events that are committed and that the bus has not taken yet.
     pub outboxes: Vec<OutboxSnapshot>,
+    /// The sagas of each service that has some.
+    #[serde(default)]
+    pub sagas: Vec<SagasStatus>,
+}
+
+/// A look at the sagas of a service.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SagasStatus {
+    /// The service.
+    pub service: String,
+    /// How many are under way, as far as this host knows.
+    pub under_way: usize,
 }
 
 /// A look at a service.
@@ -91,6 +106,14 @@ impl Status {
                     .collect(),
             }
         });
+        // Any service with a database could have sagas, and few do.
+        let is_used = |ends: &Edge| {
+            ends.caller != SAGAS || parts.sagas.get(&ends.callee).is_some_and(|sagas| sagas.sagas().is_ok())
+        };
+        let of_service = |(service, register): (&String, &Arc<Register>)| {
+            let under_way = register.sagas().ok()?.under_way();
+            Some(SagasStatus { service: service.clone(), under_way })
+        };
         Self {
             app: parts.manifest.app.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_string(),
@@ -100,9 +123,10 @@ impl Status {
             services: services.collect(),
             rate_limits: app.routes.limits(),
             external: parts.external.values().map(|external| external.snapshot()).collect(),
-            edges: parts.edges.values().map(|edge| edge.snapshot()).collect(),
+            edges: parts.edges.iter().filter(|(ends, _)| is_used(ends)).map(|(_, edge)| edge.snapshot()).collect(),
             events: app.bus.snapshot(),
             outboxes: parts.outboxes.values().map(|outbox| outbox.snapshot()).collect(),
+            sagas: parts.sagas.iter().filter_map(of_service).collect(),
         }
     }
 }

@@ -12,7 +12,7 @@ use wasmtime::{
 };
 
 #[allow(missing_docs, reason = "made from the WIT package, which is documented")]
-mod bindings {
+pub(crate) mod bindings {
     wasmtime::component::bindgen!({
         inline: "
             package wharf:events-host;

@@ -45,12 +45,14 @@ pub enum Addresses {
 }
 
 /// What only a service that runs here can have.
-const OF_COMPONENTS: [&str; 12] = [
+const OF_COMPONENTS: [&str; 14] = [
     "signed-by",
     "database",
     "buckets",
     "publishes",
     "subscribes",
+    "awaits",
+    "sagas",
     "calls",
     "outbound",
     "mail",

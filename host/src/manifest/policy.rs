@@ -26,11 +26,13 @@ pub const GATEWAY: &str = "gateway";
 pub const EVENTS: &str = "events";
 /// The callee of everything that is sent by mail.
 pub const MAIL: &str = "mail";
+/// The caller of every step of a saga.
+pub const SAGAS: &str = "sagas";
 
 /// A way that calls may take: who calls whom.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Edge {
-    /// A service, [`GATEWAY`] or [`EVENTS`].
+    /// A service, [`GATEWAY`], [`EVENTS`] or [`SAGAS`].
     pub caller: String,
     /// A service, [`MAIL`], or an origin outside in the form that [`Origin`] displays.
     pub callee: String,

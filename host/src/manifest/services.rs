@@ -12,9 +12,10 @@ use super::{
     external::{self, EITHER, ExternalService},
     mail,
     origin::Origin,
-    policy::{EVENTS, GATEWAY, MAIL},
+    policy::{EVENTS, GATEWAY, MAIL, SAGAS},
     reader::{Document, Table, Value, quoted},
     rollout,
+    sagas::Sagas,
     secrets::Secrets,
     signed_by,
     store::ServiceDatabase,
@@ -40,6 +41,10 @@ pub struct Service {
     pub publishes: Vec<Placed<String>>,
     /// The topics whose events are delivered to it, and how.
     pub subscribes: Vec<Subscription>,
+    /// The topics whose events its sagas may wait for; all are declared.
+    pub awaits: Vec<Placed<String>>,
+    /// How its sagas are gone through, where its component has some.
+    pub sagas: Sagas,
     /// The services that it may call, external ones too; all exist.
     pub calls: Vec<Placed<String>>,
     /// The origins outside that it may send requests to.
@@ -104,7 +109,7 @@ pub struct Limits {
     pub cpu: Duration,
 }
 
-const RESERVED: [&str; 4] = [GATEWAY, EVENTS, MAIL, "wharf"];
+const RESERVED: [&str; 5] = [GATEWAY, EVENTS, SAGAS, MAIL, "wharf"];
 const CONFIG_KEY_LENGTH: usize = 256;
 const BUCKET_LENGTH: usize = 63;
 /// The longest stretch of computing that can be allowed: beyond it neighbours and deadlines suffer.
@@ -160,6 +165,8 @@ impl Service {
             buckets: table.or("buckets", Vec::new(), |v| v.strings("bucket")),
             publishes: table.or("publishes", Vec::new(), |v| v.strings("topic")),
             subscribes: table.or("subscribes", Vec::new(), Subscription::read_all),
+            awaits: table.or("awaits", Vec::new(), |v| v.strings("topic")),
+            sagas: Sagas::read(table.table("sagas")),
             calls: table.or("calls", Vec::new(), |v| v.strings("service name")),
             outbound: table.or("outbound", Vec::new(), Origin::read_all),
             mail: table.optional("mail", mail::read_sender),
@@ -193,6 +200,14 @@ impl Service {
             let message =
                 "`deduplicate` keeps what took effect in the service's own database: set `database = true` in";
             doc.report_at(&subscription.topic, format!("{message} [services.{}]", service.name.value));
+        }
+        if service.database.is_none() {
+            let of = "the host keeps the sagas of a service in its own database: set `database = true` in";
+            for key in ["awaits", "sagas"] {
+                if table.has(key) {
+                    table.report_field(key, format!("{of} [services.{}]", service.name.value));
+                }
+            }
         }
         table.finish();
         service

@@ -94,6 +94,10 @@ fn the_example_is_valid() {
             "notification -> mail",
             "order -> product",
             "order -> user",
+            "sagas -> notification",
+            "sagas -> order",
+            "sagas -> product",
+            "sagas -> user",
         ]
     );
 }

@@ -9,7 +9,7 @@ use super::{
     external::ExternalService,
     gateway::{Admin, Methods},
     path::PathPattern,
-    policy::{EVENTS, Edge, GATEWAY, MAIL},
+    policy::{EVENTS, Edge, GATEWAY, MAIL, SAGAS},
     reader::{Document, did_you_mean, quoted},
     server_url::ServerUrl,
     services::Service,
@@ -20,12 +20,14 @@ use super::{
 pub(super) fn validate(manifest: &Manifest, edges: &[Placed<Edge>], doc: &Document<'_>) {
     for service in manifest.services.values() {
         check_calls(manifest, service, doc);
-        for topic in service.publishes.iter().chain(service.subscribes.iter().map(|it| &it.topic)) {
+        let subscribed = service.subscribes.iter().map(|it| &it.topic);
+        for topic in service.publishes.iter().chain(subscribed).chain(&service.awaits) {
             check_topic(manifest, topic, doc);
         }
     }
     check_databases(manifest, doc);
     check_schedules(manifest, doc);
+    check_awaits(manifest, doc);
     for route in &manifest.gateway.routes {
         check_service(manifest, &route.service, doc);
     }
@@ -123,6 +125,17 @@ fn check_schedules(manifest: &Manifest, doc: &Document<'_>) {
     }
 }
 
+/// A saga that waits for an event which nobody keeps would wait in vain.
+fn check_awaits(manifest: &Manifest, doc: &Document<'_>) {
+    if matches!(manifest.bus, Bus::RedisPubsub(_)) {
+        for topic in manifest.services.values().flat_map(|service| &service.awaits) {
+            let message = "the bus \"redis-pubsub\" loses what comes while nobody listens, and a saga would wait in vain; set \
+                           bus to \"redis-streams\" under [events], or drop this topic";
+            doc.report_at(topic, message);
+        }
+    }
+}
+
 /// Two routes conflict if some request would match both and neither is more specific.
 ///
 /// As in the gateway, patterns with a `{*rest}` are a table of their own behind all others: matchit by itself refuses
@@ -187,6 +200,7 @@ fn check_fixed_results(manifest: &Manifest, edge: &Edge, doc: &Document<'_>) {
         GATEWAY => "the gateway calls by HTTP, for which there is `fallback.fixed`".to_owned(),
         EVENTS => "an event has no result".to_owned(),
         _ if callee == MAIL => "mail is sent, or it is not".to_owned(),
+        SAGAS => "what became of a step is written down, and nothing can stand in for it".to_owned(),
         _ if callee.contains("://") || manifest.external.contains_key(callee) => {
             format!("{} is called by HTTP, for which there is `fallback.fixed`", quoted(callee))
         }
@@ -198,17 +212,17 @@ fn check_fixed_results(manifest: &Manifest, edge: &Edge, doc: &Document<'_>) {
 /// A policy for calls that cannot happen is a mistake, not a precaution.
 fn check_edge(manifest: &Manifest, placed: &Placed<Edge>, existing: &BTreeSet<Edge>, doc: &Document<'_>) {
     let Edge { caller, callee } = &placed.value;
-    if callee == GATEWAY || callee == EVENTS {
+    if [GATEWAY, EVENTS, SAGAS].contains(&callee.as_str()) {
         doc.report_at(placed, format!("nothing calls {}; it is only ever a caller", quoted(callee)));
         return;
     }
     let outside = callee.contains("://");
     let callee_exists = outside || callee == MAIL || check_service(manifest, &placed.with(callee.clone()), doc);
-    let callers = service_names(manifest).chain([GATEWAY, EVENTS]);
+    let callers = service_names(manifest).chain([GATEWAY, EVENTS, SAGAS]);
     if !callers.clone().any(|name| name == caller) {
         let meant = did_you_mean(caller, callers);
         let message =
-            format!("there is no service {}{meant}; other callers are `gateway` and `events`", quoted(caller));
+            format!("there is no service {}{meant}; other callers are `gateway`, `events` and `sagas`", quoted(caller));
         doc.report_at(placed, message);
         return;
     }
@@ -221,6 +235,7 @@ fn check_edge(manifest: &Manifest, placed: &Placed<Edge>, existing: &BTreeSet<Ed
     let grants = match caller.as_str() {
         GATEWAY => "gateway".to_owned(),
         EVENTS => format!("services.{callee}.subscribes"),
+        SAGAS => format!("services.{callee}.database"),
         _ if outside => format!("services.{caller}.outbound"),
         _ if callee == MAIL => format!("services.{caller}.mail"),
         _ => format!("services.{caller}.calls"),
@@ -230,7 +245,7 @@ fn check_edge(manifest: &Manifest, placed: &Placed<Edge>, existing: &BTreeSet<Ed
     }
     let (caller, callee) = (quoted(caller), quoted(callee));
     let why = match placed.value.caller.as_str() {
-        GATEWAY | EVENTS if outside || placed.value.callee == MAIL => format!("{caller} calls only services"),
+        GATEWAY | EVENTS | SAGAS if outside || placed.value.callee == MAIL => format!("{caller} calls only services"),
         GATEWAY => format!("no route or aggregate leads to {callee}"),
         EVENTS if manifest.external.contains_key(&placed.value.callee) => {
             format!("{callee} is external, and events are delivered to services that run here")
@@ -239,6 +254,10 @@ fn check_edge(manifest: &Manifest, placed: &Placed<Edge>, existing: &BTreeSet<Ed
         _ if placed.value.callee == MAIL => {
             format!("{caller} may not send mail; add mail = {{ from = \"…\" }} to [services.{}]", placed.value.caller)
         }
+        SAGAS if manifest.external.contains_key(&placed.value.callee) => {
+            format!("{callee} is external, and sagas are of services that run here")
+        }
+        SAGAS => format!("{callee} has no database, in which its sagas would be"),
         _ => format!("{caller} may not call {callee}; add {callee} to {grants}"),
     };
     doc.report_at(placed, format!("there is no such edge: {why}"));

@@ -6,7 +6,7 @@
 use super::{
     DeployError, Loaded, Member, Members, Newer, Past, Reversal, Rollout, Serving, Shapes, Standing, fixed_results,
     kept_in_mind,
-    steps::{migrate, migrations_of, unrecorded, warm},
+    steps::{migrate, migrations_of, read_sagas, sagas_go_on, serve_sagas, unrecorded, warm},
 };
 use crate::{
     policy::{FallbackPolicy, Policy},
@@ -160,6 +160,10 @@ impl Changing<'_> {
                 begun.push((member.clone(), info.number));
             }
             let revision = self.rollout.link(&member, &loaded, info, &member.terms.scope, shapes)?;
+            read_sagas(&member, &revision).await?;
+            if loaded.is_new() {
+                sagas_go_on(&member, &revision).await?;
+            }
             let migrations = migrations_of(&member, &revision).await?;
             linked.push((member, revision, migrations, loaded));
         }
@@ -227,23 +231,29 @@ impl Changing<'_> {
     }
 
     /// Puts all of it in place. Services that are no more still run, for whoever is on the way to them.
-    pub fn put_in_place(&self, change: Change) {
+    pub async fn put_in_place(&self, change: Change) {
         let Change { members, shapes, revisions, edges } = change;
-        let mut running = self.rollout.running();
-        for (edge, policy, results) in edges {
-            if edge.policy() != policy {
-                edge.set_policy(policy);
+        let serving: Vec<_> = revisions.iter().map(|it| (it.member.clone(), it.revision.clone())).collect();
+        {
+            let mut running = self.rollout.running();
+            for (edge, policy, results) in edges {
+                if edge.policy() != policy {
+                    edge.set_policy(policy);
+                }
+                edge.set_fixed_results(results);
             }
-            edge.set_fixed_results(results);
-        }
-        let (new, other): (Vec<_>, Vec<_>) =
-            revisions.into_iter().partition(|it| it.member.service.revision().is_none());
-        for Entering { member, revision, .. } in new.into_iter().chain(other) {
-            if let Some(before) = member.service.swap(Some(revision)) {
-                member.retire(before, member.terms.policy.params().drain);
+            let (new, other): (Vec<_>, Vec<_>) =
+                revisions.into_iter().partition(|it| it.member.service.revision().is_none());
+            for Entering { member, revision, .. } in new.into_iter().chain(other) {
+                if let Some(before) = member.service.swap(Some(revision)) {
+                    member.retire(before, member.terms.policy.params().drain);
+                }
             }
+            self.rollout.members.store(Arc::new(members));
+            *running.0 = shapes;
         }
-        self.rollout.members.store(Arc::new(members));
-        *running.0 = shapes;
+        for (member, revision) in serving {
+            serve_sagas(&member, &revision).await;
+        }
     }
 }

@@ -3,6 +3,7 @@
 use super::HistoryError;
 use crate::{
     engine::CacheError,
+    saga::{self, Unmet},
     service::{Misfit, RevisionError},
     store::MigrateError,
     trust::Distrust,
@@ -40,6 +41,22 @@ pub enum DeployError {
         service: String,
         /// What is wrong.
         source: RevisionError,
+    },
+    /// Sagas under way could not go on with it.
+    #[error("service `{service}`: {}", told(service, unmet))]
+    Sagas {
+        /// The service.
+        service: String,
+        /// What they need.
+        unmet: Vec<Unmet>,
+    },
+    /// Nobody knows whether sagas under way could go on with it.
+    #[error("service `{service}`: its sagas can't be read: {source}")]
+    UnreadSagas {
+        /// The service.
+        service: String,
+        /// What is wrong.
+        source: saga::Error,
     },
     /// Its schema can't be brought up to date.
     #[error("service `{service}`: {source}")]
@@ -111,6 +128,15 @@ pub enum DeployError {
     /// There is nothing to promote or to undo.
     #[error("no rollout of service `{0}` is under way")]
     NoRollout(String),
+}
+
+fn told(service: &str, unmet: &[Unmet]) -> String {
+    let each: Vec<_> = unmet.iter().map(|it| format!("{it}")).collect();
+    format!(
+        "{}; keep what they need until they have ended, which `wharf saga list --service {service}` shows, or let \
+         `wharf saga compensate` take them back",
+        each.join("; ")
+    )
 }
 
 fn listed(misfits: &[Misfit]) -> String {

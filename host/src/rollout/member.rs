@@ -3,6 +3,7 @@
 use super::{RolloutSnapshot, lock, staged::Staged};
 use crate::{
     policy::RolloutPolicy,
+    saga::Register,
     service::{Grants, InstanceSettings, Revision, Scope, Service},
     store::MigrateError,
     trust::Trust,
@@ -36,6 +37,8 @@ pub struct Terms {
     pub policy: RolloutPolicy,
     /// Whose signature its component must carry.
     pub trust: Trust,
+    /// Its sagas, where it has a database to keep them in.
+    pub sagas: Option<Arc<Register>>,
 }
 
 // === impl Member ===

@@ -2,6 +2,7 @@
 
 use super::{DeployError, HistoryError, Loaded, Member, Newer, Serving, error::named};
 use crate::{
+    saga,
     service::{Revision, RevisionError},
     store::{MigrateError, Migration},
 };
@@ -29,6 +30,38 @@ pub(super) async fn migrations_of(member: &Member, revision: &Revision) -> Resul
     match &member.terms.scope.database {
         Some(_) => in_time(revision.migrations()).await.map_err(|source| wrong(member, source)),
         None => Ok(Vec::new()),
+    }
+}
+
+/// Asks a revision which sagas it has, and makes ready for them.
+pub(super) async fn read_sagas(member: &Member, revision: &Revision) -> Result<(), DeployError> {
+    let Some(register) = &member.terms.sagas else { return Ok(()) };
+    let read = async {
+        let definitions = revision.read_sagas().await?;
+        saga::check(member.service.name(), definitions, &member.terms.grants.awaits).map_err(RevisionError::Sagas)?;
+        if revision.has_sagas() {
+            register.open().await.map_err(|error| RevisionError::Sagas(error.to_string()))?;
+        }
+        Ok(())
+    };
+    in_time(read).await.map_err(|source| wrong(member, source))
+}
+
+/// Whether the sagas that are under way can go on with a revision that was asked for its own.
+pub(super) async fn sagas_go_on(member: &Member, revision: &Revision) -> Result<(), DeployError> {
+    let Some(register) = &member.terms.sagas else { return Ok(()) };
+    let service = || member.service.name().to_string();
+    match register.unmet(revision.sagas()).await {
+        Ok(unmet) if unmet.is_empty() => Ok(()),
+        Ok(unmet) => Err(DeployError::Sagas { service: service(), unmet }),
+        Err(source) => Err(DeployError::UnreadSagas { service: service(), source }),
+    }
+}
+
+/// The sagas of a service are those of the revision that serves now.
+pub(super) async fn serve_sagas(member: &Member, revision: &Revision) {
+    if let Some(register) = &member.terms.sagas {
+        register.serve(revision.sagas().to_vec()).await;
     }
 }
 

@@ -4,6 +4,7 @@ use super::{Body, CallContext, exports::FunctionKey, tape::Tape};
 use crate::{
     events::{Event, Verdict},
     policy::{Fault, FaultKind},
+    saga::{self, StepCall, binding::Doing},
 };
 use hyper::{Request, Response};
 use std::{
@@ -25,6 +26,7 @@ pub(super) enum Work {
     Http(Request<Body>),
     Function(Arc<FunctionKey>, Tape),
     Event(Arc<Event>, u32),
+    Step(Doing, Box<StepCall>),
 }
 
 /// What the service answered.
@@ -32,6 +34,7 @@ pub(super) enum Answer {
     Http(Response<Body>),
     Function(Tape),
     Event(Verdict),
+    Step(saga::Outcome),
 }
 
 /// Where the answer goes. Dropped without one, it says that the call was cancelled.

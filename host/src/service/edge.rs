@@ -16,6 +16,7 @@ use crate::{
         Answer, Attempt, BreakerCommand, Failure, FallbackPolicy, Fault, FaultKind, Guard, GuardSnapshot, Policy,
         Repeat, StaleParams, Tried,
     },
+    saga::{self, StepCall, binding::Doing},
 };
 use arc_swap::ArcSwap;
 use hyper::{Request, Response};
@@ -259,6 +260,29 @@ impl Edge {
             }
         };
         guard.run(&context.deadline, Repeat::IfNothingBegun, attempt).await
+    }
+
+    /// Does a step of a saga or takes it back, once: its tries are written down, and so not the edge's business.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no outcome.
+    pub async fn step(&self, context: &CallContext, doing: Doing, call: StepCall) -> Result<saga::Outcome, Fault> {
+        let guard = self.guard.load();
+        let mut call = Some(call);
+        let attempt = |attempt: Attempt| {
+            let (context, call) = (self.context(context, attempt), call.take());
+            async move {
+                let call =
+                    call.ok_or_else(|| Fault::new(FaultKind::Cancelled, "the step's call is gone with the first try"))?;
+                match &self.endpoint {
+                    Endpoint::Service(service) => service.step(context, doing, call).await.map(Answer::of),
+                    Endpoint::External(_) => Err(Fault::new(FaultKind::Unreachable, "a service outside has no sagas")),
+                    Endpoint::Mail(_) => Err(no_such_call("sagas")),
+                }
+            }
+        };
+        guard.run(&context.deadline, Repeat::Never, attempt).await
     }
 
     fn context(&self, of_caller: &CallContext, attempt: Attempt) -> CallContext {

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     events::{Event, Verdict},
     policy::{Fault, FaultKind},
+    saga::{self, StepCall, binding::Doing},
 };
 use arc_swap::ArcSwapOption;
 use hyper::{Request, Response};
@@ -153,6 +154,14 @@ impl Service {
     pub async fn event(&self, context: CallContext, event: Arc<Event>, attempt: u32) -> Result<Verdict, Fault> {
         match self.call(context, Work::Event(event, attempt)).await? {
             Answer::Event(verdict) => Ok(verdict),
+            _ => Err(self.mismatch()),
+        }
+    }
+
+    /// Does a step of a saga, or takes it back.
+    pub async fn step(&self, context: CallContext, doing: Doing, call: StepCall) -> Result<saga::Outcome, Fault> {
+        match self.call(context, Work::Step(doing, Box::new(call))).await? {
+            Answer::Step(outcome) => Ok(outcome),
             _ => Err(self.mismatch()),
         }
     }

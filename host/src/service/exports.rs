@@ -3,6 +3,7 @@
 use super::{callee::Callee, health::HEALTH, shape::Signature, state::State, tape::Tape};
 use crate::{
     events::binding::{HANDLER, WitEvent, WitVerdict},
+    saga::binding::{STEPS, WitCall, WitOutcome},
     store::MIGRATIONS,
 };
 use std::{
@@ -86,8 +87,16 @@ pub(super) struct Exports {
     functions: HashMap<FunctionKey, usize>,
     indices: Vec<(ComponentExportIndex, Callee)>,
     handler: Option<ComponentExportIndex>,
+    steps: Steps<Option<ComponentExportIndex>>,
     migrations: bool,
     health: bool,
+}
+
+/// The functions of a component with sagas.
+#[derive(Default)]
+pub(super) struct Steps<T> {
+    pub act: T,
+    pub compensate: T,
 }
 
 enum Http {
@@ -100,7 +109,11 @@ pub(super) struct InstanceExports {
     pub http: Option<InstanceHttp>,
     pub functions: Vec<(Func, Callee)>,
     pub handler: Option<TypedFunc<(WitEvent,), (WitVerdict,)>>,
+    pub steps: Steps<Option<StepFunction>>,
 }
+
+/// Does a step, or takes it back.
+pub(super) type StepFunction = TypedFunc<(WitCall,), (WitOutcome,)>;
 
 pub(super) enum InstanceHttp {
     P2(p2::bindings::Proxy),
@@ -121,6 +134,7 @@ impl Exports {
             functions: HashMap::new(),
             indices: Vec::new(),
             handler: None,
+            steps: Steps::default(),
             migrations: false,
             health: false,
         };
@@ -133,6 +147,9 @@ impl Exports {
                 let Some(index) = component.get_export_index(Some(&parent), function) else { continue };
                 match interface {
                     HANDLER => exports.handler = Some(index),
+                    STEPS if function == "act" => exports.steps.act = Some(index),
+                    STEPS if function == "compensate" => exports.steps.compensate = Some(index),
+                    STEPS => {}
                     MIGRATIONS => exports.migrations = true,
                     HEALTH => exports.health = true,
                     // The handlers of wasi:http have resources in their types, and ways of their own above.
@@ -165,6 +182,11 @@ impl Exports {
         self.migrations
     }
 
+    /// Whether it has sagas.
+    pub fn has_steps(&self) -> bool {
+        self.steps.act.is_some()
+    }
+
     /// The place of a function in [`InstanceExports::functions`].
     pub fn position(&self, key: &FunctionKey) -> Option<usize> {
         self.functions.get(key).copied()
@@ -186,7 +208,11 @@ impl Exports {
             Some(index) => Some(instance.get_typed_func(&mut *store, index)?),
             None => None,
         };
-        Ok(InstanceExports { http, functions, handler })
+        let mut step = |index: &Option<ComponentExportIndex>| {
+            index.as_ref().map(|index| instance.get_typed_func(&mut *store, index)).transpose()
+        };
+        let steps = Steps { act: step(&self.steps.act)?, compensate: step(&self.steps.compensate)? };
+        Ok(InstanceExports { http, functions, handler, steps })
     }
 }
 

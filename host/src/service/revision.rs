@@ -13,10 +13,14 @@ use super::{
 use crate::{
     engine::Engine,
     policy::{Fault, FaultKind},
+    saga::{Definition, binding::read_definitions},
     store::{Migration, read_migrations},
     telemetry::GuestOutput,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 use tokio::time::{Duration, Instant};
 use wasmtime::component::Component;
 
@@ -24,6 +28,7 @@ use wasmtime::component::Component;
 pub struct Revision {
     info: RevisionInfo,
     http: Option<HttpVersion>,
+    sagas: OnceLock<Vec<Definition>>,
     pub(super) pool: Arc<Pool>,
 }
 
@@ -64,6 +69,9 @@ pub enum RevisionError {
     /// It could not say what its schema is.
     #[error("its migrations can't be read: {0}")]
     Migrations(String),
+    /// It could not say which sagas it has, or they are none.
+    #[error("its sagas can't be read: {0}")]
+    Sagas(String),
 }
 
 // === impl Revision ===
@@ -111,7 +119,7 @@ impl Revision {
             Box::new(move || State::new(scope.clone(), &output))
         };
         let pool = Pool::new(engine.clone(), scope.name.clone(), settings, pre, exports, new_state);
-        Ok(Self { info, http, pool })
+        Ok(Self { info, http, sagas: OnceLock::new(), pool })
     }
 
     /// Makes the first instance, so that no caller has to wait for it, and to see that it can be made.
@@ -156,6 +164,34 @@ impl Revision {
             read.map_err(|error| RevisionError::Migrations(format!("{error:#}")))
         });
         Ok(read.await?.unwrap_or_default())
+    }
+
+    /// Asks it which sagas it has, where it exports some. What it says is not checked yet.
+    ///
+    /// # Errors
+    ///
+    /// [`RevisionError::Instantiate`] and [`RevisionError::Sagas`] when the guest fails.
+    pub async fn read_sagas(&self) -> Result<&[Definition], RevisionError> {
+        if !self.has_sagas() {
+            return Ok(&[]);
+        }
+        let read = alongside(async {
+            let (mut store, instance) = self.pool.bare_instance().await.map_err(RevisionError::Instantiate)?;
+            let read = read_definitions(&mut store, &instance).await;
+            read.map_err(|error| RevisionError::Sagas(format!("{error:#}")))
+        });
+        let definitions = read.await?;
+        Ok(self.sagas.get_or_init(|| definitions))
+    }
+
+    /// Whether it exports sagas.
+    pub fn has_sagas(&self) -> bool {
+        self.pool.exports().has_steps()
+    }
+
+    /// The sagas that it has, once it was [asked](Self::read_sagas).
+    pub fn sagas(&self) -> &[Definition] {
+        self.sagas.get().map_or(&[], Vec::as_slice)
     }
 
     /// The component that it is of.

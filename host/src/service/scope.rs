@@ -3,7 +3,7 @@
 use super::edge::Edge;
 use crate::{
     engine::Limits, events::Publisher, keyvalue::Buckets, mail::Mailer, manifest::Secret, outbound::Outbound,
-    outbox::Outbox, store::Database,
+    outbox::Outbox, saga::Access, store::Database,
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -28,6 +28,8 @@ pub struct Scope {
     pub outbox: Option<Outbox>,
     /// Its right to send mail, where it has it.
     pub mailer: Option<Mailer>,
+    /// Which sagas it may start.
+    pub sagas: Access,
     /// Configuration and secrets, by key.
     pub config: BTreeMap<String, Secret>,
     /// What each instance may use.
@@ -49,6 +51,7 @@ impl Scope {
             buckets: self.buckets.as_ref().map(Buckets::read_only),
             outbox: None,
             mailer: None,
+            sagas: Access::default(),
             config: self.config.clone(),
             limits: self.limits,
         }

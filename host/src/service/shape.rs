@@ -10,7 +10,7 @@ pub use difference::{Difference, InterfaceChange, ShapeChanges};
 pub(super) use wit::{Signature, wit};
 
 use super::{exports::HttpVersion, link::untransferable};
-use crate::{events::binding::HANDLER, store::MIGRATIONS};
+use crate::{events::binding::HANDLER, saga::binding::STEPS, store::MIGRATIONS};
 use std::{collections::BTreeMap, fmt, sync::Arc};
 use wasmtime::component::{
     Component,
@@ -72,6 +72,8 @@ pub struct Grants {
     pub buckets: bool,
     /// Whether events are delivered to it.
     pub subscribes: bool,
+    /// The topics whose events its sagas may wait for.
+    pub awaits: Vec<String>,
     /// Whether HTTP requests come to it: by a route, an aggregate, or a neighbour that may call it.
     pub routed: bool,
 }
@@ -112,6 +114,11 @@ impl Shape {
     /// Whether it declares a schema.
     pub fn has_migrations(&self) -> bool {
         self.exports.contains_key(MIGRATIONS)
+    }
+
+    /// Whether it has sagas.
+    pub fn has_sagas(&self) -> bool {
+        self.exports.contains_key(STEPS)
     }
 
     /// The imports that only another service can offer.
@@ -232,6 +239,13 @@ pub fn misfits(shapes: &BTreeMap<String, Arc<Shape>>, grants: &BTreeMap<String, 
         }
         if shape.has_migrations() && !grants.database {
             let message = format!("has migrations but no database: set `database = true` in [services.{service}]");
+            say(Concern::Component, message);
+        }
+        if shape.has_sagas() && !grants.database {
+            let message = format!(
+                "exports `{STEPS}`, and the host keeps its sagas in its own database: set `database = true` in \
+                 [services.{service}]"
+            );
             say(Concern::Component, message);
         }
         for (interface, functions) in shape.neighbours() {

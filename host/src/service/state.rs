@@ -113,6 +113,7 @@ impl State {
         crate::events::binding::add_to_linker(&mut linker, State::publisher, |store| Some(current_call(store)))?;
         crate::outbox::add_to_linker(&mut linker, State::outbox, current_call)?;
         crate::mail::add_to_linker(&mut linker, State::sender, current_call)?;
+        crate::saga::binding::add_to_linker(&mut linker, |state| state.scope.sagas.clone(), current_call)?;
         Ok(linker)
     }
 

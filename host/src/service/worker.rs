@@ -5,7 +5,7 @@ use super::{
     call::{Answer, Call, Work},
     desk::Callers,
     driver::is_detached,
-    exports::{FunctionKey, InstanceExports},
+    exports::{FunctionKey, InstanceExports, StepFunction},
     http,
     pool::Seat,
     set::Set,
@@ -19,6 +19,7 @@ use crate::{
         binding::{WitEvent, WitVerdict},
     },
     policy::{Fault, FaultKind},
+    saga::{self, StepCall, binding::Doing},
 };
 use std::{
     future::poll_fn,
@@ -258,6 +259,16 @@ async fn begin(accessor: &Accessor<State>, exports: &InstanceExports, seat: &Sea
             Some(handler) => deliver(accessor, handler, context, &event, attempt).await.map(Answer::Event).map(Ok)?,
             None => Err(absent(seat, format_args!("no handler for events"))),
         },
+        Work::Step(doing, call) => {
+            let function = match doing {
+                Doing::Action => &exports.steps.act,
+                Doing::Compensation => &exports.steps.compensate,
+            };
+            match function {
+                Some(function) => step(accessor, function, context, *call).await.map(Answer::Step).map(Ok)?,
+                None => Err(absent(seat, format_args!("no sagas"))),
+            }
+        }
     };
     if let Some(reply) = desk.end(ticket) {
         reply.send(answer);
@@ -293,4 +304,22 @@ async fn deliver(
     let ended = handler.finish_call_concurrent(accessor, call).await;
     accessor.with(|mut access| access.data_mut().calls.remove(task));
     ended.map(|(verdict,)| verdict.into())
+}
+
+async fn step(
+    accessor: &Accessor<State>,
+    function: &StepFunction,
+    context: CallContext,
+    call: StepCall,
+) -> wasmtime::Result<saga::Outcome> {
+    let (call, task) = accessor.with(|mut access| {
+        let mut store = access.as_context_mut();
+        let call = function.start_call_concurrent(&mut store, (call.into(),))?;
+        let task = call.task();
+        store.data_mut().calls.insert(task, context);
+        wasmtime::error::Ok((call, task))
+    })?;
+    let ended = function.finish_call_concurrent(accessor, call).await;
+    accessor.with(|mut access| access.data_mut().calls.remove(task));
+    ended.map(|(outcome,)| outcome.into())
 }

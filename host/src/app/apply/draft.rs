@@ -84,7 +84,7 @@ impl<'a> Draft<'a> {
             }
         };
         let past = match request {
-            Request::Reload => Past::Refused,
+            Request::Reload | Request::Secrets(_) => Past::Refused,
             Request::Apply { past, .. } => *past,
         };
         let mut loaded = match request {
@@ -246,6 +246,10 @@ fn is_same(old: &Manifest, was: &manifest::Service, new: &Manifest, service: &ma
         buckets,
         publishes: _,
         subscribes: _,
+        // The component's definitions are held against them when it becomes a revision.
+        awaits,
+        // A change takes a restart, see below.
+        sagas: _,
         calls,
         outbound,
         mail,
@@ -262,6 +266,7 @@ fn is_same(old: &Manifest, was: &manifest::Service, new: &Manifest, service: &ma
         old.services.contains_key(&callee.value) == new.services.contains_key(&callee.value)
     };
     was.calls == *calls
+        && was.awaits == *awaits
         && calls.iter().all(same_place)
         && was.outbound == *outbound
         && was.mail == *mail
@@ -340,5 +345,11 @@ fn needing_restart(old: &Manifest, new: &Manifest) -> Vec<String> {
         let was = old.services.get(*name).and_then(|was| was.database.as_ref());
         was.zip(service.database.as_ref()).is_some_and(|(was, is)| was != is)
     });
-    differ.chain(databases.map(|(name, _)| format!("services.{name}.database"))).collect()
+    let databases = databases.map(|(name, _)| format!("services.{name}.database"));
+    let sagas = services.iter().filter(|(name, service)| {
+        // Where the database is new, so are the sagas.
+        let was = old.services.get(*name).filter(|was| was.database.is_some());
+        was.is_some_and(|was| was.sagas != service.sagas)
+    });
+    differ.chain(databases).chain(sagas.map(|(name, _)| format!("services.{name}.sagas"))).collect()
 }

@@ -265,6 +265,7 @@ fn service(details: &mut Details, was: &manifest::Service, is: &manifest::Servic
             details.value(&key("deduplicate"), &was.deduplicate, &is.deduplicate, bool::to_string);
         }
     }
+    details.list("awaits", &was.awaits, &is.awaits, placed);
     let keys: BTreeSet<_> = was.config.keys().chain(is.config.keys()).collect();
     for key in keys {
         let name = format!("config.{key}");

@@ -3,7 +3,10 @@
 use super::{
     super::{
         App, Parts,
-        assemble::{self, buckets, databases, deploy_error_at, has_outbox, outboxes, scope, subscriptions, terms},
+        assemble::{
+            self, Sagas, awaiting, buckets, databases, deploy_error_at, has_outbox, outboxes, scope, subscriber,
+            subscriptions, terms,
+        },
     },
     ApplyError, StartError,
     draft::Draft,
@@ -116,7 +119,13 @@ impl Prepared {
                 *buckets = buckets.renamed(names);
             }
         }
+        // One whose database is another starts with none.
+        let stays = |name: &String| !opened.databases.contains_key(name);
+        let before_sagas: Sagas =
+            before.sagas.iter().filter(|(name, _)| stays(name)).map(|(name, it)| (name.clone(), it.clone())).collect();
+        let sagas = assemble::sagas(&manifest, &all_databases, &edges, &before_sagas).map_err(StartError::from)?;
         let parts = Parts {
+            sagas,
             components: draft.components.clone(),
             document: draft.document.clone(),
             external,
@@ -142,6 +151,14 @@ impl Prepared {
         for subscription in subscriptions(&manifest, &parts.edges, &parts.databases, &running, is_other).await? {
             opened.entered.push(app.bus.enter(subscription).await.map_err(StartError::from)?);
         }
+        let awaited = |name: &str, topic: &str| {
+            let was = before.sagas.get(name).zip(parts.sagas.get(name));
+            let stays = was.is_some_and(|(was, is)| Arc::ptr_eq(was, is));
+            !stays || !old.services.get(name).is_some_and(|was| was.awaits.iter().any(|it| it.value == topic))
+        };
+        for subscription in awaiting(&manifest, &parts.sagas, &running, awaited) {
+            opened.entered.push(app.bus.enter(subscription).await.map_err(StartError::from)?);
+        }
         let recorded = draft.changing.record(&mut opened.revisions).await;
         recorded.map_err(|error| deploy_error_at(&manifest, error))?;
         let mut results = std::mem::take(&mut draft.results);
@@ -155,7 +172,8 @@ impl Prepared {
             revisions: Vec::new(),
             shapes: std::mem::take(&mut draft.shapes),
         };
-        Ok(Self { parts, change, routes, external: changes, mail, entered: Vec::new(), ended: ended(old, &manifest) })
+        let ended = ended(old, &manifest);
+        Ok(Self { parts, change, routes, external: changes, mail, entered: Vec::new(), ended })
     }
 }
 
@@ -214,9 +232,9 @@ fn members(app: &App, draft: &Draft<'_>, parts: &Parts, services: &BTreeMap<Stri
         let member = match present.get(name) {
             Some(present) => {
                 let scope = if draft.same.contains(name) { present.terms.scope.clone() } else { scope() };
-                present.changed(terms(service, scope, grants))
+                present.changed(terms(service, scope, grants, parts.sagas.get(name)))
             }
-            None => Member::new(of.clone(), terms(service, scope(), grants)),
+            None => Member::new(of.clone(), terms(service, scope(), grants, parts.sagas.get(name))),
         };
         (name.clone(), member)
     };
@@ -232,6 +250,11 @@ fn ended(old: &Manifest, new: &Manifest) -> Vec<(String, String)> {
         };
         let gone = was.subscribes.iter().filter(|it| !stays(&it.topic));
         ended.extend(gone.map(|it| (it.topic.value.clone(), name.clone())));
+        let awaits = |topic: &manifest::Placed<String>| {
+            new.services.get(name).is_some_and(|service| service.awaits.contains(topic))
+        };
+        let gone = was.awaits.iter().filter(|topic| !awaits(topic));
+        ended.extend(gone.map(|topic| (topic.value.clone(), subscriber(name))));
     }
     ended
 }

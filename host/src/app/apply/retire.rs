@@ -11,6 +11,7 @@ use crate::{
     keyvalue::Buckets,
     outbox::Outbox,
     rollout::Changing,
+    saga::Register,
     service::{Edge, Scope, Service},
     store::Database,
 };
@@ -28,6 +29,7 @@ pub(super) struct Retiring {
     services: Vec<Leaving>,
     /// What the instances of these have, and of services that lose something.
     scopes: Vec<Weak<Scope>>,
+    sagas: Vec<Arc<Register>>,
     outboxes: Vec<Outbox>,
     buckets: Vec<Buckets>,
     databases: Vec<Database>,
@@ -73,6 +75,7 @@ impl Retiring {
         Self {
             services: services.map(|(name, member)| leaving(name, &member.service)).collect(),
             scopes: scopes.map(|(_, member)| Arc::downgrade(&member.terms.scope)).collect(),
+            sagas: missing(&before.sagas, &after.sagas),
             outboxes: missing(&before.outboxes, &after.outboxes),
             buckets: missing(&before.buckets, &after.buckets),
             databases: missing(&before.databases, &after.databases),
@@ -81,7 +84,11 @@ impl Retiring {
 
     /// Waits until nobody needs it any more, at most until the deadline, and ends it.
     pub async fn retire(self, deadline: Instant) {
-        let Self { services, scopes, outboxes, buckets, databases } = self;
+        let Self { services, scopes, sagas, outboxes, buckets, databases } = self;
+        // They are callers too.
+        for sagas in sagas {
+            sagas.close(deadline).await;
+        }
         let mut late = leave(services, deadline).await;
         while scopes.iter().any(|scope| scope.strong_count() > 0) {
             if Instant::now() >= deadline {

@@ -138,6 +138,7 @@ impl House {
                 buckets: None,
                 outbox: None,
                 mailer: None,
+                sagas: crate::saga::Access::default(),
                 config: BTreeMap::new(),
                 limits: Limits { memory: plan.memory, tables: 10_000 },
             })
@@ -166,6 +167,7 @@ impl House {
             buckets: None,
             outbox: Some(outbox),
             mailer: None,
+            sagas: crate::saga::Access::default(),
             config: BTreeMap::new(),
             limits: Limits { memory: plan.memory, tables: 10_000 },
         };
@@ -186,7 +188,7 @@ impl House {
         let member = |(name, scope): (&&str, &Arc<Scope>)| {
             let (grants, policy) = (self.grants[*name].clone(), RolloutPolicy::default());
             let (scope, settings, trust) = (scope.clone(), DEFAULTS, Trust::everybody());
-            let terms = Terms { scope, grants, settings, policy, trust };
+            let terms = Terms { scope, grants, settings, policy, trust, sagas: None };
             let member = Member::new(self.services[name].clone(), terms);
             (name.to_string(), member)
         };
