@@ -20,12 +20,11 @@
 //! - **Bounded.** Where as many events wait as may, publishing is refused, and with it the transaction.
 //!
 //! **Several hosts with one database**, as they may be where it is on a server: one of them relays what all of them wrote,
-//! in the order of its rows, and another takes over when it ends or falls silent (`lease`). The relay takes everything from
+//! in the order of its rows, and another takes over when it ends or falls silent (a lease). The relay takes everything from
 //! the table then, as what its own commits tell of may not overtake what others wrote. Where transactions overlap, the
 //! order is that of those that write the same; of others, which had nothing to do with each other, either may be first.
 
 mod binding;
-mod lease;
 mod relay;
 mod rows;
 

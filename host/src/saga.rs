@@ -24,7 +24,12 @@ mod access;
 mod call;
 mod definition;
 mod error;
+mod known;
+mod machine;
+mod merge;
 mod register;
+mod rows;
+mod runner;
 mod sagas;
 mod settings;
 mod view;
@@ -32,10 +37,13 @@ mod view;
 pub use access::Access;
 pub use call::{Again, Outcome, StepCall, Steps};
 pub use definition::{
-    Awaited, Definition, InvalidDefinition, MAX_DEFINITIONS, MAX_NAME, MAX_STEPS, MAX_TOPICS, Step, Wait,
+    Awaited, Definition, InvalidDefinition, MAX_DEFINITIONS, MAX_EVENTS, MAX_NAME, MAX_STEPS, Step, Wait,
 };
 pub use error::{Error, OpenError, Unmet};
 pub use register::{Awaiting, Register, check};
 pub use sagas::Sagas;
 pub use settings::{MAX_ID, MAX_INPUT, MAX_STATE, MAX_WAIT, Settings};
 pub use view::{Filter, Page, Snapshot, Status, StepView, Summary, View};
+
+#[cfg(test)]
+mod tests;

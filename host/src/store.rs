@@ -11,6 +11,7 @@ pub(crate) mod binding;
 mod committed;
 mod ending;
 mod error;
+mod lease;
 mod migration;
 mod postgres;
 mod sqlite;
@@ -21,6 +22,9 @@ pub use binding::{
 };
 pub(crate) use committed::{Committed, Then};
 pub use error::OpenError;
+pub(crate) use lease::Lease;
+#[cfg(test)]
+pub(crate) use lease::Turn;
 pub use migration::{Applied, MigrateError, Migration};
 pub use postgres::{Server, ServerSettings};
 pub use unit::Unit;

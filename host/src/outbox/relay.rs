@@ -13,13 +13,11 @@ mod window;
 
 pub(super) use tail::{Outgoing, Shared};
 
-use super::{
-    lease::Lease,
-    rows::{self, Key, Row},
-};
+use super::rows::{self, Key, Row};
 use crate::{
     events::{Prepared, PublishError},
     policy::Backoff,
+    store::Lease,
 };
 use recent::Recent;
 use std::{collections::HashSet, sync::Arc};
@@ -76,8 +74,8 @@ enum Step {
 impl Relay {
     pub fn new(shared: Arc<Shared>) -> Self {
         let (closing, look_at) = (shared.closing.subscribe(), Instant::now() + shared.settings.look_every);
-        let lease =
-            shared.database.is_shared().then(|| Lease::new(shared.database.clone(), shared.settings.host.as_deref()));
+        let lease = |database| Lease::new(database, rows::TURN, shared.settings.host.as_deref());
+        let lease = shared.database.is_shared().then(|| lease(shared.database.clone()));
         Self {
             closing,
             window: Window::new(shared.bus.clone(), shared.settings.at_once),

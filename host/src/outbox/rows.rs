@@ -5,7 +5,7 @@
 
 use crate::{
     events::{Event, Prepared},
-    store::{Database, Error, Rows, Statement, Value},
+    store::{Database, Error, Lease, Rows, Statement, Value},
 };
 use jiff::Timestamp;
 use std::{borrow::Cow, sync::Arc};
@@ -33,16 +33,7 @@ const COLUMNS: &str = "
     PRIMARY KEY (position, id)";
 
 /// Of the hosts that share a database, the one whose turn it is to relay.
-const TURN_TABLE: &str = "CREATE TABLE IF NOT EXISTS _wharf_outbox_turn (
-    one BIGINT PRIMARY KEY,
-    holder TEXT NOT NULL,
-    beat BIGINT NOT NULL
-)";
-const TURN_ROW: &str = "INSERT INTO _wharf_outbox_turn (one, holder, beat) VALUES (1, '', 0) ON CONFLICT DO NOTHING";
-const TURN_READ: &str = "SELECT holder, beat FROM _wharf_outbox_turn WHERE one = 1";
-const TURN_TAKE: &str =
-    "UPDATE _wharf_outbox_turn SET holder = $1, beat = beat + 1 WHERE one = 1 AND holder = $2 AND beat = $3";
-const TURN_RELEASE: &str = "UPDATE _wharf_outbox_turn SET holder = '', beat = beat + 1 WHERE one = 1 AND holder = $1";
+pub(super) const TURN: &str = "_wharf_outbox_turn";
 
 const COUNT: &str =
     "SELECT COUNT(*), COALESCE(SUM(LENGTH(data)), 0), COALESCE(MAX(position), 0), MIN(time) FROM _wharf_outbox";
@@ -72,14 +63,6 @@ pub(super) struct Key {
     pub id: String,
 }
 
-/// Who relays, and how often that was said.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Turn {
-    /// Empty where nobody does.
-    pub holder: String,
-    pub beat: i64,
-}
-
 /// What is in the table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
@@ -106,8 +89,7 @@ pub(super) async fn prepare(database: &Database) -> Result<Found, Error> {
     let table = format!("CREATE TABLE IF NOT EXISTS _wharf_outbox (position {position}, {COLUMNS})");
     database.host_execute(statement(&table, [])).await?;
     if shared {
-        database.host_execute(statement(TURN_TABLE, [])).await?;
-        database.host_execute(statement(TURN_ROW, [])).await?;
+        Lease::prepare(database, TURN).await?;
     }
     count(database).await
 }
@@ -127,27 +109,6 @@ pub(super) async fn count(database: &Database) -> Result<Found, Error> {
     };
     let count = |number: i64| usize::try_from(number).unwrap_or_default();
     Ok(Found { events: count(events), bytes: count(bytes), last, oldest })
-}
-
-/// Whose turn it is.
-pub(super) async fn turn(database: &Database) -> Result<Turn, Error> {
-    let rows = database.host_query(statement(TURN_READ, [])).await?;
-    let mut row = rows.rows.into_iter().next().unwrap_or_default().into_iter();
-    match (row.next(), row.next()) {
-        (Some(Value::Text(holder)), Some(Value::Integer(beat))) => Ok(Turn { holder, beat }),
-        _ => Err(Error::Invalid("the table `_wharf_outbox_turn` has lost its row; restart the host to make it".into())),
-    }
-}
-
-/// Takes the turn, where it is still as it was seen; says whether it was.
-pub(super) async fn take_turn(database: &Database, name: &str, seen: &Turn) -> Result<bool, Error> {
-    let params = [Value::Text(name.into()), Value::Text(seen.holder.clone()), Value::Integer(seen.beat)];
-    Ok(database.host_execute(statement(TURN_TAKE, params)).await? == 1)
-}
-
-/// Gives the turn back.
-pub(super) async fn release_turn(database: &Database, name: &str) -> Result<(), Error> {
-    database.host_execute(statement(TURN_RELEASE, [Value::Text(name.into())])).await.map(drop)
 }
 
 /// Makes a row of an event.

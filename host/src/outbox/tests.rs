@@ -3,11 +3,11 @@
 mod crash;
 mod window;
 
-use super::{lease::Lease, *};
+use super::{rows::TURN, *};
 use crate::{
     events::{Event, Prepared},
     store::{
-        self, Unit, Value,
+        self, Lease, Turn, Unit, Value,
         tests::{Scratch, on_each_backend},
     },
 };
@@ -491,13 +491,13 @@ async fn the_turn_of_a_host_that_fell_silent_is_taken_by_another() {
     place(&outbox, &database, "a").await.unwrap();
     outbox.close().await;
     // A host that was killed.
-    let turn = super::rows::turn(&database).await.unwrap();
-    assert!(super::rows::take_turn(&database, "killed", &turn).await.unwrap());
+    let turn = Turn::read(&database, TURN).await.unwrap();
+    assert!(turn.take(&database, TURN, "killed").await.unwrap());
     let outbox = open(&database, &recorder, Settings::default()).await;
     drain(&outbox).await;
     assert_eq!(recorder.subjects(), ["a"]);
     outbox.close().await;
-    assert_eq!(super::rows::turn(&database).await.unwrap().holder, "");
+    assert_eq!(Turn::read(&database, TURN).await.unwrap().holder, "");
 }
 
 #[tokio::test]
@@ -505,12 +505,12 @@ async fn a_host_that_was_killed_and_starts_again_takes_its_own_turn_at_once() {
     let scratch = Scratch::postgres();
     let database = orders(&scratch).await;
     open(&database, &Recorder::default(), Settings::default()).await.close().await;
-    let held_by = async || super::rows::turn(&database).await.unwrap().holder;
+    let held_by = async || Turn::read(&database, TURN).await.unwrap().holder;
     for (before, after, is_own) in [("a", "a", true), ("a", "b", false), ("a", "ab", false)] {
-        let mut killed = Lease::new(database.clone(), Some(before));
+        let mut killed = Lease::new(database.clone(), TURN, Some(before));
         killed.beat().await.unwrap();
         assert!(killed.is_held());
-        let mut lease = Lease::new(database.clone(), Some(after));
+        let mut lease = Lease::new(database.clone(), TURN, Some(after));
         lease.beat().await.unwrap();
         assert_eq!(lease.is_held(), is_own, "{before} {after}");
         // One that was taken for killed and was not gives way, and does not take it back.

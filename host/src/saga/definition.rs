@@ -1,7 +1,7 @@
 //! Definitions: which steps a saga has.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 /// The most steps of a saga.
 pub const MAX_STEPS: usize = 64;
@@ -9,8 +9,8 @@ pub const MAX_STEPS: usize = 64;
 pub const MAX_DEFINITIONS: usize = 64;
 /// The longest name of a saga or a step, in bytes.
 pub const MAX_NAME: usize = 64;
-/// The most topics that the steps of one saga wait for.
-pub const MAX_TOPICS: usize = 8;
+/// The most steps of one saga that wait for events, each of which is kept with the saga.
+pub const MAX_EVENTS: usize = 8;
 
 /// How long a wait for a time may be: longer than a call ever may take, as a reminder is sent after weeks.
 const MAX_WAIT_MS: u64 = 366 * 24 * 60 * 60 * 1_000;
@@ -113,13 +113,13 @@ pub enum InvalidDefinition {
         /// What it may be.
         max: u64,
     },
-    /// More than [`MAX_TOPICS`] topics are waited for.
-    #[error("the steps of saga `{saga}` wait for events of {topics} topics; expected at most {MAX_TOPICS}")]
-    Topics {
+    /// More than [`MAX_EVENTS`] steps wait for events.
+    #[error("{steps} steps of saga `{saga}` wait for events; expected at most {MAX_EVENTS}")]
+    Events {
         /// The saga.
         saga: String,
         /// How many.
-        topics: usize,
+        steps: usize,
     },
 }
 
@@ -172,9 +172,9 @@ impl Definition {
                 self.check_duration(&format!("the wait of step `{}`", step.name), Some(*ms), MAX_WAIT_MS)?;
             }
         }
-        let topics = self.topics().collect::<BTreeSet<_>>().len();
-        if topics > MAX_TOPICS {
-            return Err(InvalidDefinition::Topics { saga: saga(), topics });
+        let steps = self.topics().count();
+        if steps > MAX_EVENTS {
+            return Err(InvalidDefinition::Events { saga: saga(), steps });
         }
         Ok(())
     }
@@ -207,6 +207,17 @@ impl Step {
         match &self.wait.as_ref()?.until {
             Awaited::Event(topic) => Some(topic),
             Awaited::Time(_) => None,
+        }
+    }
+}
+
+// === impl Wait ===
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.until {
+            Awaited::Event(topic) => write!(f, "an event of `{topic}`"),
+            Awaited::Time(ms) => write!(f, "{:?} to pass", Duration::from_millis(*ms)),
         }
     }
 }

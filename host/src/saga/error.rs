@@ -68,3 +68,11 @@ impl fmt::Display for Unmet {
         write!(f, "{what} `{step}` of saga `{saga}` is gone, which {sagas} under way may need, among them `{id}`")
     }
 }
+
+// === impl Error ===
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}

@@ -1,0 +1,297 @@
+//! What is in memory of each saga under way: where it is. What waits has two numbers here, and its row in the database.
+
+use super::super::{
+    Error,
+    machine::{Millis, Word},
+};
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::{Notify, oneshot};
+
+/// Something that a saga is told, and who hears when that is written.
+pub(in super::super) struct Mail {
+    pub word: Word,
+    pub reply: Option<oneshot::Sender<Result<(), Error>>>,
+}
+
+/// The sagas under way that this host runs.
+pub(super) struct Places {
+    inner: Mutex<Inner>,
+    concurrency: usize,
+    /// The next time at which there is something to do is another.
+    pub sooner: Notify,
+    /// None is being moved on.
+    pub idle: Notify,
+}
+
+struct Inner {
+    all: HashMap<i64, Place>,
+    /// Those that sleep, by when they are to be woken.
+    timers: BTreeSet<(Millis, i64)>,
+    /// Those that could go on if there were room.
+    queue: VecDeque<i64>,
+    /// How many have room.
+    running: usize,
+    /// How many are active.
+    active: usize,
+    /// Whether calls may be made.
+    open: bool,
+}
+
+enum Place {
+    /// Until then.
+    Asleep(Millis),
+    Queued,
+    /// The revision that serves lacks what it needs.
+    Halted,
+    /// A task has it.
+    Active(Box<Active>),
+}
+
+struct Active {
+    mail: Vec<Mail>,
+    wake: Arc<Notify>,
+}
+
+/// A saga that a task is to be made for.
+pub(super) struct Waken {
+    pub number: i64,
+    /// Whether it has room to make calls.
+    pub has_room: bool,
+    pub wake: Arc<Notify>,
+}
+
+/// Where a saga is when its task ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaves {
+    /// It sleeps until then.
+    Asleep(Millis),
+    /// It could go on and has no room.
+    Queued,
+    /// The revision that serves lacks what it needs.
+    Halted,
+    /// It has ended, or is not this host's.
+    Gone,
+}
+
+// === impl Places ===
+
+impl Places {
+    pub fn new(concurrency: usize) -> Self {
+        let inner = Inner {
+            all: HashMap::new(),
+            timers: BTreeSet::new(),
+            queue: VecDeque::new(),
+            running: 0,
+            active: 0,
+            open: true,
+        };
+        Self { inner: Mutex::new(inner), concurrency, sooner: Notify::new(), idle: Notify::new() }
+    }
+
+    /// A saga that begins, and whose task is about to be made.
+    pub fn begin(&self, number: i64) -> Waken {
+        let mut inner = self.inner();
+        // Those that wait for room were first.
+        let has_room = inner.queue.is_empty() && inner.take_room(self.concurrency);
+        inner.activate(number, Vec::new(), has_room)
+    }
+
+    /// Saga that are under way, and when each is to be woken.
+    pub fn add(&self, all: Vec<(i64, Millis)>) {
+        let mut inner = self.inner();
+        for (number, due) in all {
+            if !inner.all.contains_key(&number) {
+                inner.sleep(number, due);
+            }
+        }
+        drop(inner);
+        self.sooner.notify_one();
+    }
+
+    /// Tells a saga something; `None` where a task has it.
+    pub fn post(&self, number: i64, mail: Mail) -> Option<Waken> {
+        let mut inner = self.inner();
+        if let Some(Place::Active(active)) = inner.all.get_mut(&number) {
+            active.mail.push(mail);
+            active.wake.notify_one();
+            return None;
+        }
+        let has_room = inner.queue.is_empty() && inner.take_room(self.concurrency);
+        Some(inner.activate(number, vec![mail], has_room))
+    }
+
+    /// Wakes those whose time has come; those for which there is no room queue up.
+    pub fn wake_due(&self, now: Millis) -> Vec<Waken> {
+        let mut inner = self.inner();
+        while let Some((due, number)) = inner.timers.first().copied().filter(|(due, _)| *due <= now) {
+            inner.timers.remove(&(due, number));
+            inner.all.insert(number, Place::Queued);
+            inner.queue.push_back(number);
+        }
+        let mut waken = Vec::new();
+        while let Some(next) = inner.next(self.concurrency) {
+            waken.push(next);
+        }
+        waken
+    }
+
+    /// Wakes those that could not go on with the revision before.
+    pub fn wake_halted(&self, now: Millis) {
+        let mut inner = self.inner();
+        let halted = inner.all.iter().filter(|(_, place)| matches!(place, Place::Halted)).map(|(number, _)| *number);
+        for number in halted.collect::<Vec<_>>() {
+            inner.sleep(number, now);
+        }
+        drop(inner);
+        self.sooner.notify_one();
+    }
+
+    /// When the first of those that sleep is to be woken.
+    pub fn next_due(&self) -> Option<Millis> {
+        self.inner().timers.first().map(|(due, _)| *due)
+    }
+
+    /// What a saga was told since its task asked last.
+    pub fn mail(&self, number: i64) -> Vec<Mail> {
+        match self.inner().all.get_mut(&number) {
+            Some(Place::Active(active)) => mem::take(&mut active.mail),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Room for a saga whose task has none.
+    pub fn take_room(&self) -> bool {
+        let mut inner = self.inner();
+        inner.queue.is_empty() && inner.take_room(self.concurrency)
+    }
+
+    /// Whether calls may be made.
+    pub fn is_open(&self) -> bool {
+        self.inner().open
+    }
+
+    /// A saga's task would end. `None` where it was told something and goes on; else the one that has its room now.
+    pub fn leave(&self, number: i64, leaves: Leaves, has_room: bool) -> Option<Option<Waken>> {
+        let mut inner = self.inner();
+        if matches!(inner.all.get(&number), Some(Place::Active(active)) if !active.mail.is_empty())
+            && leaves != Leaves::Gone
+        {
+            return None;
+        }
+        if matches!(inner.all.get(&number), Some(Place::Active(_))) {
+            inner.active -= 1;
+            inner.all.remove(&number);
+        }
+        if has_room {
+            inner.running -= 1;
+        }
+        let mut sooner = false;
+        // What is not this host's any more is forgotten.
+        match leaves {
+            Leaves::Asleep(due) if inner.open => {
+                sooner = inner.timers.first().is_none_or(|(first, _)| due < *first);
+                inner.sleep(number, due);
+            }
+            Leaves::Queued if inner.open => {
+                inner.all.insert(number, Place::Queued);
+                inner.queue.push_back(number);
+            }
+            Leaves::Halted if inner.open => drop(inner.all.insert(number, Place::Halted)),
+            _ => {}
+        }
+        let next = inner.next(self.concurrency);
+        let idle = inner.active == 0;
+        drop(inner);
+        if sooner {
+            self.sooner.notify_one();
+        }
+        if idle {
+            self.idle.notify_waiters();
+        }
+        Some(next)
+    }
+
+    /// Whether no task has a saga.
+    pub fn is_idle(&self) -> bool {
+        self.inner().active == 0
+    }
+
+    /// Sagas are run from now on.
+    pub fn open(&self) {
+        self.inner().open = true;
+    }
+
+    /// No calls are made any more, and what no task has is forgotten.
+    pub fn shut(&self) {
+        let mut inner = self.inner();
+        inner.open = false;
+        inner.all.retain(|_, place| matches!(place, Place::Active(_)));
+        inner.timers.clear();
+        inner.queue.clear();
+        for place in inner.all.values() {
+            if let Place::Active(active) = place {
+                active.wake.notify_one();
+            }
+        }
+    }
+
+    /// About how many bytes this takes.
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
+        let inner = self.inner();
+        // The control bytes of the map; and the nodes of the set are half full at worst.
+        inner.all.capacity() * (size_of::<(i64, Place)>() + 1) + inner.timers.len() * 2 * size_of::<(Millis, i64)>()
+    }
+
+    /// How many are in the hands of tasks.
+    #[cfg(test)]
+    pub fn active(&self) -> usize {
+        self.inner().active
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Nothing that can panic runs under this lock.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn take_room(&mut self, concurrency: usize) -> bool {
+        let room = self.open && self.running < concurrency;
+        self.running += usize::from(room);
+        room
+    }
+
+    fn activate(&mut self, number: i64, mail: Vec<Mail>, has_room: bool) -> Waken {
+        let wake = Arc::new(Notify::new());
+        let active = Box::new(Active { mail, wake: wake.clone() });
+        match self.all.insert(number, Place::Active(active)) {
+            Some(Place::Asleep(due)) => drop(self.timers.remove(&(due, number))),
+            Some(Place::Queued) => self.queue.retain(|other| *other != number),
+            _ => {}
+        }
+        self.active += 1;
+        Waken { number, has_room, wake }
+    }
+
+    fn sleep(&mut self, number: i64, due: Millis) {
+        self.all.insert(number, Place::Asleep(due));
+        self.timers.insert((due, number));
+    }
+
+    /// The next of those that wait for room, if there is some.
+    fn next(&mut self, concurrency: usize) -> Option<Waken> {
+        let number = *self.queue.front()?;
+        if !self.take_room(concurrency) {
+            return None;
+        }
+        self.queue.pop_front();
+        Some(self.activate(number, Vec::new(), true))
+    }
+}
