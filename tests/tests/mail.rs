@@ -325,13 +325,13 @@ async fn without_a_server_mail_lies_in_a_folder_and_apply_sends_it_to_one() {
     }
     app.write(&mailer(&plain(&smtp), ""));
     let plan = app.done(&["apply", "--yes"]).await;
-    assert!(plan.stdout.contains(&format!("-> {}", smtp.address())), "{plan:?}");
+    assert!(plan.stderr.contains(&format!("-> {}", smtp.address())), "{plan:?}");
     assert_eq!(send(&host, "to=ada@example.com&subject=Hi").await.0, 200);
     assert_eq!(smtp.messages(1).await.len(), 1);
     // Without the grant nothing goes anywhere.
     app.write(&mailer(&plain(&smtp), "").replace("mail = {", "config = {"));
     let plan = app.done(&["apply", "--yes"]).await;
-    assert!(plan.stdout.contains("mail.from The Shop <shop@example.com> -> none"), "{plan:?}");
+    assert!(plan.stderr.contains("mail.from The Shop <shop@example.com> -> none"), "{plan:?}");
     let (status, said) = send(&host, "to=ada@example.com&subject=Hi").await;
     assert!(status == 403 && said.contains("does not let service mailer send mail"), "{said}");
     host.stop().await;
