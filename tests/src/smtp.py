@@ -39,7 +39,7 @@ class Handler:
 
     async def handle_DATA(self, server, session, envelope):
         message = email.message_from_bytes(envelope.content, policy=email.policy.default)
-        part = lambda kind: (lambda it: it and it.get_content())(message.get_body((kind,)))
+        part = lambda kind: (lambda it: it and it.get_content().replace("\r\n", "\n"))(message.get_body((kind,)))
         told = {
             "from": envelope.mail_from,
             "to": envelope.rcpt_tos,
@@ -60,7 +60,7 @@ class Handler:
 
 def authenticate(server, session, envelope, mechanism, data):
     given = (data.login.decode(), data.password.decode())
-    return AuthResult(success=given == ("shop", password), handled=True, message=None)
+    return AuthResult(success=given == ("shop", password), handled=False)
 
 
 class Server(Controller):

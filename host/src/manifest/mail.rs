@@ -13,6 +13,7 @@ use crate::mail::{Mailbox, Tls};
 
 /// Where the mail of all services goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a manifest has one")]
 pub enum Mail {
     /// Into files of this folder.
     Folder(Placed<PathBuf>),

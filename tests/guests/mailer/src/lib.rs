@@ -1,7 +1,8 @@
 //! Sends the mail that it is told to send.
 //!
 //! `GET /send?to=…&cc=…&bcc=…&name=…&reply-to=…&subject=…&text=…&html=…&key=…`, each percent-encoded, is answered with 200
-//! and the Message-ID, 403 `denied`, 422 `invalid`, 409 `refused` or 503 `fault`, with the reason. Of `to`, `cc` and `bcc`
+//! and the Message-ID, 403 `denied`, 422 `invalid`, 409 `refused` or 424 `fault`, with the reason; of
+//! these statuses the gateway tries none again. Of `to`, `cc` and `bcc`
 //! there can be several, apart by `|`; `name` is that of the first `to`. `size=…` is a text of that many bytes.
 
 use wasip3::http::types::{ErrorCode, Request, Response};
@@ -53,7 +54,7 @@ impl wasip3::exports::http::handler::Guest for Mailer {
             Err(SendError::Invalid(reason)) => reply::text(422, format!("invalid: {reason}")),
             Err(SendError::Refused(reason)) => reply::text(409, format!("refused: {reason}")),
             Err(SendError::Fault(fault)) => {
-                reply::text(503, format!("fault: {:?} {:?}: {}", fault.kind, fault.retry_after_ms, fault.message))
+                reply::text(424, format!("fault: {:?} {:?}: {}", fault.kind, fault.retry_after_ms, fault.message))
             }
         }
     }
