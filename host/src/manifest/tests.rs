@@ -67,7 +67,10 @@ fn the_example_is_valid() {
         manifest.admin,
         Admin::Socket(Placed { value: folder.join(".wharf/admin.sock"), key: "admin.socket".into(), place: None })
     );
-    assert_eq!(manifest.services.keys().collect::<Vec<_>>(), ["inventory", "notification", "order", "payment", "product", "user"]);
+    assert_eq!(
+        manifest.services.keys().collect::<Vec<_>>(),
+        ["inventory", "notification", "order", "payment", "product", "user"]
+    );
     assert_eq!(manifest.services["user"].component.path(), Some(&*folder.join("components/user")));
     assert_eq!(manifest.bus, Bus::Embedded(Durability::Os));
     assert_eq!(manifest.retention, Retention::default());
