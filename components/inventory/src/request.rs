@@ -18,6 +18,7 @@ pub type Items = BTreeMap<String, u32>;
 /// The body of `PUT /inventory/{productId}`.
 #[derive(Debug, Deserialize)]
 pub struct Quantity {
+    #[serde(deserialize_with = "wharf_sdk::whole_number")]
     quantity: u32,
 }
 

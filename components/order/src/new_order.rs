@@ -5,7 +5,7 @@ use crate::{
     wit::shop::catalog::catalog::Product,
 };
 use money::Money;
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 use wharf_sdk::{Error, Result};
 
 const ITEMS_MAX: usize = 100;
@@ -24,19 +24,8 @@ pub struct NewOrder {
 #[serde(rename_all = "camelCase")]
 struct NewItem {
     product_id: String,
-    #[serde(deserialize_with = "whole")]
+    #[serde(deserialize_with = "wharf_sdk::whole_number")]
     quantity: u32,
-}
-
-/// A whole number, also where a zero fraction is written with it: to JSON Schema, and to most who write JSON, `2.0` is the
-/// number `2`.
-fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    let number = f64::deserialize(deserializer)?;
-    if number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number) {
-        Ok(number as u32)
-    } else {
-        Err(de::Error::custom("expected a whole number that is not negative"))
-    }
 }
 
 // === impl NewOrder ===
