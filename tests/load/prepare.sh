@@ -16,7 +16,7 @@ mkdir -p "$here/out/shop" "$here/out/hello-p2" "$here/out/hello-p3"
 sed -E 's|^source = "components/([a-z]+)"|component = "\1.wasm"|; s|^file = "components/|file = "|' \
   wharf.toml > "$here/out/shop/wharf.toml"
 cp components/openapi.json "$here/out/shop"
-for service in user product order payment inventory notification; do
+for service in user product order payment inventory checkout notification; do
   cp "components/target/wasm32-wasip2/release/$service.wasm" "$here/out/shop"
 done
 

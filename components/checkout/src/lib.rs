@@ -11,7 +11,7 @@ use request::{Asked, NewCheckout};
 use serde::Serialize;
 use steps::Checkout;
 use wharf_sdk::{
-    Error, Json, Path, Response, Result, Router, json, new_id,
+    Accepted, Error, Json, Path, Respond, Response, Result, Router, new_id,
     saga::{self, Refused, Snapshot, Status},
     time,
 };
@@ -69,8 +69,9 @@ async fn check_out(Asked { key, wait }: Asked, Json(new): Json<NewCheckout>) -> 
     };
     // Relative to what was asked for, since it is not known here under which path the gateway has it.
     let location = format!("checkout/{id}");
-    let status = if snapshot.is_over() { 200 } else { 202 };
-    let response = Response::json_bytes(status, json::to_vec(&View::of(id, snapshot)?).map_err(Error::internal)?);
+    let is_over = snapshot.is_over();
+    let view = View::of(id, snapshot)?;
+    let response = if is_over { Json(view).respond() } else { Accepted(view).respond() };
     let response = response.with_header("location", location);
     Ok(match wait {
         Some(wait) => response.with_header("preference-applied", format!("wait={}", wait.as_secs())),

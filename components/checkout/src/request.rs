@@ -72,7 +72,8 @@ impl NewCheckout {
 impl Asked {
     fn new(key: Option<String>, prefer: Option<&str>) -> Result<Self> {
         let plain = |c: u8| c.is_ascii_alphanumeric() || b"-_.~".contains(&c);
-        let key = key.map(|key| key.trim().trim_matches('"').to_owned());
+        let quoted = |key: &str| Some(key.strip_prefix('"')?.strip_suffix('"')?.to_owned());
+        let key = key.map(|key| quoted(&key).unwrap_or(key));
         if let Some(key) = &key
             && !((1..=KEY_MAX).contains(&key.len()) && key.bytes().all(plain))
         {
@@ -120,8 +121,8 @@ mod tests {
     fn a_key_is_taken_with_and_without_quotes_and_is_bounded() {
         let key = |key: &str| Asked::new(Some(key.into()), None).map(|asked| asked.key.unwrap());
         assert_eq!(key("\"8e03978e-40d5\"").as_deref(), Ok("8e03978e-40d5"));
-        assert_eq!(key(" a.b ").as_deref(), Ok("a.b"));
-        for wrong in ["", "\"\"", "a b", "a/b", "ä", &"k".repeat(65)] {
+        assert_eq!(key("a.b").as_deref(), Ok("a.b"));
+        for wrong in ["", "\"\"", "\"\"a\"\"", "\"a", "a b", "a/b", "ä", &"k".repeat(65)] {
             assert_eq!(key(wrong).unwrap_err().status(), 400, "{wrong}");
         }
     }

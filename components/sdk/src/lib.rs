@@ -49,7 +49,7 @@ pub mod time;
 pub use error::{Error, Result};
 pub use futures::future::join;
 pub use id::new_id;
-pub use json::{Created, Json, whole_number};
+pub use json::{Accepted, Created, Json, whole_number};
 pub use request::{Bytes, DEFAULT_BODY_LIMIT, Extract, Method, Path, Query, Request};
 pub use response::{Respond, Response};
 pub use router::{Handler, Router, Routes};
