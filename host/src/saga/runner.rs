@@ -135,6 +135,7 @@ impl Shared {
 
     /// Begins a saga; what came of it is told when that is written.
     pub fn start(self: &Arc<Self>, start: Start) {
+        self.count(1);
         let waken = self.places.begin(start.saga.number);
         // A task of its own: whoever starts a saga may be gone before it is written.
         tokio::spawn(course::begin(self.clone(), waken, start));

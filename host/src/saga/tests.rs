@@ -2,6 +2,7 @@
 
 mod crash;
 mod hosts;
+mod speed;
 
 use super::*;
 use crate::{

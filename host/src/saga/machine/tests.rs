@@ -360,6 +360,7 @@ fn happens() -> impl Strategy<Value = Happens> {
 /// What the service sees of one step.
 #[derive(Clone, Debug, Default)]
 struct Seen {
+    /// How often its action was called, but where nothing was begun.
     acts: u32,
     /// How its last action ended, while that is known; none while it is under way or the host died meanwhile.
     last: Option<Ended>,
@@ -416,9 +417,8 @@ impl World {
                 assert!(self.seen.iter().all(|seen| seen.undos == 0), "nothing is begun once something is undone");
                 let seen = &mut self.seen[index];
                 assert!(!seen.done || seen.forgotten, "what is done is not done again");
-                let safe = matches!(seen.last, Some(Ended::NotBegun(..))) && !seen.forgotten;
-                assert!(seen.acts == 0 || safe || steps[index].repeatable, "what is not repeatable is not repeated");
-                seen.acts += u32::from(!safe);
+                assert!(seen.acts == 0 || steps[index].repeatable, "what is not repeatable is not repeated");
+                seen.acts += 1;
                 assert!(seen.acts <= TRIES.attempts, "no more tries than may be");
                 (seen.last, seen.forgotten) = (None, false);
             }
@@ -439,7 +439,7 @@ impl World {
     /// Whether nothing is left to be undone of a step that was begun.
     fn is_settled(&self, index: usize) -> bool {
         let (seen, step) = (&self.seen[index], &self.machine.progress.steps[index]);
-        let nothing = matches!(seen.last, Some(Ended::NotBegun(..) | Ended::Failed(_)));
+        let nothing = matches!(seen.last, Some(Ended::Failed(_)));
         seen.undone || step.skip || !self.machine.definition.steps[index].compensates || seen.acts == 0 || nothing
     }
 

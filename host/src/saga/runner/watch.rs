@@ -77,6 +77,12 @@ impl Watch {
         let shared = self.shared.clone();
         self.hold().await;
         if !shared.leads() || !self.is_taken_up {
+            // Those that another host ends are not counted here.
+            if self.look_through_at <= Instant::now() {
+                self.look_through_at = Instant::now() + LOOK_THROUGH;
+                let counted = shared.recount().await;
+                self.is_well(counted);
+            }
             return;
         }
         for waken in shared.places.wake_due(shared.now()) {
