@@ -364,8 +364,7 @@ struct Seen {
     acts: u32,
     /// How its last action ended, while that is known; none while it is under way or the host died meanwhile.
     last: Option<Ended>,
-    /// It was told so and nobody wrote it down.
-    forgotten: bool,
+    /// It was done, and that is written.
     done: bool,
     undos: u32,
     undone: bool,
@@ -416,18 +415,18 @@ impl World {
                 assert!(self.seen[..from].iter().all(|seen| seen.done), "what comes before is done");
                 assert!(self.seen.iter().all(|seen| seen.undos == 0), "nothing is begun once something is undone");
                 let seen = &mut self.seen[index];
-                assert!(!seen.done || seen.forgotten, "what is done is not done again");
+                assert!(!seen.done, "what is done is not done again");
                 assert!(seen.acts == 0 || steps[index].repeatable, "what is not repeatable is not repeated");
                 seen.acts += 1;
                 assert!(seen.acts <= TRIES.attempts, "no more tries than may be");
-                (seen.last, seen.forgotten) = (None, false);
+                seen.last = None;
             }
             Side::Compensate => {
                 assert!(self.out.iter().all(|(_, side)| *side == Side::Compensate), "all actions have ended before");
                 assert_eq!(self.out.len(), 1, "one after the other");
                 assert!(steps[index].compensates);
                 assert!(self.seen[index].acts > 0, "what was never begun is not taken back");
-                assert!(self.seen[index].last != Some(failed()) || self.seen[index].forgotten, "nor what did nothing");
+                assert!(self.seen[index].last != Some(failed()), "nor what did nothing");
                 for later in index + 1..steps.len() {
                     assert!(self.is_settled(later), "the last first");
                 }
@@ -485,9 +484,8 @@ impl World {
                 if matches!(ended, Ended::NotBegun(..)) {
                     seen.acts -= 1;
                 }
-                seen.done |= ended == Ended::Done;
-                seen.forgotten = forgotten;
-                seen.last = Some(ended.clone());
+                seen.done |= ended == Ended::Done && !forgotten;
+                seen.last = (!forgotten).then(|| ended.clone());
             }
             Side::Compensate => seen.undone |= ended == Ended::Done && !forgotten,
         }
