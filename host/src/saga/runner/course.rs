@@ -179,10 +179,10 @@ async fn go_on(mut seat: Seat, mut saga: Saga, mut begin: Vec<Begin>) {
             return;
         }
         calls.extend(begin.drain(..).map(|begin| call(&shared, &saga, begin)));
-        if let Err(Stop(leaves)) = wait(&mut seat, &mut saga, &mut calls).await {
-            if seat.leave(leaves) {
-                return;
-            }
+        if let Err(Stop(leaves)) = wait(&mut seat, &mut saga, &mut calls).await
+            && seat.leave(leaves)
+        {
+            return;
         }
         begin = match step(&seat, &mut saga).await {
             Ok(begin) => begin,
