@@ -13,8 +13,8 @@ mod status;
 mod watch;
 
 pub use admin::{
-    AdminAddress, AdminError, Handled, Letter, Letters, ROLLOUT, RolloutCommand, RolloutOrder, ServiceDiff, StageOrder,
-    Token, WholeLetter,
+    AdminAddress, AdminError, Handled, Letter, Letters, NewSaga, ROLLOUT, RolloutCommand, RolloutOrder, SagaList,
+    SagaOrder, ServiceDiff, StageOrder, Token, WholeLetter,
 };
 pub use apply::{ApplyError, Kind, Plan, Planned, Request};
 pub use assemble::{Components, StartError, admin_address, check};

@@ -19,6 +19,7 @@ mod rebuild;
 mod reload;
 mod rollback;
 mod rollout;
+mod saga;
 mod sign;
 mod status;
 mod up;
@@ -86,6 +87,8 @@ enum Command {
     Reload(reload::Args),
     /// Lists, shows, replays and drops dead letters, and replays topics, in the running application.
     Events(events::Args),
+    /// Lists, shows and starts sagas, and has them tried again or compensated, in the running application.
+    Saga(saga::Args),
     /// Replaces a service of the running application by another component, while requests run: at once or by stages, as the
     /// manifest or the command says.
     Deploy(deploy::Args),
@@ -146,6 +149,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Apply(args) => apply::run(&load(&cli.manifest)?, args),
         Command::Reload(args) => reload::run(&load(&cli.manifest)?, args),
         Command::Events(args) => events::run(&load(&cli.manifest)?, args),
+        Command::Saga(args) => saga::run(&load(&cli.manifest)?, args),
         Command::Deploy(args) => deploy::run(&load(&cli.manifest)?, args),
         Command::Diff(args) => diff::run(&load(&cli.manifest)?, args),
         Command::Rollout(args) => rollout::run(&load(&cli.manifest)?, args),

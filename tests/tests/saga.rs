@@ -250,21 +250,80 @@ async fn a_saga_goes_on_with_a_revision_that_knows_its_steps_and_bars_one_that_d
     let done = host.wharf(&app, &["deploy", "traveller", &other.display().to_string()]).await;
     assert_eq!(done.code(), Some(0), "{done:?}");
 
-    // One that knows no step of it: another guest, which has no sagas at all.
-    let strange = app.file("strange.wasm", std::fs::read(wharf_tests::component("hello-p3")).expect("it is built"));
+    // One that lacks a step that another saga has before it.
+    start(&host, "trip", "hangs", "hotel:hang-1").await;
+    let strange = app.file("strange.wasm", patched("traveller", "pack-the-suitcase", "pack-the-backpack"));
     let strange = strange.display().to_string();
     for command in ["deploy", "diff"] {
         let done = host.wharf(&app, &[command, "traveller", &strange]).await;
         assert_eq!(done.code(), Some(1), "{command}: {done:?}");
         let said = done.stdout + &done.stderr;
-        assert!(said.contains("`paid`") && said.contains("`waits`"), "{command}: {said}");
+        assert!(
+            said.contains("step `pack-the-suitcase` of saga `trip`") && said.contains("`hangs`"),
+            "{command}: {said}"
+        );
     }
     host.get("/pay?id=waits&data=cash").await;
     assert_eq!(ended(&host, "paid", "waits").await.0, "completed");
     assert_eq!(host.get("/build").await.text(), "the traveller as it is to be.");
-    // Nothing is under way any more.
+    assert_eq!(ended(&host, "trip", "hangs").await.0, "completed");
+    // Nothing needs it any more.
     let done = host.wharf(&app, &["deploy", "traveller", &strange]).await;
     assert_eq!(done.code(), Some(0), "{done:?}");
+    start(&host, "trip", "light", "").await;
+    assert_eq!(ended(&host, "trip", "light").await.0, "completed");
+    assert!(calls(&host, "light").await.contains(&"act pack-the-backpack 1".to_owned()));
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn an_operator_sees_all_of_it_and_has_the_last_word() {
+    let slow = "sagas = { attempts = 2, backoff = \"1h\", max-backoff = \"1h\" }";
+    let app = App::new(&traveller(slow));
+    let host = app.start().await;
+    let saga = async |args: &[&str]| {
+        let args: Vec<_> = ["saga"].into_iter().chain(args.iter().copied()).chain(["--json"]).collect();
+        let done = host.wharf(&app, &args).await;
+        assert_eq!(done.code(), Some(0), "{done:?}");
+        done.json()
+    };
+    let input = r#"{"do": {"hotel": "fail", "undo.flight": "trap"}}"#;
+    let begun = saga(&["start", "traveller", "trip", "--id", "1", "--input", input]).await;
+    assert_eq!((&begun["service"], &begun["id"]), (&"traveller".into(), &"1".into()), "{begun}");
+    // It waits for an hour, unless somebody says otherwise.
+    let at = |view: &serde_json::Value| view["steps"][0].clone();
+    eventually("it was tried once", async || match at(&saga(&["show", "1"]).await) {
+        step if step["compensations"] == 1 && step["error"].is_string() => Ok(()),
+        step => Err(step),
+    })
+    .await;
+    saga(&["retry", "1"]).await;
+    eventually("it was tried twice, and is stuck", async || match saga(&["show", "1"]).await {
+        view if at(&view)["compensations"] == 2 && view["stuck"] == true => Ok(()),
+        view => Err(view),
+    })
+    .await;
+    let listed = saga(&["list", "--service", "traveller", "--status", "compensating"]).await;
+    assert_eq!(listed["sagas"][0]["id"], "1", "{listed}");
+    saga(&["compensate", "1", "--skip", "flight"]).await;
+    let (status, reason) = ended(&host, "trip", "1").await;
+    assert_eq!(status, "compensated");
+    assert!(reason.contains("no hotel"), "{reason}");
+
+    host.get("/start?saga=paid&id=2&do=").await;
+    saga(&["compensate", "2"]).await;
+    assert_eq!(ended(&host, "paid", "2").await.0, "compensated");
+    let done = host.wharf(&app, &["saga", "list"]).await;
+    assert!(done.stdout.contains("compensated") && done.stdout.contains("trip"), "{done:?}");
+    for (args, words) in [(["show", "3"], "there is no saga `3`"), (["retry", "1"], ""), (["compensate", "2"], "")] {
+        let done = host.wharf(&app, &["saga", args[0], args[1]]).await;
+        assert_eq!(done.code(), Some(1), "{done:?}");
+        assert!(done.stderr.contains(words), "{done:?}");
+    }
+    let done = host.wharf(&app, &["saga", "start", "traveler", "trip", "--id", "1"]).await;
+    assert!(done.stderr.contains("did you mean `traveller`"), "{done:?}");
+    let audit = host.wharf(&app, &["audit"]).await;
+    assert!(audit.stdout.contains("compensate saga"), "{audit:?}");
     host.stop().await;
 }
 

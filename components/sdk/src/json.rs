@@ -16,6 +16,10 @@ pub struct Json<T>(pub T);
 #[derive(Debug, Clone)]
 pub struct Created<T>(pub T);
 
+/// A JSON body with status 202: something was begun.
+#[derive(Debug, Clone)]
+pub struct Accepted<T>(pub T);
+
 impl<T: DeserializeOwned> Extract for Json<T> {
     async fn extract(request: &mut Request) -> Result<Self> {
         let body = request.body().await?;
@@ -34,6 +38,12 @@ impl<T: Serialize> Respond for Json<T> {
 impl<T: Serialize> Respond for Created<T> {
     fn respond(self) -> Response {
         response(201, &self.0)
+    }
+}
+
+impl<T: Serialize> Respond for Accepted<T> {
+    fn respond(self) -> Response {
+        response(202, &self.0)
     }
 }
 

@@ -23,14 +23,21 @@
 //! | `POST /v1/events/dead-letters/replay` with `{"letters": ["17"]}`, or `{"all": true}` and perhaps `topic` and `service` | delivers them once more: [`Handled`] |
 //! | `POST /v1/events/dead-letters/drop` with the same | forgets them: [`Handled`] |
 //! | `POST /v1/events/replay` with `{"topic": "order.created", "service": "mail", "from": "2026-11-24T00:00:00Z"}`, or `offset` in place of `from` | delivers the past of a topic to one subscription once more: [`Handled`] |
+//! | `GET /v1/sagas?service=&saga=&status=&after=&limit=`, all of them optional | sagas, the newest first: [`SagaList`] |
+//! | `POST /v1/sagas/show` with `{"id": "17"}`, and perhaps `service` and `saga` ([`SagaOrder`]) | one with its steps: [`View`](crate::saga::View) |
+//! | `POST /v1/sagas/start` with `{"service": "checkout", "saga": "checkout", "id": "17", "input": {…}}` ([`NewSaga`]) | starts one: the same |
+//! | `POST /v1/sagas/retry` with a [`SagaOrder`] | makes its next try now: the same |
+//! | `POST /v1/sagas/compensate` with the same, and perhaps `"skip": "refund"` | has it compensated: the same |
 
 mod audited;
 mod events;
 mod revisions;
 mod rollouts;
+mod sagas;
 
 pub use events::{Handled, Letter, Letters, WholeLetter};
 pub use rollouts::{ROLLOUT, RolloutCommand, RolloutOrder, ServiceDiff, StageOrder};
+pub use sagas::{NewSaga, SagaList, SagaOrder};
 
 use super::{
     App, ApplyError, CommandError, Components, Plan, Request,
@@ -303,6 +310,16 @@ async fn answer(app: &Arc<App>, request: HttpRequest<Incoming>) -> Response<Body
                 Err(refused) => return refused,
             };
             noting_order(events::answer(&app.bus, &method, &rest, &query, &body).await, &body)
+        }
+        (method, ["v1", "sagas", rest @ ..]) => {
+            let (method, rest) = (method.clone(), rest.iter().map(ToString::to_string).collect::<Vec<_>>());
+            let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+            let query = request.uri().query().unwrap_or_default().to_string();
+            let body = match order(request).await {
+                Ok(body) => body,
+                Err(refused) => return refused,
+            };
+            noting_order(sagas::answer(app, &method, &rest, &query, &body).await, &body)
         }
         (
             _,

@@ -157,11 +157,14 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     }
     let log = events.log.as_ref().map(|log| format!("; {} of {} MiB of log in use", log.bytes >> 20, log.limit >> 20));
 
+    let sagas: String =
+        status.sagas.iter().map(|it| format!("sagas of {}: {} under way\n", it.service, it.under_way)).collect();
+
     let outboxes: String = status.outboxes.iter().filter(|outbox| outbox.waiting > 0).map(waiting).collect();
 
     print(format_args!(
         "{} on {}, pid {}, up {} s\n\n{under_way}{injected}{services}\n{endpoints}{limits}{edges}\n\
-         events: {} bus, {}; {} published, {} refused{}\n{outboxes}\n{subscriptions}",
+         events: {} bus, {}; {} published, {} refused{}\n{outboxes}{sagas}\n{subscriptions}",
         status.app,
         status.gateway,
         status.pid,

@@ -61,7 +61,7 @@ pub(super) async fn answer(
 
 /// Whether a request to this path changes nothing of what runs, though it is no `GET`.
 fn only_asks(path: &str) -> bool {
-    path.ends_with("/diff") || path.ends_with("/plan") || path == "/v1/hold"
+    ["/diff", "/plan"].iter().any(|end| path.ends_with(end)) || ["/v1/hold", "/v1/sagas/show"].contains(&path)
 }
 
 /// What a request to this path does.
@@ -71,6 +71,7 @@ fn deed(path: &str) -> Deed {
         ["services", service, "revisions"] => Deed::new("deploy").to(*service),
         ["services", service, what] => Deed::new(*what).to(*service),
         ["breakers"] => Deed::new("breaker"),
+        ["sagas", what] => Deed::new(format!("{what} saga")),
         ["events", "dead-letters", what] => Deed::new(format!("{what} dead letters")),
         ["events", what] => Deed::new(format!("{what} events")),
         other => Deed::new(other.join(" ")),
