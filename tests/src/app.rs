@@ -53,7 +53,7 @@ impl App {
     /// added at the end.
     pub fn shop(more: &str) -> Self {
         let mut text = fs::read_to_string(build::root().join("wharf.toml")).expect("the shop's manifest");
-        for service in ["user", "product", "order", "payment", "inventory", "notification"] {
+        for service in ["user", "product", "order", "payment", "inventory", "checkout", "notification"] {
             let source = format!("source = \"components/{service}\"");
             assert!(text.contains(&source), "the shop has a service {service}");
             text = text.replace(&source, &format!("component = \"<{service}>\""));

@@ -50,12 +50,17 @@ struct View {
     id: String,
     status: &'static str,
     user_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     order_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     payment_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     total: Option<Money>,
     /// Why it came to nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     created_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     ended_at: Option<String>,
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use wharf_sdk::{Error, Extract, Request, Result};
+use wharf_sdk::{Error, Extract, Request, Result, whole_number};
 
 const ITEMS_MAX: usize = 100;
 const QUANTITY_MAX: u32 = 1_000_000;
@@ -27,6 +27,7 @@ pub struct NewCheckout {
 #[serde(rename_all = "camelCase")]
 pub struct Item {
     pub product_id: String,
+    #[serde(deserialize_with = "whole_number")]
     pub quantity: u32,
 }
 
@@ -41,12 +42,16 @@ pub struct Asked {
     pub wait: Option<Duration>,
 }
 
+fn too_long(text: &str) -> bool {
+    text.chars().count() > TEXT_MAX
+}
+
 // === impl NewCheckout ===
 
 impl NewCheckout {
     /// The same, where it is within bounds.
     pub fn validated(self) -> Result<Self> {
-        if self.user_id.len() > TEXT_MAX {
+        if too_long(&self.user_id) {
             return Err(Error::bad_request("Invalid userId, expected at most 64 characters"));
         }
         if !(1..=ITEMS_MAX).contains(&self.items.len()) {
@@ -56,11 +61,11 @@ impl NewCheckout {
             if !(1..=QUANTITY_MAX).contains(quantity) {
                 return Err(Error::bad_request("Invalid quantity, expected 1 to 1000000"));
             }
-            if product_id.len() > TEXT_MAX {
+            if too_long(product_id) {
                 return Err(Error::bad_request("Invalid productId, expected at most 64 characters"));
             }
         }
-        if self.payment_method.as_ref().is_some_and(|method| method.len() > TEXT_MAX) {
+        if self.payment_method.as_deref().is_some_and(too_long) {
             return Err(Error::bad_request("Invalid paymentMethod, expected at most 64 characters"));
         }
         Ok(self)
@@ -81,10 +86,11 @@ impl Asked {
         }
         // A preference that can't be understood is none.
         let preferences = prefer.unwrap_or_default().split(',');
-        let wait = preferences.filter_map(|it| it.split(';').next()?.trim().split_once('=')).find_map(|(name, value)| {
-            let seconds = value.trim().trim_matches('"').parse::<u64>().ok()?;
-            name.trim().eq_ignore_ascii_case("wait").then(|| Duration::from_secs(seconds.min(WAIT_MAX)))
-        });
+        let wait =
+            preferences.filter_map(|it| it.split(';').next()?.trim().split_once('=')).find_map(|(name, value)| {
+                let seconds = value.trim().trim_matches('"').parse::<u64>().ok()?;
+                name.trim().eq_ignore_ascii_case("wait").then(|| Duration::from_secs(seconds.min(WAIT_MAX)))
+            });
         Ok(Self { key, wait: wait.filter(|wait| !wait.is_zero()) })
     }
 }

@@ -178,7 +178,10 @@ mod tests {
         let no = Error::from(PaymentError::Declined("over the limit".into()));
         assert_eq!(no, failed("the payment was declined: over the limit"));
         let shortage = inventory::Shortage { product_id: "p-1".into(), wanted: 3, available: 2 };
-        assert_eq!(Error::from(ReservationError::Shortage(vec![shortage])), failed("not enough in stock: p-1 (2 of 3)"));
+        assert_eq!(
+            Error::from(ReservationError::Shortage(vec![shortage])),
+            failed("not enough in stock: p-1 (2 of 3)")
+        );
     }
 
     #[test]

@@ -8,9 +8,7 @@
 //! `GET /stream?origin=…&path=/` answers `first`, and only then asks the origin and adds what it says.
 
 use wasip3::{
-    http::{
-        types::{ErrorCode, Fields, Request, Response},
-    },
+    http::types::{ErrorCode, Fields, Request, Response},
     wit_future, wit_stream,
 };
 
