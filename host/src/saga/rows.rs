@@ -2,7 +2,8 @@
 //!
 //! - `_wharf_sagas`: a row for each saga. Each write of one counts its version up and is taken only if nobody else wrote in
 //!   between: so a host that was taken for dead can't write any more.
-//! - `_wharf_saga_definitions`: what sagas began with, by its digest.
+//! - `_wharf_saga_definitions`: what sagas began with, by its digest. They stay: there are as many as there
+//!   were revisions with other steps.
 //! - `_wharf_saga_words`: where other hosts have the same database, what they were told for sagas that this one runs.
 //!
 //! Every statement is one that SQLite and PostgreSQL both know, but for the type of the key.

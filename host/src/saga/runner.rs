@@ -116,6 +116,7 @@ impl Shared {
     /// All sagas under way are this host's; how many there are.
     async fn take_up(&self) -> Result<usize, store::Error> {
         let (mut after, mut found) = (i64::MIN, 0);
+        let before = self.under_way.load(Ordering::Relaxed);
         loop {
             let page = rows::unfinished(&self.database, after).await?;
             let Some((last, _)) = page.last() else { break };
@@ -123,18 +124,21 @@ impl Shared {
             // What is due by nothing is looked at once.
             self.places.add(page.into_iter().map(|(number, due)| (number, due.unwrap_or_default())).collect());
         }
-        self.under_way.store(i64::try_from(found).unwrap_or(i64::MAX), Ordering::Relaxed);
+        self.count(i64::try_from(found).unwrap_or(i64::MAX) - before);
         Ok(found)
     }
 
     async fn recount(&self) -> Result<(), store::Error> {
+        let before = self.under_way.load(Ordering::Relaxed);
         let count = rows::count(&self.database).await?;
-        self.under_way.store(i64::try_from(count).unwrap_or(i64::MAX), Ordering::Relaxed);
+        // What is started meanwhile counts too.
+        self.count(i64::try_from(count).unwrap_or(i64::MAX) - before);
         Ok(())
     }
 
     /// Begins a saga; what came of it is told when that is written.
     pub fn start(self: &Arc<Self>, start: Start) {
+        self.count(1);
         let waken = self.places.begin(start.saga.number);
         // A task of its own: whoever starts a saga may be gone before it is written.
         tokio::spawn(course::begin(self.clone(), waken, start));

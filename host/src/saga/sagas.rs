@@ -162,19 +162,18 @@ impl Sagas {
     pub async fn deliver(&self, event: Arc<Event>) -> Result<(), Fault> {
         let shared = &self.0.shared;
         let Some(id) = event.subject.as_deref().filter(|id| check_id(id).is_ok()) else { return Ok(()) };
-        let fault = |error: &store::Error| shared.fault(error);
+        let fault = |error: store::Error| shared.fault(&error);
         let mut told = Vec::new();
-        for (number, digest) in rows::about(&shared.database, id).await.map_err(|error| fault(&error))? {
-            let definition = shared.known.get(&shared.database, &digest).await.map_err(|error| fault(&error))?;
+        for (number, digest) in rows::about(&shared.database, id).await.map_err(fault)? {
+            let definition = shared.known.get(&shared.database, &digest).await.map_err(fault)?;
             if definition.topics().any(|topic| topic == &*event.topic) {
                 told.push(shared.tell(number, Word::Event(event.clone())));
             }
         }
         for told in join_all(told).await {
-            match told {
-                Err(Error::Fault(fault)) => return Err(fault),
-                // One that has ended needs it no more.
-                _ => {}
+            // One that has ended needs it no more.
+            if let Err(Error::Fault(fault)) = told {
+                return Err(fault);
             }
         }
         Ok(())

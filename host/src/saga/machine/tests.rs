@@ -360,11 +360,11 @@ fn happens() -> impl Strategy<Value = Happens> {
 /// What the service sees of one step.
 #[derive(Clone, Debug, Default)]
 struct Seen {
+    /// How often its action was called, but where nothing was begun.
     acts: u32,
     /// How its last action ended, while that is known; none while it is under way or the host died meanwhile.
     last: Option<Ended>,
-    /// It was told so and nobody wrote it down.
-    forgotten: bool,
+    /// It was done, and that is written.
     done: bool,
     undos: u32,
     undone: bool,
@@ -415,19 +415,18 @@ impl World {
                 assert!(self.seen[..from].iter().all(|seen| seen.done), "what comes before is done");
                 assert!(self.seen.iter().all(|seen| seen.undos == 0), "nothing is begun once something is undone");
                 let seen = &mut self.seen[index];
-                assert!(!seen.done || seen.forgotten, "what is done is not done again");
-                let safe = matches!(seen.last, Some(Ended::NotBegun(..))) && !seen.forgotten;
-                assert!(seen.acts == 0 || safe || steps[index].repeatable, "what is not repeatable is not repeated");
-                seen.acts += u32::from(!safe);
+                assert!(!seen.done, "what is done is not done again");
+                assert!(seen.acts == 0 || steps[index].repeatable, "what is not repeatable is not repeated");
+                seen.acts += 1;
                 assert!(seen.acts <= TRIES.attempts, "no more tries than may be");
-                (seen.last, seen.forgotten) = (None, false);
+                seen.last = None;
             }
             Side::Compensate => {
                 assert!(self.out.iter().all(|(_, side)| *side == Side::Compensate), "all actions have ended before");
                 assert_eq!(self.out.len(), 1, "one after the other");
                 assert!(steps[index].compensates);
                 assert!(self.seen[index].acts > 0, "what was never begun is not taken back");
-                assert!(self.seen[index].last != Some(failed()) || self.seen[index].forgotten, "nor what did nothing");
+                assert!(self.seen[index].last != Some(failed()), "nor what did nothing");
                 for later in index + 1..steps.len() {
                     assert!(self.is_settled(later), "the last first");
                 }
@@ -439,7 +438,7 @@ impl World {
     /// Whether nothing is left to be undone of a step that was begun.
     fn is_settled(&self, index: usize) -> bool {
         let (seen, step) = (&self.seen[index], &self.machine.progress.steps[index]);
-        let nothing = matches!(seen.last, Some(Ended::NotBegun(..) | Ended::Failed(_)));
+        let nothing = matches!(seen.last, Some(Ended::Failed(_)));
         seen.undone || step.skip || !self.machine.definition.steps[index].compensates || seen.acts == 0 || nothing
     }
 
@@ -485,9 +484,8 @@ impl World {
                 if matches!(ended, Ended::NotBegun(..)) {
                     seen.acts -= 1;
                 }
-                seen.done |= ended == Ended::Done;
-                seen.forgotten = forgotten;
-                seen.last = Some(ended.clone());
+                seen.done |= ended == Ended::Done && !forgotten;
+                seen.last = (!forgotten).then(|| ended.clone());
             }
             Side::Compensate => seen.undone |= ended == Ended::Done && !forgotten,
         }

@@ -109,7 +109,6 @@ pub(super) async fn begin(shared: Arc<Shared>, waken: Waken, start: Start) {
     };
     let started = match rows::insert(&seat.shared.database, new, !leads).await {
         Ok(true) => {
-            seat.shared.count(1);
             let _ = reply.send(Started::Now(saga.snapshot()));
             if leads {
                 return go_on(seat, saga, begin).await;
@@ -128,6 +127,7 @@ pub(super) async fn begin(shared: Arc<Shared>, waken: Waken, start: Start) {
             Started::Fault(error)
         }
     };
+    seat.shared.count(-1);
     let _ = reply.send(started);
 }
 
@@ -157,10 +157,9 @@ pub(super) async fn run(shared: Arc<Shared>, waken: Waken) {
         }
     };
     if saga.machine.status().has_ended() {
-        for Mail { reply, .. } in shared.places.mail(seat.number) {
-            reply.map(|reply| {
-                reply.send(Err(Error::Refused(format!("it has ended already: it is {}", saga.machine.status()))))
-            });
+        let over = || Error::Refused(format!("it has ended already: it is {}", saga.machine.status()));
+        for reply in shared.places.mail(seat.number).into_iter().filter_map(|mail| mail.reply) {
+            let _ = reply.send(Err(over()));
         }
         seat.leave(Leaves::Gone);
         return;
@@ -180,10 +179,10 @@ async fn go_on(mut seat: Seat, mut saga: Saga, mut begin: Vec<Begin>) {
             return;
         }
         calls.extend(begin.drain(..).map(|begin| call(&shared, &saga, begin)));
-        if let Err(Stop(leaves)) = wait(&mut seat, &mut saga, &mut calls).await {
-            if seat.leave(leaves) {
-                return;
-            }
+        if let Err(Stop(leaves)) = wait(&mut seat, &mut saga, &mut calls).await
+            && seat.leave(leaves)
+        {
+            return;
         }
         begin = match step(&seat, &mut saga).await {
             Ok(begin) => begin,
@@ -220,6 +219,8 @@ async fn wait(seat: &mut Seat, saga: &mut Saga, calls: &mut FuturesUnordered<Cal
             None => now,
         };
         if shared.lacks(saga).is_some() {
+            let (name, id) = (&saga.saga, &saga.id);
+            tracing::error!(service = %shared.service, saga = %name, %id, "a saga is halted: the revision lacks a step of it");
             // What it can do without a call it does once it may go on.
             return Err(Stop(Leaves::Halted));
         }

@@ -77,6 +77,12 @@ impl Watch {
         let shared = self.shared.clone();
         self.hold().await;
         if !shared.leads() || !self.is_taken_up {
+            // Those that another host ends are not counted here.
+            if self.look_through_at <= Instant::now() {
+                self.look_through_at = Instant::now() + LOOK_THROUGH;
+                let counted = shared.recount().await;
+                self.is_well(counted);
+            }
             return;
         }
         for waken in shared.places.wake_due(shared.now()) {
@@ -125,27 +131,35 @@ impl Watch {
     /// Sees to it that this host knows whether it runs the sagas.
     async fn hold(&mut self) {
         let Some(lease) = &mut self.lease else { return };
-        let shared = &self.shared;
         if lease.next() <= Instant::now() {
             let beat = lease.beat().await;
-            let until = lease.held_until().filter(|_| lease.is_held());
-            shared.set_lead(until.map_or(Lead::Not, Lead::Until));
             self.is_well(beat);
         }
-        let (shared, leads) = (self.shared.clone(), self.shared.leads());
-        if self.is_taken_up && !leads {
-            tracing::warn!(service = %shared.service, "another host runs the sagas from now on, or will in a few seconds");
-            shared.places.shut();
-            self.is_taken_up = false;
-        }
-        if !self.is_taken_up && leads && shared.is_open() {
-            shared.places.open();
-            match shared.take_up().await {
-                Ok(sagas) => {
-                    tracing::info!(service = %shared.service, sagas, "this host runs the sagas from now on");
-                    self.is_taken_up = true;
+        let (shared, lease) = (self.shared.clone(), self.lease.as_ref());
+        let until = lease.filter(|lease| lease.is_held()).and_then(Lease::held_until);
+        match until {
+            Some(until) if self.is_taken_up => shared.set_lead(Lead::Until(until)),
+            // NB: it leads once it has taken up what there is. What it is told meanwhile it leaves for itself.
+            Some(until) if shared.is_open() => {
+                shared.places.open();
+                match shared.take_up().await {
+                    Ok(sagas) => {
+                        tracing::info!(service = %shared.service, sagas, "this host runs the sagas from now on");
+                        self.is_taken_up = true;
+                        shared.set_lead(Lead::Until(until));
+                    }
+                    Err(error) => self.is_well(Err(error)),
                 }
-                Err(error) => self.is_well(Err(error)),
+            }
+            Some(_) => {}
+            None => {
+                shared.set_lead(Lead::Not);
+                if self.is_taken_up {
+                    let service = &shared.service;
+                    tracing::warn!(%service, "another host runs the sagas from now on, or will in a few seconds");
+                    shared.places.shut();
+                    self.is_taken_up = false;
+                }
             }
         }
     }
