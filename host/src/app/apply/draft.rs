@@ -140,7 +140,8 @@ impl<'a> Draft<'a> {
         };
         let components_changed =
             new.services.keys().filter_map(|name| Some((name.clone(), component(name)?))).collect();
-        let aside = plan::Aside { components: components_changed, secrets, certificates };
+        let sagas = shapes.iter().filter(|(_, shape)| shape.has_sagas()).map(|(name, _)| name.clone()).collect();
+        let aside = plan::Aside { components: components_changed, secrets, sagas, certificates };
         let changes = plan::changes(old, &new, &aside);
         let mut digest = Sha256::new();
         digest.update(format!("{} {} ", app.identity, app.applied.load(Relaxed)));
