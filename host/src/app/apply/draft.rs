@@ -165,7 +165,9 @@ impl<'a> Draft<'a> {
         let components_changed =
             new.services.keys().filter_map(|name| Some((name.clone(), component(name)?))).collect();
         let other_document = old.gateway.document == new.gateway.document && document != before.document;
-        let aside = plan::Aside { components: components_changed, secrets, certificates, document: other_document };
+        let sagas = shapes.iter().filter(|(_, shape)| shape.has_sagas()).map(|(name, _)| name.clone()).collect();
+        let aside =
+            plan::Aside { components: components_changed, secrets, sagas, certificates, document: other_document };
         let changes = plan::changes(old, &new, &aside);
         let mut digest = Sha256::new();
         digest.update(format!("{} {} ", app.identity, app.applied.load(Relaxed)));

@@ -2,7 +2,7 @@
 
 use crate::{
     gateway::route_name,
-    manifest::{self, Addresses, Manifest, Methods, Placed},
+    manifest::{self, Addresses, Manifest, Methods, Placed, SAGAS},
     policy::{BreakerPolicy, Policy},
 };
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,8 @@ pub(super) struct Aside {
     pub components: BTreeMap<String, (Option<String>, String)>,
     /// The services whose secrets have other values.
     pub secrets: BTreeSet<String>,
+    /// The services whose components have sagas.
+    pub sagas: BTreeSet<String>,
     /// The services outside whose authorities' file has other certificates.
     pub certificates: BTreeSet<String>,
     /// Whether the file of the gateway's document says something else.
@@ -179,7 +181,9 @@ pub(super) fn changes(old: &Manifest, new: &Manifest, aside: &Aside) -> Vec<Plan
     };
     all.extend(named("aggregate ", &aggregates(old), &aggregates(new), aggregate));
     let edges = old.edges();
-    for ends in new.edges().intersection(&edges) {
+    // Any service with a database could have sagas, and few do.
+    let is_used = |ends: &&manifest::Edge| ends.caller != SAGAS || aside.sagas.contains(&ends.callee);
+    for ends in new.edges().intersection(&edges).filter(is_used) {
         let policy = |manifest: &Manifest| manifest.edge_policy(&ends.caller, &ends.callee).clone();
         all.extend(policy_details(&policy(old), &policy(new)).changed(format!("policy {ends}")));
     }

@@ -116,6 +116,7 @@ fn a_plan_names_everything_that_comes_changes_and_goes() {
         ]
         .into(),
         secrets: ["user".into()].into(),
+        sagas: BTreeSet::new(),
         certificates: BTreeSet::new(),
         document: false,
     };
