@@ -262,5 +262,5 @@ async fn check_says_that_all_fits() {
     let app = App::shop("");
     let done = app.wharf(&["check"]).await;
     assert_eq!(done.code(), Some(0), "{done:?}");
-    assert!(done.stderr.contains("4 components: they fit"), "{done:?}");
+    assert!(done.stderr.contains("7 components: they fit"), "{done:?}");
 }

@@ -200,7 +200,7 @@ async fn killed_again_and_again(app: App) {
     let kills = env::var("WHARF_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS);
     let mut users = Vec::new();
     for kill in 0..kills {
-        let host = app.start().await;
+        let mut host = app.start().await;
         if kill == 0 {
             stocked(&host, "tea", 4.5, 1_000_000).await;
             stocked(&host, "cup", 12.25, 1_000_000).await;
@@ -214,7 +214,8 @@ async fn killed_again_and_again(app: App) {
         }
         // At another point of their way each time.
         sleep(Duration::from_millis(150 + (kill as u64 * 37) % 400)).await;
-        drop(host);
+        host.signal("KILL");
+        host.ended().await;
         customers.join_all().await;
     }
 

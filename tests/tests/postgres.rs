@@ -74,7 +74,7 @@ async fn the_shop_runs_on_it_unchanged() {
     let reach = "SELECT r.rolname || ' ' || n.nspname FROM pg_roles r, pg_namespace n WHERE r.rolname LIKE 'shop%' \
                  AND n.nspname LIKE 'shop%' AND has_schema_privilege(r.oid, n.oid, 'USAGE') ORDER BY 1";
     let mut expected = Vec::new();
-    for service in ["inventory", "notification", "order", "payment", "product", "user"] {
+    for service in ["checkout", "inventory", "notification", "order", "payment", "product", "user"] {
         expected.push(format!("shop_{service}@shop shop_{service}"));
         expected.push(format!("shop_{service}@shop shop_{service}_wharf"));
     }

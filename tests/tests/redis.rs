@@ -191,8 +191,7 @@ async fn connection_is(host: &Host, app: &App, state: &str) {
 async fn services_go_on_without_redis_and_events_come_again_when_it_does() {
     for bus in ["redis-streams", "redis-pubsub"] {
         let mut redis = Redis::start().await;
-        let events = format!("[events]\nbus = \"{bus}\"\nredis = \"{}\"\n", redis.url());
-        let app = App::shop(&events);
+        let app = shop(&redis, bus);
         let host = app.start().await;
         let before = register(&host, "before@example.com").await;
         notified(&host, &before, 1).await;

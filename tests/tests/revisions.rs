@@ -696,7 +696,7 @@ async fn what_becomes_of_the_schema_is_shown_and_a_deploy_past_migrations_takes_
     host.logged("runs on a newer schema than it knows").await;
 
     // What the manifest names is put in place the same way.
-    let named = app.component("keeper");
+    let named = app.folder().join("keeper.wasm");
     app.done(&["deploy", "keeper", &named.display().to_string()]).await;
     std::fs::copy(app.folder().join("fewer.wasm"), &named).expect("it can be written");
     app.refused(&["apply", "--yes"], &said).await;

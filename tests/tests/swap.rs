@@ -323,11 +323,11 @@ async fn the_component_of_another_service_is_refused_for_what_it_is() {
     // What others need comes first, and is told even where the database would object too.
     let said = refused(&host, &app, "user", &path("product")).await;
     assert!(said.contains("service `order` imports `shop:users/users"), "{said}");
-    // Nobody imports anything of `order`.
-    let said = refused(&host, &app, "order", &path("user")).await;
+    // Nobody imports anything of `notification`.
+    let said = refused(&host, &app, "notification", &path("user")).await;
     assert!(said.contains("this is the component of service `user`"), "{said}");
-    assert!(said.contains("`create users`") && said.contains("`create orders`"), "{said}");
+    assert!(said.contains("`create users`") && said.contains("`create notifications`"), "{said}");
     assert!(!said.contains("was changed after"), "{said}");
-    assert_eq!(host.service(&app, "order").await["revision"]["number"], 1);
+    assert_eq!(host.service(&app, "notification").await["revision"]["number"], 1);
     host.stop().await;
 }

@@ -6,7 +6,10 @@ use wharf_sdk::{
     mail::{Mailbox, Message, escape_html},
 };
 
+/// The longest id, address or name, in characters.
 const TEXT_MAX: usize = 254;
+/// An address or two ids of that length, and what is said around them.
+const MESSAGE_MAX: usize = 3 * TEXT_MAX;
 
 /// The payload of `user.created`.
 #[derive(Debug, Deserialize)]
@@ -75,9 +78,9 @@ impl Mail {
             }
             topic => return Err(Verdict::Reject(format!("nothing is sent for {topic}"))),
         };
-        let is_plain = |text: &str| text.len() <= TEXT_MAX && !text.chars().any(char::is_control);
-        let name = mail.recipient.as_ref().and_then(|it| it.name.as_deref());
-        if is_plain(&mail.message) && is_plain(&mail.user_id) && name.is_none_or(is_plain) {
+        let is_plain = |text: &str, most| text.chars().count() <= most && !text.chars().any(char::is_control);
+        let name = mail.recipient.as_ref().and_then(|it| it.name.as_deref()).unwrap_or_default();
+        if is_plain(&mail.message, MESSAGE_MAX) && is_plain(&mail.user_id, TEXT_MAX) && is_plain(name, TEXT_MAX) {
             Ok(Some(mail))
         } else {
             Err(Verdict::Reject(format!(
@@ -169,6 +172,14 @@ mod tests {
         assert_eq!(message.key.as_deref(), Some("e-1"));
         assert!(message.text.starts_with("Hello Ada <b>,\n\n"), "{}", message.text);
         assert!(message.html.unwrap().contains("<p>Hello Ada &lt;b&gt;,</p>"));
+    }
+
+    #[test]
+    fn the_longest_address_and_name_that_a_user_can_have_are_welcomed_too() {
+        let longest = format!("{}@{}.com", "a".repeat(64), ["b".repeat(61), "c".repeat(61), "d".repeat(61)].join("."));
+        assert_eq!(longest.len(), 254);
+        let data = format!(r#"{{"userId":"u","email":"{longest}","name":"{}"}}"#, "ä".repeat(200));
+        assert_eq!(mail("user.created", &data).unwrap().recipient.unwrap().address, longest);
     }
 
     #[test]

@@ -70,21 +70,25 @@ fn the_example_is_valid() {
     );
     assert_eq!(
         manifest.services.keys().collect::<Vec<_>>(),
-        ["inventory", "notification", "order", "payment", "product", "user"]
+        ["checkout", "inventory", "notification", "order", "payment", "product", "user"]
     );
     assert_eq!(manifest.services["user"].component.path(), Some(&*folder.join("components/user")));
     assert_eq!(manifest.bus, Bus::Embedded(Durability::Os));
     assert_eq!(manifest.retention, Retention::default());
-    assert_eq!(manifest.gateway.routes.len(), 12);
+    assert_eq!(manifest.gateway.routes.len(), 14);
     assert_eq!(manifest.edge_policy("order", "user").params().deadline, Duration::from_secs(1));
     assert_eq!(manifest.edge_policy("gateway", "user").params().deadline, Duration::from_secs(5));
     let edges: Vec<_> = manifest.edges().iter().map(Edge::to_string).collect();
     assert_eq!(
         edges,
         [
+            "checkout -> inventory",
+            "checkout -> order",
+            "checkout -> payment",
             "events -> inventory",
             "events -> notification",
             "events -> product",
+            "gateway -> checkout",
             "gateway -> inventory",
             "gateway -> notification",
             "gateway -> order",
@@ -94,8 +98,11 @@ fn the_example_is_valid() {
             "notification -> mail",
             "order -> product",
             "order -> user",
+            "sagas -> checkout",
+            "sagas -> inventory",
             "sagas -> notification",
             "sagas -> order",
+            "sagas -> payment",
             "sagas -> product",
             "sagas -> user",
         ]
