@@ -323,11 +323,20 @@ async fn the_component_of_another_service_is_refused_for_what_it_is() {
     // What others need comes first, and is told even where the database would object too.
     let said = refused(&host, &app, "user", &path("product")).await;
     assert!(said.contains("service `order` imports `shop:users/users"), "{said}");
-    // Nobody imports anything of `notification`.
-    let said = refused(&host, &app, "notification", &path("user")).await;
+    host.stop().await;
+
+    // Nobody imports anything of `letters`.
+    let app = App::new(
+        "[topics.\"user.created\"]\n\
+         [services.user]\ncomponent = \"<user>\"\ndatabase = true\npublishes = [\"user.created\"]\n\
+         [services.letters]\ncomponent = \"<notification>\"\ndatabase = true\nmail = { from = \"shop@example.com\" }\n",
+    );
+    let host = app.start().await;
+    let path = |service: &str| app.component(service).display().to_string();
+    let said = refused(&host, &app, "letters", &path("user")).await;
     assert!(said.contains("this is the component of service `user`"), "{said}");
     assert!(said.contains("`create users`") && said.contains("`create notifications`"), "{said}");
     assert!(!said.contains("was changed after"), "{said}");
-    assert_eq!(host.service(&app, "notification").await["revision"]["number"], 1);
+    assert_eq!(host.service(&app, "letters").await["revision"]["number"], 1);
     host.stop().await;
 }
