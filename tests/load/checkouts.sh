@@ -69,6 +69,10 @@ run() { # run NAME CONNECTIONS: prints its figures
         shop "$work/run"
         start "$work/run"
         user=$(register)
+        for k in $(seq 20); do
+            curl -sf -X PUT "http://127.0.0.1:$port/api/inventory/p-$k" -H 'content-type: application/json' \
+                -d '{"quantity": 1000000}' > /dev/null
+        done
     fi
     # Warm, and not counted.
     load "$2" 1 "$user" > /dev/null
