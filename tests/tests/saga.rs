@@ -71,7 +71,7 @@ async fn calls(host: &Host, id: &str) -> Vec<String> {
 /// A number below `limit`, another one at each run.
 fn chance(limit: u32) -> u32 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970");
-    now.subsec_nanos() / 1_000 % limit
+    now.subsec_micros() % limit
 }
 
 #[tokio::test]

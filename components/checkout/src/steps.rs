@@ -123,6 +123,12 @@ fn known<T: Clone>(left: &Option<T>) -> saga::Result<T> {
     left.clone().ok_or_else(|| failed("an earlier step has not left what this one needs"))
 }
 
+impl From<NewCheckout> for Checkout {
+    fn from(NewCheckout { user_id, items, payment_method }: NewCheckout) -> Self {
+        Self { user_id, items, payment_method, order_id: None, total: None, payment_id: None, reservation: None }
+    }
+}
+
 impl From<OrderError> for Error {
     fn from(error: OrderError) -> Self {
         match error {
@@ -190,11 +196,5 @@ mod tests {
         for step in ["create-order", "pay", "reserve", "confirm"] {
             assert!(definition.contains(step), "{definition}");
         }
-    }
-}
-
-impl From<NewCheckout> for Checkout {
-    fn from(NewCheckout { user_id, items, payment_method }: NewCheckout) -> Self {
-        Self { user_id, items, payment_method, order_id: None, total: None, payment_id: None, reservation: None }
     }
 }
