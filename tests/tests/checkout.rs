@@ -228,6 +228,7 @@ async fn killed_again_and_again(app: App) {
         if none(&done) && none(&turning) { Ok(()) } else { Err((done, turning)) }
     })
     .await;
+    assert!(!host.log().contains("a saga is halted"), "{}", host.log());
     assert_books(&host).await;
 
     // Every order is confirmed and paid once, or cancelled and not paid.

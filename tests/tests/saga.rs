@@ -199,6 +199,8 @@ async fn what_waits_goes_on_after_a_restart() {
     host.signal("KILL");
     assert!(!host.ended().await.success());
     let host = app.start().await;
+    // They wait for the revision, which lacks nothing.
+    assert!(!host.log().contains("halted"), "{}", host.log());
     assert_eq!(ended(&host, "later", "time").await.0, "completed");
     assert_eq!(calls(&host, "time").await, ["act flight 1", "act fly 1"]);
     host.get("/pay?id=event&data=cash").await;
@@ -305,7 +307,12 @@ async fn an_operator_sees_all_of_it_and_has_the_last_word() {
     .await;
     let listed = saga(&["list", "--service", "traveller", "--status", "compensating"]).await;
     assert_eq!(listed["sagas"][0]["id"], "1", "{listed}");
+    let stuck = saga(&["list", "--stuck"]).await;
+    assert_eq!(stuck["sagas"].as_array().map(Vec::len), Some(1), "{stuck}");
+    host.logged("a compensation keeps failing").await;
     saga(&["compensate", "1", "--skip", "flight"]).await;
+    let stuck = saga(&["list", "--stuck"]).await;
+    assert_eq!(stuck["sagas"], serde_json::json!([]), "{stuck}");
     let (status, reason) = ended(&host, "trip", "1").await;
     assert_eq!(status, "compensated");
     assert!(reason.contains("no hotel"), "{reason}");

@@ -24,6 +24,7 @@ compensation keeps failing, or the revision that serves lacks a step.
 
 Examples:
   wharf saga list --status compensating          what is being taken back
+  wharf saga list --stuck                        what needs somebody
   wharf saga list --service checkout --limit 10
   wharf saga show 17                             one of them: each step with its times, tries and errors
   wharf saga start checkout checkout --id 18 --input '{\"user\": \"ada\"}'
@@ -60,6 +61,9 @@ struct ListArgs {
     /// Only those that stand so.
     #[arg(long, value_parser = STATUSES)]
     status: Option<String>,
+    /// Only those that need somebody, of the newest.
+    #[arg(long)]
+    stuck: bool,
     /// Only those after this place: where the page before ended.
     #[arg(long, value_name = "PLACE", requires = "service")]
     after: Option<i64>,
@@ -140,7 +144,7 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
 }
 
 async fn list(manifest: &Manifest, args: &ListArgs) -> anyhow::Result<()> {
-    let ListArgs { service, saga, status, after, limit, json } = args;
+    let ListArgs { service, saga, status, stuck, after, limit, json } = args;
     let mut path = format!("/v1/sagas?limit={limit}");
     for (name, value) in [("service", service), ("saga", saga), ("status", status)] {
         if let Some(value) = value {
@@ -150,7 +154,8 @@ async fn list(manifest: &Manifest, args: &ListArgs) -> anyhow::Result<()> {
     if let Some(after) = after {
         path += &format!("&after={after}");
     }
-    let list: SagaList = client::ask(manifest, "GET", &path, None, Bytes::new()).await?;
+    let mut list: SagaList = client::ask(manifest, "GET", &path, None, Bytes::new()).await?;
+    list.sagas.retain(|it| it.stuck || !stuck);
     if *json {
         return print(serde_json::to_string(&list)?);
     }

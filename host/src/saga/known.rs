@@ -5,7 +5,10 @@ use crate::store::{Database, Error};
 use sha2::{Digest, Sha256};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// A definition and its digest.
@@ -15,6 +18,8 @@ pub(super) type Digested = (Arc<str>, Arc<Definition>);
 pub(super) struct Known {
     /// By the name of the saga.
     current: RwLock<Arc<HashMap<String, Digested>>>,
+    /// Whether a revision serves: where none does yet, sagas wait for it, and lack nothing.
+    serves: AtomicBool,
     /// By the digest. As many as there were revisions with other sagas since the start.
     stored: Mutex<HashMap<Arc<str>, Arc<Definition>>>,
 }
@@ -22,6 +27,16 @@ pub(super) struct Known {
 // === impl Known ===
 
 impl Known {
+    /// Whether a revision serves, whose definitions these are.
+    pub fn serves(&self) -> bool {
+        self.serves.load(Ordering::Acquire)
+    }
+
+    /// A revision serves from now on.
+    pub fn serve(&self) {
+        self.serves.store(true, Ordering::Release);
+    }
+
     /// The definitions of the revision that serves from now on.
     pub async fn set(&self, database: &Database, all: Vec<Definition>) -> Result<(), Error> {
         let all = all.into_iter().map(|definition| (digest(&definition), Arc::new(definition))).collect::<Vec<_>>();

@@ -585,6 +585,14 @@ impl Machine {
         self.progress.steps.iter().position(fails)
     }
 
+    /// Whether the compensation of this step has just failed as often as makes it stuck. It is more often from then on.
+    pub fn gets_stuck(&self, step: usize) -> bool {
+        self.progress
+            .steps
+            .get(step)
+            .is_some_and(|step| step.at == At::Undo && step.undos.saturating_add(step.refused) == self.tries.attempts)
+    }
+
     /// The steps that it is at.
     pub fn current(&self) -> impl Iterator<Item = usize> {
         let at = |step: &StepProgress| matches!(step.at, At::Waiting | At::Ready | At::Acting | At::Undo | At::Undoing);

@@ -62,6 +62,10 @@ impl Sagas {
             .map_err(|reason| OpenError::Definition { service: service.clone(), reason })?;
         rows::prepare(&database).await.map_err(wrong)?;
         let shared = Arc::new(Shared::new(service.clone(), database, settings, steps));
+        // Without any, the first revision is still to come.
+        if !definitions.is_empty() {
+            shared.known.serve();
+        }
         shared.known.set(&shared.database, definitions).await.map_err(wrong)?;
         let watch = shared.open().await.map_err(wrong)?;
         Ok(Self(Arc::new(Inner { shared, watch: Mutex::new(Some(watch)) })))
@@ -300,6 +304,7 @@ impl Sagas {
         Definition::check_all(&definitions).map_err(|reason| OpenError::Definition { service: service(), reason })?;
         let set = shared.known.set(&shared.database, definitions).await;
         set.map_err(|error| OpenError::Database { service: service(), reason: error.words().to_owned() })?;
+        shared.known.serve();
         shared.revised();
         Ok(())
     }

@@ -220,7 +220,9 @@ async fn wait(seat: &mut Seat, saga: &mut Saga, calls: &mut FuturesUnordered<Cal
         };
         if shared.lacks(saga).is_some() {
             let (name, id) = (&saga.saga, &saga.id);
-            tracing::error!(service = %shared.service, saga = %name, %id, "a saga is halted: the revision lacks a step of it");
+            if shared.known.serves() {
+                tracing::error!(service = %shared.service, saga = %name, %id, "a saga is halted: the revision lacks a step of it");
+            }
             // What it can do without a call it does once it may go on.
             return Err(Stop(Leaves::Halted));
         }
@@ -319,17 +321,17 @@ fn call(shared: &Arc<Shared>, saga: &Saga, begin: Begin) -> Call {
 
 /// A call has ended.
 fn take(shared: &Shared, saga: &mut Saga, step: usize, side: Side, result: Result<Outcome, crate::policy::Fault>) {
-    let before = (saga.machine.status(), saga.machine.stuck());
+    let before = saga.machine.status();
     saga.ended(step, side, result, shared.now());
     let Shared { service, .. } = shared;
     let (name, id, progress) = (&saga.saga, &saga.id, saga.machine.progress());
     let reason = progress.reason.as_deref();
-    if before.0 != saga.machine.status() {
-        tracing::warn!(%service, saga = %name, %id, reason, "a saga is compensated");
+    if before != saga.machine.status() {
+        tracing::warn!(%service, saga = %name, %id, reason, "a saga is to be compensated");
     }
-    if let Some(stuck) = saga.machine.stuck().filter(|_| before.1.is_none()) {
-        let error = progress.steps.get(stuck).and_then(|step| step.error.as_deref());
-        let step = saga.machine.definition().steps.get(stuck).map(|step| &*step.name);
+    if saga.machine.gets_stuck(step) {
+        let error = progress.steps.get(step).and_then(|step| step.error.as_deref());
+        let step = saga.machine.definition().steps.get(step).map(|step| &*step.name);
         tracing::error!(
             %service, saga = %name, %id, step, error,
             "a compensation keeps failing; it is tried on, until it succeeds or an operator skips it"
