@@ -22,6 +22,7 @@ mod rollout;
 mod saga;
 mod sign;
 mod status;
+mod text;
 mod up;
 mod verify;
 

@@ -301,25 +301,21 @@ async fn answer(app: &Arc<App>, request: HttpRequest<Incoming>) -> Response<Body
                 Err((status, refused)) => problem(status, &refused),
             }
         }
-        (method, ["v1", "events", rest @ ..]) => {
-            let (method, rest) = (method.clone(), rest.iter().map(ToString::to_string).collect::<Vec<_>>());
+        (method, ["v1", of @ ("events" | "sagas"), rest @ ..]) => {
+            let (method, of_sagas) = (method.clone(), *of == "sagas");
+            let rest = rest.iter().map(ToString::to_string).collect::<Vec<_>>();
             let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
             let query = request.uri().query().unwrap_or_default().to_string();
             let body = match order(request).await {
                 Ok(body) => body,
                 Err(refused) => return refused,
             };
-            noting_order(events::answer(&app.bus, &method, &rest, &query, &body).await, &body)
-        }
-        (method, ["v1", "sagas", rest @ ..]) => {
-            let (method, rest) = (method.clone(), rest.iter().map(ToString::to_string).collect::<Vec<_>>());
-            let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
-            let query = request.uri().query().unwrap_or_default().to_string();
-            let body = match order(request).await {
-                Ok(body) => body,
-                Err(refused) => return refused,
+            let answer = if of_sagas {
+                sagas::answer(app, &method, &rest, &query, &body).await
+            } else {
+                events::answer(&app.bus, &method, &rest, &query, &body).await
             };
-            noting_order(sagas::answer(app, &method, &rest, &query, &body).await, &body)
+            noting_order(answer, &body)
         }
         (
             _,

@@ -1,6 +1,10 @@
 //! `wharf events`.
 
-use super::{client, print, runtime, say, status::Table};
+use super::{
+    client, print, runtime, say,
+    status::Table,
+    text::{short, visible},
+};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
@@ -16,8 +20,6 @@ const REASONS: [&str; DeadReason::ALL.len()] = {
     let [a, b, c, d] = DeadReason::ALL;
     [a.name(), b.name(), c.name(), d.name()]
 };
-/// Longer texts are cut in a table; `show` has them whole.
-const WIDTH: usize = 60;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -337,19 +339,9 @@ fn time(text: &str) -> Result<Timestamp, String> {
     text.parse().ok().or_else(ago).ok_or_else(|| expected.to_owned())
 }
 
-/// Text of a service's as a terminal may show it.
-fn visible(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-fn short(text: &str) -> String {
-    let text = visible(text);
-    if text.chars().count() <= WIDTH { text } else { text.chars().take(WIDTH - 1).chain(['…']).collect() }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::text::WIDTH, *};
     use clap::{CommandFactory, Parser};
 
     #[derive(Parser)]

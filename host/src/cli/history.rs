@@ -1,14 +1,11 @@
 //! `wharf history`.
 
-use super::{client, print, runtime, status::Table};
+use super::{client, print, runtime, status::Table, text::short};
 use bytes::Bytes;
 use wharf::{
     manifest::Manifest,
     rollout::{Kept, Revisions},
 };
-
-/// Longer texts are cut; `--json` has them whole.
-const WIDTH: usize = 60;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -53,10 +50,4 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
         ]);
     }
     print(table)
-}
-
-/// One line of bounded length, without what a terminal would take for a command.
-fn short(text: &str) -> String {
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().count() <= WIDTH { text } else { text.chars().take(WIDTH - 1).chain(['…']).collect() }
 }

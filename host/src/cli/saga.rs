@@ -1,6 +1,10 @@
 //! `wharf saga`.
 
-use super::{client, print, runtime, say, status::Table};
+use super::{
+    client, print, runtime, say,
+    status::Table,
+    text::{short, visible},
+};
 use anyhow::Context;
 use bytes::Bytes;
 use wharf::{
@@ -14,8 +18,6 @@ const STATUSES: [&str; Status::ALL.len()] = {
     let [a, b, c, d] = Status::ALL;
     [a.as_str(), b.as_str(), c.as_str(), d.as_str()]
 };
-/// Longer texts are cut in a table; `show` has them whole.
-const WIDTH: usize = 60;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -217,16 +219,6 @@ fn shown(view: &View) -> anyhow::Result<String> {
         ]);
     }
     Ok(format!("{head}\n{}\n\n{}", table.to_string().trim_end(), serde_json::to_string_pretty(state)?))
-}
-
-/// Text of a service's as a terminal may show it.
-fn visible(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-fn short(text: &str) -> String {
-    let text = visible(text);
-    if text.chars().count() <= WIDTH { text } else { text.chars().take(WIDTH - 1).chain(['…']).collect() }
 }
 
 #[cfg(test)]
