@@ -114,6 +114,12 @@ impl Postgres {
         self.psql("postgres", &format!("CREATE DATABASE \"{database}\""));
     }
 
+    /// Makes a database, and the part of a manifest that says that everything is kept there.
+    pub fn store(&self, database: &str) -> String {
+        self.create(database);
+        format!("[store]\nurl = \"{}\"\n", self.url(database))
+    }
+
     /// What `pg_dump` makes of the database of this URL.
     ///
     /// # Panics

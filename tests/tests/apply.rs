@@ -616,8 +616,7 @@ async fn apply_all(host: &Host, app: &App) {
 #[tokio::test]
 async fn a_database_on_a_server_is_opened_and_closed_while_it_runs() {
     let postgres = Postgres::start();
-    postgres.create("shop");
-    let store = format!("[store]\nurl = \"{}\"\n", postgres.url("shop"));
+    let store = postgres.store("shop");
     let user = "[services.user]\ncomponent = \"<user>\"\ndatabase = true\npublishes = [\"user.created\"]\n\
                 [[gateway.routes]]\npath = \"/users/{*rest}\"\nservice = \"user\"\n\
                 [[gateway.routes]]\npath = \"/users\"\nservice = \"user\"\n";

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use std::{collections::HashSet, env, time::Duration};
-use tokio::time::sleep;
+use tokio::{task::JoinSet, time::sleep};
 use wharf_tests::{Answer, App, Connection, Host, Postgres, eventually, request};
 
 /// How often the host is killed; `WHARF_KILLS` says otherwise.
@@ -146,8 +146,13 @@ async fn a_client_waits_or_looks_later_and_asking_twice_is_checking_out_once() {
     .await;
 
     // Twenty at a time, and again after its end.
-    let again = (0..20).map(|_| host.send(asked(&body, &[("idempotency-key", "two"), ("prefer", "wait=30")])));
-    let answers: Vec<Answer> = futures_of(again).await;
+    let mut again = JoinSet::new();
+    for _ in 0..20 {
+        let (mut connection, request) =
+            (host.connect().await, asked(&body, &[("idempotency-key", "two"), ("prefer", "wait=30")]));
+        again.spawn(async move { connection.send(request).await.expect("an answer") });
+    }
+    let answers: Vec<Answer> = again.join_all().await;
     let orders: HashSet<_> = answers.iter().map(|answer| answer.json()["orderId"].to_string()).collect();
     assert_eq!(orders.len(), 1, "{answers:?}");
     assert_eq!(answers[0].headers["preference-applied"], "wait=30");
@@ -159,23 +164,6 @@ async fn a_client_waits_or_looks_later_and_asking_twice_is_checking_out_once() {
     host.get("/api/checkout/nothing").await.assert_error(404, "Checkout not found");
     assert_eq!(list(&host, &format!("/api/orders?userId={user}")).await.len(), 2);
     host.stop().await;
-}
-
-async fn futures_of<T>(all: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
-    let mut all: Vec<_> = all.map(Box::pin).collect();
-    let mut done = Vec::new();
-    std::future::poll_fn(|cx| {
-        all.retain_mut(|it| match it.as_mut().poll(cx) {
-            std::task::Poll::Ready(value) => {
-                done.push(value);
-                false
-            }
-            std::task::Poll::Pending => true,
-        });
-        if all.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-    done
 }
 
 /// Checks out again and again over one connection, until that breaks.
@@ -208,7 +196,7 @@ async fn killed_again_and_again(app: App) {
         }
         let user = register(&host).await;
         users.push(user.clone());
-        let mut customers = tokio::task::JoinSet::new();
+        let mut customers = JoinSet::new();
         for n in 0..8 {
             customers.spawn(customer(host.connect().await, user.clone(), format!("k{kill}-{n}")));
         }
@@ -277,6 +265,5 @@ async fn wherever_the_host_is_killed_money_and_goods_add_up() {
 #[tokio::test]
 async fn and_they_do_with_postgresql() {
     let postgres = Postgres::start();
-    postgres.create("shop");
-    killed_again_and_again(App::shop(&format!("[store]\nurl = \"{}\"\n", postgres.url("shop")))).await;
+    killed_again_and_again(App::shop(&postgres.store("shop"))).await;
 }

@@ -184,8 +184,7 @@ async fn many_who_want_the_same_get_what_there_is() {
 #[tokio::test]
 async fn many_who_want_the_same_get_what_there_is_with_postgresql() {
     let postgres = Postgres::start();
-    postgres.create("shop");
-    many_want_the_same(App::shop(&format!("{BUYER}\n[store]\nurl = \"{}\"\n", postgres.url("shop")))).await;
+    many_want_the_same(App::shop(&format!("{BUYER}\n{}", postgres.store("shop")))).await;
 }
 
 #[tokio::test]

@@ -98,6 +98,5 @@ async fn what_is_placed_many_times_at_once_is_one_order() {
 #[tokio::test]
 async fn what_is_placed_many_times_at_once_is_one_order_with_postgresql() {
     let postgres = Postgres::start();
-    postgres.create("shop");
-    placed_at_the_same_time(App::shop(&format!("{BUYER}\n[store]\nurl = \"{}\"\n", postgres.url("shop")))).await;
+    placed_at_the_same_time(App::shop(&format!("{BUYER}\n{}", postgres.store("shop")))).await;
 }

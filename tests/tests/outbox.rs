@@ -166,8 +166,7 @@ async fn nor_with_redis_streams() {
 #[tokio::test]
 async fn nor_with_postgresql() {
     let postgres = Postgres::start();
-    postgres.create("shop");
-    killed_again_and_again(App::shop(&format!("[store]\nurl = \"{}\"\n", postgres.url("shop")))).await;
+    killed_again_and_again(App::shop(&postgres.store("shop"))).await;
 }
 
 #[tokio::test]

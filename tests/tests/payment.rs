@@ -237,8 +237,7 @@ async fn what_comes_at_the_same_time_happens_once() {
 #[tokio::test]
 async fn what_comes_at_the_same_time_happens_once_with_postgresql() {
     let postgres = Postgres::start();
-    postgres.create("shop");
-    at_the_same_time(App::shop(&format!("{BUYER}\n[store]\nurl = \"{}\"\n", postgres.url("shop")))).await;
+    at_the_same_time(App::shop(&format!("{BUYER}\n{}", postgres.store("shop")))).await;
 }
 
 /// Pays for orders, one after the other, until the host is gone; every third is given back.

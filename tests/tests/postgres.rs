@@ -12,8 +12,7 @@ use wharf_tests::{App, Connection, Host, Postgres, eventually, request, send_sig
 
 /// The shop with its data in a database `shop` on this server.
 fn shop(postgres: &Postgres, more: &str) -> App {
-    postgres.create("shop");
-    App::shop(&format!("[store]\nurl = \"{}\"\n{more}", postgres.url("shop")))
+    App::shop(&(postgres.store("shop") + more))
 }
 
 async fn register(host: &Host, email: &str) -> String {

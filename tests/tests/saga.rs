@@ -396,6 +396,5 @@ async fn what_was_started_ends_however_often_the_host_is_killed() {
 #[tokio::test]
 async fn also_with_postgresql() {
     let postgres = Postgres::start();
-    postgres.create("shop");
-    killed_again_and_again(App::new(&(hasty("") + &format!("[store]\nurl = \"{}\"\n", postgres.url("shop"))))).await;
+    killed_again_and_again(App::new(&(hasty("") + &postgres.store("shop")))).await;
 }
