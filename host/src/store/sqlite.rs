@@ -1,29 +1,30 @@
 //! The database of a service in a file of its own, by SQLite.
 //!
-//! One file with a write-ahead log, one thread that writes and a few sessions that read. Readers never wait for the
+//! One file with a write-ahead log, one session that writes and a few that read. Readers never wait for the
 //! writer nor it for them, and a query sees every write that was acknowledged before it began.
 //!
 //! Choices, and why:
-//! - **One writer thread, group commit.** SQLite has one writer at a time anyway. A queue before it replaces lock
-//!   errors by waiting in order, bounded, and lets one commit serve all that wait.
-//! - **Quick reads stay on the async thread**, under a budget of instructions that a statement
-//!   has to earn by having been quick before. Everything else runs
-//!   where it may block.
+//! - **One writer, in turns, and group commit.** SQLite has one writer at a time anyway. Turns before it replace lock
+//!   errors by waiting in order, bounded, and let one commit serve all that wait.
+//! - **What is short stays on the async thread**: a query under a budget of instructions that it has to earn by having been
+//!   quick before, and a write whose compiled form can do only little, commit included. Everything else runs where it may
+//!   block.
 //! - **Acknowledged means it survives the process**, also `kill -9`. That it survives a power failure too costs a disk
 //!   flush for each commit and is a setting ([`Settings::durable_at_power_loss`]); without it the last commits may be
 //!   lost then, but the database is whole.
 //! - **Spilling to disk, not to memory.** A sort that outgrows its cache goes to a temporary file: a query that a
 //!   service gets wrong must not take the memory of its neighbours.
 
+mod bounded;
 mod configure;
 mod error;
 mod guard;
 mod job;
 mod migration;
-mod queue;
 mod readers;
 mod session;
 mod transaction;
+mod turns;
 mod watch;
 mod writer;
 
@@ -35,16 +36,15 @@ use super::{
     migration::{Applied, MigrateError, Migration},
 };
 use job::{job, job_then};
-use queue::{Queue, Refused};
 use readers::{Read, Readers};
 use session::Session;
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    thread::JoinHandle,
+    sync::Arc,
 };
-use tokio::sync::oneshot;
-use writer::Work;
+use tokio::task;
+use turns::{Refused, Turns};
+use writer::Writer;
 
 /// A database in a file. Clones are the same database; it is closed when the last is dropped.
 #[derive(Clone)]
@@ -54,8 +54,7 @@ struct Inner {
     file: PathBuf,
     settings: Arc<Settings>,
     readers: Readers,
-    queue: Arc<Queue<Work>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    turns: Turns,
 }
 
 // === impl Sqlite ===
@@ -65,10 +64,14 @@ impl Sqlite {
     pub(super) async fn open(file: PathBuf, settings: Settings) -> Result<Self, OpenError> {
         let file = in_folder(file)?;
         let settings = Arc::new(settings);
-        let queue = Arc::new(Queue::new(settings.queue));
-        let thread = writer::start(file.clone(), settings.clone(), queue.clone()).await?;
+        let opened = task::spawn_blocking({
+            let (file, settings) = (file.clone(), settings.clone());
+            move || Writer::open(&file, settings)
+        });
+        let ended = |error: task::JoinError| OpenError::Thread { file: file.clone(), source: error.into() };
+        let turns = Turns::new(opened.await.map_err(ended)??, settings.queue);
         let readers = Readers::new(file.clone(), settings.clone());
-        Ok(Self(Arc::new(Inner { file, settings, readers, queue, thread: Mutex::new(Some(thread)) })))
+        Ok(Self(Arc::new(Inner { file, settings, readers, turns })))
     }
 
     /// The file that it is in.
@@ -106,34 +109,31 @@ impl Sqlite {
         then: Committed,
     ) -> Result<Vec<u64>, Error> {
         let (job, answer) = job_then(move |session: &Session| session.batch(&statements, &host), Some(then));
-        self.send(Work::Write(job))?;
+        self.turned(self.0.turns.write(job))?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
     /// Begins a transaction. Other writers wait until it ends.
     pub(super) async fn begin(&self) -> Result<Transaction, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Work::Begin(reply))?;
-        answer.await.unwrap_or_else(|_| Err(closed()))
+        Transaction::begin(&self.0.turns, self.0.settings.clone()).await
     }
 
     pub(super) async fn migrate(&self, migrations: &[Migration]) -> Result<Applied, MigrateError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Work::Migrate(migrations.to_vec(), reply)).map_err(MigrateError::Refused)?;
-        answer.await.unwrap_or_else(|_| Err(MigrateError::Refused(closed())))
+        let mut turn = self.turned(self.0.turns.take().await).map_err(MigrateError::Refused)?;
+        let migrations = migrations.to_vec();
+        let migrating = task::spawn_blocking(move || turn.writer().migrate(&migrations));
+        migrating.await.unwrap_or_else(|_| Err(MigrateError::Refused(closed())))
     }
 
     /// Finishes what waits, takes nothing more, and closes the file, its log copied into it.
     pub(super) async fn close(&self) {
         // NB: the readers first. SQLite copies and removes the log when the last connection goes, and only the writer's
-        // can do it; with its queue closed it may be gone at once.
+        // can do it.
         self.0.readers.close().await;
-        self.0.queue.close();
-        let thread = self.0.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && !matches!(tokio::task::spawn_blocking(move || thread.join()).await, Ok(Ok(())))
+        if let Some(writer) = self.0.turns.close().await
+            && task::spawn_blocking(move || drop(writer)).await.is_err()
         {
-            tracing::error!(file = %self.0.file.display(), "the writer of a database ended by a panic");
+            tracing::error!(file = %self.0.file.display(), "a database was not closed as it should be");
         }
     }
 
@@ -143,26 +143,20 @@ impl Sqlite {
         F: FnMut(&Session) -> Result<A, Error> + Send + 'static,
     {
         let (job, answer) = job(run);
-        self.send(Work::Write(job))?;
+        self.turned(self.0.turns.write(job))?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    fn send(&self, work: Work) -> Result<(), Error> {
-        self.0.queue.push(work).map_err(|refused| match refused {
-            Refused::Full => {
-                Error::Busy(format!("{} jobs are waiting for this database already", self.0.settings.queue))
-            }
+    fn turned<A>(&self, turn: Result<A, Refused>) -> Result<A, Error> {
+        turn.map_err(|refused| match refused {
+            Refused::Full => full(&self.0.settings),
             Refused::Closed => closed(),
         })
     }
 }
 
-// === impl Inner ===
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.queue.close();
-    }
+fn full(settings: &Settings) -> Error {
+    Error::Busy(format!("{} jobs are waiting for this database already", settings.queue))
 }
 
 fn closed() -> Error {

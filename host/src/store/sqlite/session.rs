@@ -4,6 +4,7 @@
 //! SQLite's own limits how large it may be, the watch how long it may run, and the collector how much it may return.
 
 use super::{
+    bounded::is_bounded,
     configure::{COMPILED, configure},
     error::translate,
     guard::{Author, Guard},
@@ -35,6 +36,10 @@ const QUICK_STRIDES: u32 = 8;
 /// A statement that takes longer than this is not quick, however few its instructions.
 const QUICK_TIME: Duration = Duration::from_micros(300);
 
+/// In a hurry: the most statements, and bytes of values for one of them.
+const HURRY_STATEMENTS: u32 = 64;
+const HURRY_BYTES: usize = 64 << 10;
+
 /// What a row's value counts for beside its text or bytes.
 const VALUE_BYTES: usize = size_of::<Value>();
 
@@ -49,6 +54,7 @@ pub(super) enum Role {
 
 pub(super) struct Session {
     connection: Connection,
+    role: Role,
     guard: Guard,
     watch: Watch,
     settings: Arc<Settings>,
@@ -58,6 +64,17 @@ pub(super) struct Session {
     host_shapes: Shapes,
     /// When the transaction must end that the statements belong to.
     deadline: Cell<Option<Instant>>,
+    pace: Pace,
+}
+
+/// Whether a session is in a hurry: it runs on an async thread then, and nothing that may take long.
+#[derive(Default)]
+struct Pace {
+    hurries: Cell<bool>,
+    /// How many statements there may be still.
+    left: Cell<u32>,
+    /// Something was not run for it.
+    refused: Cell<bool>,
 }
 
 /// Shapes by the text of their statements.
@@ -71,6 +88,10 @@ struct Shape {
     parameters: Vec<usize>,
     /// How many values it takes.
     count: usize,
+    /// It can do only little, whatever it is given.
+    bounded: bool,
+    /// It may change what was known of others: it is neither a query nor a change of rows.
+    reshapes: bool,
     /// It was quick when it last ran.
     quick: AtomicBool,
 }
@@ -109,23 +130,21 @@ impl Session {
         guard.set(Author::Service);
         Ok(Self {
             connection,
+            role,
             guard,
             watch,
             settings,
             shapes: Shapes::default(),
             host_shapes: Shapes::default(),
             deadline: Cell::new(None),
+            pace: Pace::default(),
         })
     }
 
     /// Runs a query and returns its rows.
     pub(super) fn query(&self, statement: &Statement, authority: Authority) -> Result<Rows, Error> {
-        let shape = self.shape(&statement.sql, authority)?;
-        let began = Instant::now();
-        let result = self.run(statement, &shape, authority, u32::MAX, |prepared| self.collect(prepared));
-        let quick = self.watch.strides() <= QUICK_STRIDES && began.elapsed() <= QUICK_TIME;
-        shape.quick.store(quick && shape.reads, Ordering::Relaxed);
-        result
+        let shape = self.shape_to_run(statement, authority)?;
+        self.timed(&shape, || self.run(statement, &shape, authority, u32::MAX, |prepared| self.collect(prepared)))
     }
 
     /// Runs a query on an async thread: at once if it was quick the last time, and only as long as it is so again.
@@ -149,15 +168,20 @@ impl Session {
 
     /// Runs a statement and returns how many rows it changed.
     pub(super) fn execute(&self, statement: &Statement, authority: Authority) -> Result<u64, Error> {
-        let shape = self.shape(&statement.sql, authority)?;
-        self.run(statement, &shape, authority, u32::MAX, |prepared| {
+        let shape = self.shape_to_run(statement, authority)?;
+        let count = |prepared: &mut rusqlite::Statement<'_>| {
             let before = self.connection.total_changes();
             let mut rows = prepared.raw_query();
             while rows.next().map_err(|error| self.explain(&error))?.is_some() {}
             drop(rows);
             // SQLite leaves the last count as it was where a statement changes no rows by nature.
             Ok(if self.connection.total_changes() == before { 0 } else { self.connection.changes() })
-        })
+        };
+        let result = self.timed(&shape, || self.run(statement, &shape, authority, u32::MAX, count));
+        if shape.reshapes {
+            self.forget();
+        }
+        result
     }
 
     /// Runs the statements of a service, then the host's own, and returns how many rows each of the service's changed.
@@ -181,13 +205,37 @@ impl Session {
         self.written_by(Author::Host, run)
     }
 
-    /// Compiles a statement of the host's own, to be run by [`as_host`](Self::as_host).
-    pub(super) fn compile(&self, sql: &str) -> Result<rusqlite::Statement<'_>, Error> {
-        self.written_by(Author::Host, |connection| connection.prepare(sql)).map_err(|error| self.explain(&error))
+    /// From now on only what is surely short is run, and nobody waits for a lock: for an async thread.
+    pub(super) fn hurry(&self) {
+        self.pace.left.set(HURRY_STATEMENTS);
+        self.pace.refused.set(false);
+        if !self.pace.hurries.replace(true) {
+            self.set_lock_wait(Duration::ZERO);
+        }
+    }
+
+    /// From now on everything is run: for a thread that may block.
+    pub(super) fn be_patient(&self) {
+        self.pace.refused.set(false);
+        if self.pace.hurries.replace(false) {
+            self.set_lock_wait(self.settings.lock_wait);
+        }
+    }
+
+    /// Whether something was not run since it is in a [`hurry`](Self::hurry).
+    pub(super) fn was_refused(&self) -> bool {
+        self.pace.refused.get()
+    }
+
+    fn set_lock_wait(&self, wait: Duration) {
+        if let Err(error) = self.wait_for_locks(wait) {
+            tracing::warn!(?error, "how long a database waits for a lock can't be set");
+        }
     }
 
     /// Runs the statements of a migration; an error says which of them failed.
     pub(super) fn migrate(&self, sql: &str, limit: Duration) -> Result<(), (usize, Error)> {
+        self.forget();
         self.watch.start(limit, u32::MAX);
         self.written_by(Author::Migration, |connection| {
             let mut statements = Batch::new(connection, sql);
@@ -329,6 +377,42 @@ impl Session {
         }
     }
 
+    /// Notes whether a statement is quick.
+    fn timed<R>(&self, shape: &Shape, run: impl FnOnce() -> R) -> R {
+        let began = Instant::now();
+        let result = run();
+        let quick = self.watch.strides() <= QUICK_STRIDES && began.elapsed() <= QUICK_TIME;
+        shape.quick.store(quick, Ordering::Relaxed);
+        result
+    }
+
+    /// The shape of a statement that is to be run now.
+    fn shape_to_run(&self, statement: &Statement, authority: Authority) -> Result<Arc<Shape>, Error> {
+        if !self.pace.hurries.get() {
+            return self.shape(&statement.sql, authority);
+        }
+        let left = self.pace.left.get();
+        self.pace.left.set(left.saturating_sub(1));
+        let known = self.shapes(authority).borrow().get(statement.sql.as_str()).cloned();
+        // The host knows of its own that they are short, where they were so.
+        let short = |shape: &Arc<Shape>| {
+            left > 0
+                && shape.quick.load(Ordering::Relaxed)
+                && (shape.bounded || (authority == Authority::Host && !shape.reshapes))
+                && size(&statement.params) <= HURRY_BYTES
+        };
+        known.filter(short).ok_or_else(|| {
+            self.pace.refused.set(true);
+            Error::Busy("it takes longer than may be waited for here".into())
+        })
+    }
+
+    /// Forgets what is known of statements: the schema they were compiled for has changed.
+    fn forget(&self) {
+        self.shapes.borrow_mut().clear();
+        self.host_shapes.borrow_mut().clear();
+    }
+
     fn shape(&self, sql: &str, authority: Authority) -> Result<Arc<Shape>, Error> {
         let shapes = self.shapes(authority);
         if let Some(shape) = shapes.borrow().get(sql) {
@@ -361,7 +445,12 @@ impl Session {
             return Err(Error::Invalid("more than one statement: send them one by one, or as a batch".into()));
         }
         let (parameters, count) = parameters(&first)?;
-        Ok(Shape { reads: first.readonly(), parameters, count, quick: AtomicBool::new(false) })
+        let reads = first.readonly();
+        let reshapes = !reads && !changes_rows(sql);
+        // Where it can't be told it is not. Readers go by how long it took.
+        let explain = || self.written_by(Author::Host, |connection| is_bounded(connection, sql)).unwrap_or(false);
+        let bounded = self.role == Role::Writer && !reshapes && explain();
+        Ok(Shape { reads, parameters, count, bounded, reshapes, quick: AtomicBool::new(false) })
     }
 }
 
@@ -385,6 +474,21 @@ fn parameters(statement: &rusqlite::Statement<'_>) -> Result<(Vec<usize>, usize)
         }
     }
     Ok((places, total))
+}
+
+/// Whether the text is surely that of a statement that changes rows, and not the schema.
+fn changes_rows(sql: &str) -> bool {
+    let word: String = sql.trim_start().chars().take_while(char::is_ascii_alphabetic).collect();
+    ["INSERT", "UPDATE", "DELETE", "REPLACE", "WITH"].iter().any(|it| word.eq_ignore_ascii_case(it))
+}
+
+fn size(values: &[Value]) -> usize {
+    let size = |value: &Value| match value {
+        Value::Text(text) => text.len(),
+        Value::Blob(blob) => blob.len(),
+        Value::Null | Value::Integer(_) | Value::Real(_) => 0,
+    };
+    values.iter().map(size).sum()
 }
 
 fn borrow(value: &Value) -> ToSqlOutput<'_> {

@@ -6,6 +6,7 @@ mod limits;
 mod migrations;
 mod reading;
 mod transactions;
+mod turns;
 mod writing;
 
 use crate::store::tests::*;

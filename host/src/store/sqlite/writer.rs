@@ -1,31 +1,18 @@
-//! The writer: the one thread that changes a database.
+//! The writer: the one session that changes a database.
 //!
-//! SQLite has one writer at a time anyway; with a thread of its own nobody ever meets a lock, and the queue before it
-//! is where waiting is bounded and visible. Jobs that wait together are committed together: the commit is the dear
-//! part of a small write, and under load one pays for many. Each job has a savepoint of its own, so one that fails
-//! takes back only what it did itself, and none is answered before the commit that holds it.
+//! SQLite has one writer at a time anyway; with turns before it nobody ever meets a lock. Jobs that wait together are
+//! committed together: the commit is the dear part of a small write, and under load one pays for many. Each job has a
+//! savepoint of its own, so one that fails takes back only what it did itself, and none is answered before the commit that
+//! holds it.
 
 use super::{
     job::Job,
     migration,
-    queue::Queue,
     session::{Role, Session},
-    transaction::{Command, Transaction},
 };
-use crate::store::{Applied, Error, MigrateError, Migration, OpenError, Savepoint, Settings};
-use std::{
-    cell::{Cell, RefCell},
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError},
-    },
-    thread,
-};
-use tokio::{
-    sync::oneshot,
-    time::{Duration, Instant},
-};
+use crate::store::{Applied, Committed, Error, MigrateError, Migration, OpenError, Savepoint, Settings};
+use std::{cell::Cell, path::Path, sync::Arc};
+use tokio::time::{Duration, Instant};
 
 /// The most jobs that share a commit, and how long the first of them may wait for the others to run.
 const GROUP: usize = 64;
@@ -34,92 +21,12 @@ const GROUP_TIME: Duration = Duration::from_millis(5);
 /// Pages in the write-ahead log from which on it is copied into the database: 4 MiB.
 const CHECKPOINT_PAGES: i32 = 1_000;
 
-/// Enough for SQLite, whose recursion the session's limits bound; only what is touched counts.
-const STACK: usize = 1 << 20;
+/// A commit that takes longer than this waited for the disk: the next is made where it may block.
+const QUICK_COMMIT: Duration = Duration::from_millis(1);
 
 thread_local! {
-    /// Pages in the write-ahead log after the last commit: a hook that SQLite calls without any state.
+    /// Pages in the write-ahead log after the last commit of this thread: a hook that SQLite calls without any state.
     static LOG_PAGES: Cell<i32> = const { Cell::new(0) };
-}
-
-/// What the writer does.
-pub(super) enum Work {
-    /// A job in a transaction of its own, as far as anyone can tell.
-    Write(Box<dyn Job>),
-    /// Begins a transaction that is steered from outside.
-    Begin(oneshot::Sender<Result<Transaction, Error>>),
-    /// Brings the schema up to date.
-    Migrate(Vec<Migration>, oneshot::Sender<Result<Applied, MigrateError>>),
-}
-
-/// Opens the database on a thread of its own and serves `queue` until it is closed.
-pub(super) async fn start(
-    file: PathBuf,
-    settings: Arc<Settings>,
-    queue: Arc<Queue<Work>>,
-) -> Result<thread::JoinHandle<()>, OpenError> {
-    let (opened, outcome) = oneshot::channel();
-    let name = file.file_stem().map_or_else(|| "store".into(), |name| format!("store {}", name.to_string_lossy()));
-    let path = file.clone();
-    let thread = thread::Builder::new()
-        .name(name)
-        .stack_size(STACK)
-        .spawn(move || match open(&path, settings.clone()) {
-            Ok(session) => {
-                // NB: the queue closes however this thread ends, or callers would wait for ever.
-                let _closing = Closing(&queue);
-                if opened.send(Ok(())).is_ok() {
-                    serve(&session, &settings, &queue);
-                }
-            }
-            Err(error) => {
-                let _ = opened.send(Err(error));
-            }
-        })
-        .map_err(|source| OpenError::Thread { file: file.clone(), source })?;
-    match outcome.await {
-        Ok(outcome) => outcome.map(|()| thread),
-        Err(_) => Err(OpenError::Thread { file, source: std::io::Error::other("it ended at once") }),
-    }
-}
-
-struct Closing<'a>(&'a Queue<Work>);
-
-impl Drop for Closing<'_> {
-    fn drop(&mut self) {
-        drop(self.0.abandon());
-    }
-}
-
-fn open(file: &Path, settings: Arc<Settings>) -> Result<Session, OpenError> {
-    let session = Session::open(file, Role::Writer, settings)?;
-    session
-        .as_host(|connection| {
-            connection.wal_hook(Some(|_, pages| {
-                LOG_PAGES.set(pages);
-                Ok(())
-            }));
-            connection.execute_batch(migration::TABLE)
-        })
-        .map_err(|source| OpenError::File { file: file.to_owned(), source })?;
-    Ok(session)
-}
-
-fn serve(session: &Session, settings: &Arc<Settings>, queue: &Queue<Work>) {
-    let writer = match Writer::new(session) {
-        Ok(writer) => writer,
-        Err(error) => return tracing::error!(?error, "the writer of a database could not start"),
-    };
-    while let Some(work) = queue.pop() {
-        match work {
-            Work::Write(first) => writer.group(first, queue),
-            Work::Begin(reply) => writer.transaction(reply, settings.transaction_time),
-            Work::Migrate(migrations, reply) => {
-                let _ = reply.send(migration::apply(session, &migrations, settings));
-            }
-        }
-        writer.checkpoint();
-    }
 }
 
 /// What the writer says between jobs.
@@ -136,27 +43,19 @@ enum Step {
     Keep,
 }
 
-struct Writer<'s> {
-    session: &'s Session,
-    /// The steps, compiled. Not in the session's cache, where a service could name them by their text.
-    steps: [RefCell<rusqlite::Statement<'s>>; 9],
+/// The session that writes, and what it says between jobs.
+pub(super) struct Writer {
+    session: Session,
+    settings: Arc<Settings>,
+    /// Pages in the write-ahead log after the last commit.
+    log_pages: i32,
+    /// Whether a commit may be made on an async thread.
+    commits_quickly: bool,
 }
 
 // === impl Step ===
 
 impl Step {
-    const ALL: [Self; 9] = [
-        Self::Begin,
-        Self::Commit,
-        Self::Rollback,
-        Self::Savepoint,
-        Self::RollbackTo,
-        Self::Release,
-        Self::Nest,
-        Self::Undo,
-        Self::Keep,
-    ];
-
     const fn sql(self) -> &'static str {
         match self {
             Self::Begin => "BEGIN IMMEDIATE",
@@ -174,156 +73,152 @@ impl Step {
 
 // === impl Writer ===
 
-impl<'s> Writer<'s> {
-    fn new(session: &'s Session) -> Result<Self, Error> {
-        let [begin, commit, rollback, savepoint, rollback_to, release, nest, undo, keep] =
-            Step::ALL.map(|step| session.compile(step.sql()));
-        let steps = [begin?, commit?, rollback?, savepoint?, rollback_to?, release?, nest?, undo?, keep?];
-        let steps = steps.map(RefCell::new);
-        Ok(Self { session, steps })
+impl Writer {
+    /// Opens the database in a file, and makes it if there is none.
+    pub(super) fn open(file: &Path, settings: Arc<Settings>) -> Result<Self, OpenError> {
+        let session = Session::open(file, Role::Writer, settings.clone())?;
+        session
+            .as_host(|connection| {
+                connection.wal_hook(Some(|_, pages| {
+                    LOG_PAGES.set(pages);
+                    Ok(())
+                }));
+                connection.execute_batch(migration::TABLE)
+            })
+            .map_err(|source| OpenError::File { file: file.to_owned(), source })?;
+        let commits_quickly = !settings.durable_at_power_loss;
+        Ok(Self { session, settings, log_pages: 0, commits_quickly })
     }
 
-    /// Runs a job together with those that wait behind it.
-    fn group(&self, first: Box<dyn Job>, queue: &Queue<Work>) {
-        if first.is_abandoned() {
-            return;
+    /// Brings the schema up to date.
+    pub(super) fn migrate(&mut self, migrations: &[Migration]) -> Result<Applied, MigrateError> {
+        self.session.be_patient();
+        migration::apply(&self.session, migrations, &self.settings)
+    }
+
+    /// Runs a job in a transaction of its own on an async thread, if that is surely short; else nothing of it is done, and
+    /// the job returned.
+    pub(super) fn alone_if_short(&mut self, mut job: Box<dyn Job>) -> Option<Box<dyn Job>> {
+        if !self.commits_quickly {
+            return Some(job);
         }
-        let Some(next) = next_write(queue) else { return self.alone(first) };
+        self.session.hurry();
+        if self.control(Step::Begin).is_err() {
+            // Another process has the file, or it is in trouble: that may take.
+            return Some(job);
+        }
+        let succeeded = job.run(&self.session);
+        if self.session.was_refused() {
+            self.rollback();
+            return Some(job);
+        }
+        self.end(&mut *job, succeeded);
+        job.answer();
+        None
+    }
+
+    /// Runs a job together with those that wait behind it, and returns all of them, to be answered.
+    pub(super) fn group(
+        &mut self,
+        first: Box<dyn Job>,
+        mut next_write: impl FnMut() -> Option<Box<dyn Job>>,
+    ) -> Vec<Box<dyn Job>> {
+        self.session.be_patient();
+        let Some(next) = next_write() else { return vec![self.alone(first)] };
         if let Err(error) = self.control(Step::Begin) {
-            return [first, next].into_iter().for_each(|job| refuse(job, &error));
+            return [first, next].map(|job| failed(job, &error)).into();
         }
         let began = Instant::now();
         let mut done = Vec::new();
         let mut waiting = [first, next].into_iter();
         while let Some(mut job) = waiting.next().or_else(|| {
             let room = done.len() < GROUP && began.elapsed() < GROUP_TIME;
-            if room { next_write(queue) } else { None }
+            if room { next_write() } else { None }
         }) {
-            let succeeded = self.run_in_savepoint(&mut *job);
+            let outcome = self.in_savepoint(|session| job.run(session).then_some(()).ok_or(()));
+            let succeeded = outcome.unwrap_or_else(|error| {
+                job.fail(error);
+                Err(())
+            });
             if !self.session.in_transaction() {
                 // It ended the transaction of all, and with it what the others did: they start over, each alone.
-                job.answer();
-                done.into_iter().map(|(job, _)| job).chain(waiting).for_each(|job| self.alone(job));
-                return;
+                let others = done.into_iter().map(|(job, _)| job).chain(waiting);
+                let mut all: Vec<_> = others.map(|job| self.alone(job)).collect();
+                all.push(job);
+                return all;
             }
-            done.push((job, succeeded));
+            done.push((job, succeeded.is_ok()));
         }
-        match self.control(Step::Commit) {
-            Ok(()) => done.into_iter().for_each(|(job, _)| job.answer()),
-            Err(_) => {
-                // One of them broke a promise that is checked only at the end; alone, it fails alone.
-                self.rollback();
-                for (job, succeeded) in done {
-                    if succeeded { self.alone(job) } else { job.answer() }
-                }
-            }
+        if self.commit().is_ok() {
+            return done.into_iter().map(|(job, _)| job).collect();
         }
+        // One of them broke a promise that is checked only at the end; alone, it fails alone.
+        self.rollback();
+        done.into_iter().map(|(job, succeeded)| if succeeded { self.alone(job) } else { job }).collect()
     }
 
     /// Runs a job in a transaction of its own.
-    fn alone(&self, mut job: Box<dyn Job>) {
+    fn alone(&mut self, mut job: Box<dyn Job>) -> Box<dyn Job> {
         if let Err(error) = self.control(Step::Begin) {
-            return refuse(job, &error);
+            return failed(job, &error);
         }
-        if !job.run(self.session) {
-            self.rollback();
-        } else if let Err(error) = self.control(Step::Commit) {
-            self.rollback();
-            job.fail(error);
-        }
-        job.answer();
+        let succeeded = job.run(&self.session);
+        self.end(&mut *job, succeeded);
+        job
     }
 
-    /// Runs a job so that it leaves nothing behind when it fails; returns whether it succeeded.
-    fn run_in_savepoint(&self, job: &mut dyn Job) -> bool {
-        if let Err(error) = self.control(Step::Savepoint) {
+    fn end(&mut self, job: &mut dyn Job, succeeded: bool) {
+        if !succeeded {
+            self.rollback();
+        } else if let Err(error) = self.commit() {
+            self.rollback();
             job.fail(error);
-            return false;
         }
-        let succeeded = job.run(self.session);
+    }
+
+    /// Runs something so that it leaves nothing behind when it fails. The outer error is that its outcome is not known, and
+    /// the transaction undone.
+    fn in_savepoint<A, E>(&mut self, run: impl FnOnce(&Session) -> Result<A, E>) -> Result<Result<A, E>, Error> {
+        self.control(Step::Savepoint)?;
+        let outcome = run(&self.session);
         if self.session.in_transaction() {
-            let undone = if succeeded { Ok(()) } else { self.control(Step::RollbackTo) };
+            let undone = if outcome.is_ok() { Ok(()) } else { self.control(Step::RollbackTo) };
             if let Err(error) = undone.and_then(|()| self.control(Step::Release)) {
-                // What the job did can't be told from what others did: nothing of it may be committed.
+                // What it did can't be told from what others did: nothing of it may be committed.
                 self.rollback();
-                job.fail(error);
-                return false;
+                return Err(error);
             }
         }
-        succeeded
+        Ok(outcome)
     }
 
-    /// Serves one transaction until it ends.
-    fn transaction(&self, reply: oneshot::Sender<Result<Transaction, Error>>, limit: Duration) {
-        if reply.is_closed() {
-            return;
-        }
-        if let Err(error) = self.control(Step::Begin) {
-            let _ = reply.send(Err(error));
-            return;
-        }
-        let (transaction, commands, ending) = Transaction::new();
-        if reply.send(Ok(transaction)).is_err() {
-            return self.rollback();
-        }
-        let deadline = Instant::now() + limit;
-        self.session.set_deadline(Some(deadline));
-        let reason = self.commands(&commands, deadline, limit);
-        self.session.set_deadline(None);
-        if self.session.in_transaction() {
-            self.rollback();
-        }
-        // Before the receiver is dropped: whoever finds it gone looks here for the reason.
-        ending.set(reason);
-        drop(commands);
-    }
-
-    /// Does what a transaction's owner says, and returns how it ended.
-    fn commands(&self, commands: &Receiver<Command>, deadline: Instant, limit: Duration) -> String {
-        loop {
-            let command = match commands.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(command) => command,
-                Err(RecvTimeoutError::Disconnected) => return "it was dropped and rolled back".into(),
-                Err(RecvTimeoutError::Timeout) => return format!("it was rolled back at its time limit of {limit:?}"),
-            };
-            match command {
-                Command::Run(job) if job.is_abandoned() => {}
-                Command::Run(mut job) => {
-                    self.run_in_savepoint(&mut *job);
-                    let lost = !self.session.in_transaction();
-                    job.answer();
-                    if lost && Instant::now() < deadline {
-                        return "it was rolled back by a statement that failed".into();
-                    }
-                }
-                Command::Savepoint(savepoint, reply) => {
-                    let _ = reply.send(self.savepoint(savepoint));
-                }
-                Command::Commit(then, reply) => {
-                    let result = self.control(Step::Commit);
-                    let reason = match &result {
-                        Ok(()) => {
-                            then.run();
-                            "it was committed".into()
-                        }
-                        Err(error) => {
-                            self.rollback();
-                            format!("it was rolled back, for its commit failed: {error}")
-                        }
-                    };
-                    let _ = reply.send(result);
-                    return reason;
-                }
-                Command::Rollback(reply) => {
-                    self.rollback();
-                    let _ = reply.send(Ok(()));
-                    return "it was rolled back".into();
-                }
+    /// Begins a transaction that is steered from outside, and must end by then. Where it is tried in a `hurry`, `false` says
+    /// that it has to be tried where it may block.
+    pub(super) fn begin(&mut self, deadline: Instant, hurry: bool) -> Result<bool, Error> {
+        self.pace(hurry);
+        match self.control(Step::Begin) {
+            Ok(()) => {
+                self.session.set_deadline(Some(deadline));
+                Ok(true)
             }
+            Err(Error::Busy(_)) if hurry => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
-    fn savepoint(&self, savepoint: Savepoint) -> Result<(), Error> {
+    /// Runs something in a transaction that is steered from outside. In a `hurry` only what is surely short: `None` says that
+    /// nothing was done.
+    pub(super) fn run<A>(
+        &mut self,
+        run: impl FnOnce(&Session) -> Result<A, Error>,
+        hurry: bool,
+    ) -> Option<Result<A, Error>> {
+        self.pace(hurry);
+        let outcome = self.in_savepoint(run).flatten();
+        if self.session.was_refused() { None } else { Some(outcome) }
+    }
+
+    pub(super) fn savepoint(&mut self, savepoint: Savepoint) -> Result<(), Error> {
         match savepoint {
             Savepoint::Set => self.control(Step::Nest),
             Savepoint::Keep => self.control(Step::Keep),
@@ -331,12 +226,44 @@ impl<'s> Writer<'s> {
         }
     }
 
-    /// Copies the log into the database when it is long enough: here, so that no job waits for it inside its commit.
-    fn checkpoint(&self) {
-        if LOG_PAGES.get() < CHECKPOINT_PAGES {
+    /// Commits a transaction that is steered from outside; where that fails, it is rolled back.
+    pub(super) fn commit_and(&mut self, then: &Committed) -> Result<(), Error> {
+        let result = self.commit();
+        match &result {
+            Ok(()) => then.run(),
+            Err(_) => self.rollback(),
+        }
+        result
+    }
+
+    /// Whether a commit may be made on an async thread.
+    pub(super) fn commits_quickly(&self) -> bool {
+        self.commits_quickly
+    }
+
+    /// Whether a transaction is under way.
+    pub(super) fn in_transaction(&self) -> bool {
+        self.session.in_transaction()
+    }
+
+    /// Leaves nothing of this turn to the next.
+    pub(super) fn leave(&mut self) {
+        self.rollback();
+        self.session.set_deadline(None);
+    }
+
+    /// Whether the log is long enough to be copied into the database.
+    pub(super) fn is_due_to_copy(&self) -> bool {
+        self.log_pages >= CHECKPOINT_PAGES
+    }
+
+    /// Copies the log into the database when it is long enough: between turns, so that no job waits for it inside its commit.
+    pub(super) fn copy_if_due(&mut self) {
+        if !self.is_due_to_copy() {
             return;
         }
-        LOG_PAGES.set(0);
+        self.log_pages = 0;
+        self.session.be_patient();
         let result =
             self.session.as_host(|connection| connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())));
         if let Err(error) = result {
@@ -344,9 +271,24 @@ impl<'s> Writer<'s> {
         }
     }
 
+    fn pace(&self, hurry: bool) {
+        if hurry { self.session.hurry() } else { self.session.be_patient() }
+    }
+
+    fn commit(&mut self) -> Result<(), Error> {
+        LOG_PAGES.set(self.log_pages);
+        let began = Instant::now();
+        let result = self.control(Step::Commit);
+        self.log_pages = LOG_PAGES.get();
+        self.commits_quickly = !self.settings.durable_at_power_loss && began.elapsed() <= QUICK_COMMIT;
+        result
+    }
+
     fn control(&self, step: Step) -> Result<(), Error> {
-        let mut statement = self.steps[step as usize].borrow_mut();
-        self.session.as_host(|_| statement.raw_execute()).map(drop).map_err(|error| self.session.explain(&error))
+        // NB: from the cache of the session, in which a service's statements are too. A service that names one of these by its
+        // text does not get at it: its own statements are looked at first, and these are refused to it.
+        let run = |connection: &rusqlite::Connection| connection.prepare_cached(step.sql())?.raw_execute();
+        self.session.as_host(run).map(drop).map_err(|error| self.session.explain(&error))
     }
 
     fn rollback(&self) {
@@ -358,32 +300,26 @@ impl<'s> Writer<'s> {
     }
 }
 
-fn next_write(queue: &Queue<Work>) -> Option<Box<dyn Job>> {
-    while let Some(Work::Write(job)) = queue.pop_if(|work| matches!(work, Work::Write(_))) {
-        if !job.is_abandoned() {
-            return Some(job);
-        }
-    }
-    None
-}
-
-fn refuse(mut job: Box<dyn Job>, error: &Error) {
+fn failed(mut job: Box<dyn Job>, error: &Error) -> Box<dyn Job> {
     job.fail(error.clone());
-    job.answer();
+    job
 }
 
 #[cfg(test)]
 mod tests {
     use super::{super::job::job, *};
     use crate::store::{Authority, Statement};
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::{
+        collections::VecDeque,
+        sync::atomic::{AtomicU32, Ordering},
+    };
 
     #[test]
     fn jobs_that_wait_together_share_a_commit() {
         let file = std::env::temp_dir().join(format!("wharf-writer-{}.sqlite", uuid::Uuid::new_v4()));
-        let session = open(&file, Arc::default()).unwrap();
+        let mut writer = Writer::open(&file, Arc::default()).unwrap();
         let commits = Arc::new(AtomicU32::new(0));
-        session.as_host(|connection| {
+        writer.session.as_host(|connection| {
             connection.execute_batch("CREATE TABLE t (v UNIQUE)").unwrap();
             let commits = commits.clone();
             let hook = move || {
@@ -392,7 +328,7 @@ mod tests {
             };
             connection.commit_hook(Some(hook)).unwrap();
         });
-        let queue = Queue::new(100);
+        let mut queue = VecDeque::new();
         let insert = |value: usize| {
             let statement = Statement { sql: format!("INSERT INTO t VALUES ({value})"), params: Vec::new() };
             job(move |session: &Session| session.execute(&statement, Authority::Service))
@@ -400,17 +336,17 @@ mod tests {
         let mut answers: Vec<_> = (0..=GROUP)
             .map(|value| {
                 let (job, answer) = insert(value);
-                queue.push(Work::Write(job)).unwrap();
+                queue.push_back(job);
                 answer
             })
             .collect();
-        let Some(Work::Write(first)) = queue.pop() else { panic!("no job") };
-        Writer::new(&session).unwrap().group(first, &queue);
+        let first = queue.pop_front().unwrap();
+        writer.group(first, || queue.pop_front()).into_iter().for_each(|job| job.answer());
         assert_eq!(commits.load(Ordering::Relaxed), 1);
         let answered = answers.iter_mut().filter_map(|answer| answer.try_recv().ok()).collect::<Vec<_>>();
         // Fewer than all where the machine is so slow that the group's time ran out; never fewer than two.
         assert!(answered.len() >= 2 && answered.len() <= GROUP && answered.iter().all(|answer| *answer == Ok(1)));
-        drop(session);
+        drop(writer);
         for suffix in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
         }
