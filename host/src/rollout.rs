@@ -247,6 +247,7 @@ impl Rollout {
                 kept_in_mind(self.history.forget(&service, number).await);
             }
         }
+        self.tidy().await;
         started
     }
 
@@ -541,7 +542,14 @@ impl Rollout {
             Ok(()) => serve_sagas(member, &revision).await,
             Err(error) => kept_in_mind(self.history.put_back(name, reversal, error.to_string()).await),
         }
+        self.tidy().await;
         placed
+    }
+
+    /// Lets compiled code go that no revision is of any more. That goes on by itself: nobody waits for it.
+    async fn tidy(&self) {
+        let (engine, needed) = (self.engine.clone(), self.history.components().await);
+        tokio::task::spawn_blocking(move || engine.cache().tidy(&needed));
     }
 
     /// Numbers a component and keeps it; one that is kept has its number.

@@ -255,5 +255,6 @@ impl Changing<'_> {
         for (member, revision) in serving {
             serve_sagas(&member, &revision).await;
         }
+        self.rollout.tidy().await;
     }
 }
