@@ -2,6 +2,9 @@
 //!
 //! Each change is one transaction: the reservation's status, the counts of its products and the events. It begins with the
 //! row of the reservation where there is one, so that of two changes of one reservation the second sees what the first did.
+//!
+//! Those that have ended are kept, on purpose: what was sold is the sum of those that were kept, which is how `GET /inventory`
+//! proves the counts, and a key that was forgotten would take the goods a second time when its call comes again.
 
 use crate::{
     request::{Items, Wanted},

@@ -1,4 +1,5 @@
-//! What neighbours call: orders by typed calls, each placed with a key.
+//! What neighbours call: orders by typed calls, each placed with a key. Keys are kept for as long as orders are, on purpose:
+//! with one that was forgotten the order would be placed a second time.
 
 use crate::{
     OrderService, bring_to, find_order, made,

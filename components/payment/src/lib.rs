@@ -4,6 +4,10 @@
 //! ledger and the event. What is decided on is read before. Where the call was made before or another came in between, the
 //! write meets a key or a transfer that is there already and does nothing; then the key is looked up, and the call looked at
 //! anew. Nearly all keys are new, so who takes money does not look them up first.
+//!
+//! Nothing is ever removed, on purpose: payments and transfers are the ledger, and its proof; a key whose use was forgotten
+//! would take the money a second time, whenever the call comes again. Old ones can go into an archive together with their
+//! payments, when nobody can repeat their calls any more; that is for who keeps the books to decide, and not for a timer.
 
 mod charge;
 mod ledger;
