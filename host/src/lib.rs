@@ -11,6 +11,7 @@
 
 pub mod app;
 pub mod build;
+mod disuse;
 pub mod engine;
 pub mod events;
 pub mod gateway;

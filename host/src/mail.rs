@@ -54,6 +54,9 @@ pub const MAX_NAME: usize = 256;
 /// What the messages of one service that are under way may come to, in KiB. Encoded they are up to four times that.
 const ROOM: u32 = 16 << 10;
 
+/// Up to this, in bytes, a message is encoded where it is sent: that takes less than to hand it to another thread and back.
+const SHORT: usize = 16 << 10;
+
 /// Where the mail of an application goes.
 #[derive(Clone, Debug)]
 pub enum MailSettings {
@@ -177,8 +180,9 @@ impl Mailer {
     ///
     /// Why it was not sent, or may not have been.
     pub async fn send(&self, context: &CallContext, message: Message) -> Result<String, SendError> {
-        let size = u32::try_from(message.size().div_ceil(1 << 10)).unwrap_or(u32::MAX);
-        let Ok(_room) = self.room.clone().try_acquire_many_owned(size) else {
+        let size = message.size();
+        let room = u32::try_from(size.div_ceil(1 << 10)).unwrap_or(u32::MAX);
+        let Ok(_room) = self.room.try_acquire_many(room) else {
             let why = format!(
                 "{}: as much mail of this service is under way as may be ({} MiB)",
                 self.edge.name(),
@@ -187,13 +191,18 @@ impl Mailer {
             return Err(SendError::Fault(Fault::new(FaultKind::Overloaded, why)));
         };
         let id = compose::message_id(&self.owner, &self.from, message.key.as_deref());
-        let from = self.from.clone();
-        // Encoding a megabyte takes milliseconds, for which no neighbour shall wait.
-        let composing = tokio::task::spawn_blocking(move || Letter::compose(&from, id, &message));
-        let letter = match composing.await {
-            Ok(letter) => Arc::new(letter?),
-            Err(error) => return Err(SendError::Fault(Fault::new(FaultKind::Cancelled, error.to_string()))),
+        let letter = if size <= SHORT {
+            Letter::compose(&self.from, id, &message)?
+        } else {
+            let from = self.from.clone();
+            // Encoding a megabyte takes milliseconds, for which no neighbour shall wait.
+            let composing = tokio::task::spawn_blocking(move || Letter::compose(&from, id, &message));
+            match composing.await {
+                Ok(letter) => letter?,
+                Err(error) => return Err(SendError::Fault(Fault::new(FaultKind::Cancelled, error.to_string()))),
+            }
         };
+        let letter = Arc::new(letter);
         self.edge.mail(context, &letter).await.map_err(SendError::Fault)??;
         tracing::debug!(edge = &**self.edge.name(), id = letter.id(), "mail was handed over");
         Ok(letter.id().to_owned())

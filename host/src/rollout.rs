@@ -12,7 +12,9 @@
 //! What serves is recorded by the [`History`] just before the swap.
 
 mod change;
+mod diff;
 mod error;
+mod fit;
 mod history;
 mod loaded;
 mod member;
@@ -21,7 +23,9 @@ mod staged;
 mod steps;
 
 pub use change::{Change, Changing, Entering};
+pub use diff::{Diff, SchemaDiff};
 pub use error::DeployError;
+pub use fit::Running;
 pub use history::{History, HistoryError, Kept, Reversal, Revisions, Serving, Standing};
 pub use loaded::Loaded;
 pub use member::{Member, Terms};
@@ -36,12 +40,8 @@ use self::{
 use crate::{
     engine::Engine,
     manifest::did_you_mean,
-    policy::{FallbackPolicy, RolloutPolicy, Split},
-    saga,
-    service::{
-        Concern, Edge, FixedResults, Grants, Marked, Misfit, Revision, RevisionInfo, Scope, Shape, ShapeChanges,
-        misfits,
-    },
+    policy::{RolloutPolicy, Split},
+    service::{Marked, Revision, RevisionInfo, Scope, Shape},
     store::MigrateError,
 };
 use arc_swap::ArcSwap;
@@ -77,9 +77,6 @@ pub type Members = BTreeMap<String, Arc<Member>>;
 /// What components need and offer, by the names of their services.
 pub type Shapes = BTreeMap<String, Arc<Shape>>;
 
-/// The components that run, and no other is put in their place as long as this is there.
-pub struct Running<'a>(MutexGuard<'a, Shapes>);
-
 /// What a component does that meets a database with migrations which it does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Newer {
@@ -110,31 +107,6 @@ pub struct Deployment {
     pub outcome: Outcome,
 }
 
-/// What a component would change.
-pub struct Diff {
-    /// SHA-256 of the component that runs, if one does.
-    pub old: Option<String>,
-    /// SHA-256 of the other.
-    pub new: String,
-    /// In what the service offers and needs.
-    pub changes: ShapeChanges,
-    /// What would not fit; empty: it can be deployed, as far as that can be seen before it runs.
-    pub misfits: Vec<Misfit>,
-    /// In the schema; `None` where the service has no database, or the component does not fit.
-    pub schema: Option<SchemaDiff>,
-}
-
-/// What a component would change in the schema of its service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct SchemaDiff {
-    /// The names of the migrations that it would run, in their order.
-    pub runs: Vec<String>,
-    /// The names of those that the database has and it does not know. With such it is refused, unless it is forced.
-    pub unknown: Vec<String>,
-    /// Those of its own in whose place the database has others, by name. With such it is refused.
-    pub other: Vec<String>,
-}
-
 /// How a deployed component came to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -158,34 +130,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn kept_in_mind(written: Result<(), HistoryError>) {
     if let Err(error) = written {
         tracing::error!(%error, "the history on the disk is behind");
-    }
-}
-
-/// The fixed results that an edge has by this policy; none where it ends outside.
-fn fixed_results(
-    shapes: &Shapes,
-    (caller, callee): (&str, &str),
-    policy: &FallbackPolicy,
-) -> Result<FixedResults, Vec<Misfit>> {
-    let shape = shapes.get(callee);
-    shape.map_or_else(|| Ok(FixedResults::default()), |shape| FixedResults::new(caller, callee, policy, shape))
-}
-
-// === impl Running ===
-
-impl Running<'_> {
-    /// The fixed results that the edge between these two has by this policy.
-    ///
-    /// # Errors
-    ///
-    /// Each that does not fit the component.
-    pub fn fixed_results(
-        &self,
-        caller: &str,
-        callee: &str,
-        policy: &FallbackPolicy,
-    ) -> Result<FixedResults, Vec<Misfit>> {
-        fixed_results(&self.0, (caller, callee), policy)
     }
 }
 
@@ -224,12 +168,6 @@ impl Rollout {
         &self.engine
     }
 
-    /// Holds what runs as it is, for as long as policies are put in place.
-    pub fn running(&self) -> Running<'_> {
-        // What is in it is replaced as a whole.
-        Running(lock(&self.shapes))
-    }
-
     /// Starts all services: none gets a call before all of them are ready.
     ///
     /// # Errors
@@ -247,6 +185,7 @@ impl Rollout {
                 kept_in_mind(self.history.forget(&service, number).await);
             }
         }
+        self.tidy().await;
         started
     }
 
@@ -366,74 +305,6 @@ impl Rollout {
         Ok(info)
     }
 
-    /// What would be different with `wasm` in place of what runs, and what would not fit.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such service, or it is no component, or one that is not to be trusted, or does not say what its
-    /// schema is.
-    pub async fn diff(&self, service: &str, wasm: Vec<u8>, origin: String) -> Result<Diff, DeployError> {
-        let member = self.member(service)?;
-        let loaded = Loaded::new(&self.engine, &member.terms.trust, wasm, origin).await?;
-        let shape = Arc::new(loaded.shape());
-        let mut after = self.running().0.clone();
-        let before = after.insert(service.to_string(), shape.clone());
-        let changes = before.map(|before| ShapeChanges::between(&before, &shape)).unwrap_or_default();
-        let misfits = match self.check(&after) {
-            Err(DeployError::Misfit(found)) => found,
-            _ => self.unfit_sagas(&member, &loaded, &after).await?,
-        };
-        let old = member.service.revision().map(|revision| revision.info().hash.clone());
-        let schema = if misfits.is_empty() { self.schema_diff(&member, &loaded, &after).await? } else { None };
-        Ok(Diff { old, new: loaded.hash, changes, misfits, schema })
-    }
-
-    /// What a component would change in the schema. It is asked what its own is, and can do nothing besides.
-    async fn schema_diff(
-        &self,
-        member: &Member,
-        loaded: &Loaded,
-        after: &Shapes,
-    ) -> Result<Option<SchemaDiff>, DeployError> {
-        if member.terms.scope.database.is_none() {
-            return Ok(None);
-        }
-        let scope = Arc::new(member.terms.scope.without_effects());
-        let revision = self.link(member, loaded, RevisionInfo::default(), &scope, after)?;
-        let own = migrations_of(member, &revision).await?;
-        let service = || member.service.name().to_string();
-        let applied = member.applied().await.map_err(|source| DeployError::Migrate { service: service(), source })?;
-        let both = own.iter().zip(&applied);
-        Ok(Some(SchemaDiff {
-            runs: own.iter().skip(applied.len()).map(|it| it.name.clone()).collect(),
-            unknown: applied.iter().skip(own.len()).cloned().collect(),
-            other: both.filter(|(own, applied)| own.name != **applied).map(|(own, _)| own.name.clone()).collect(),
-        }))
-    }
-
-    /// What sagas under way would miss, which only the component can say: it is asked, and can do nothing.
-    async fn unfit_sagas(&self, member: &Member, loaded: &Loaded, after: &Shapes) -> Result<Vec<Misfit>, DeployError> {
-        if member.terms.sagas.is_none() {
-            return Ok(Vec::new());
-        }
-        let info = RevisionInfo { hash: loaded.hash.clone(), ..RevisionInfo::default() };
-        let scope = Arc::new(member.terms.scope.without_effects());
-        let revision = self.link(member, loaded, info, &scope, after)?;
-        let read = in_time(revision.read_sagas()).await.map_err(|source| wrong(member, source))?;
-        let message = match saga::check(member.service.name(), read, &member.terms.grants.awaits) {
-            Err(message) => Some(format!("has sagas that can't be: {message}")),
-            Ok(()) => match sagas_go_on(member, &revision).await {
-                Err(error) => Some(format!("has sagas under way that could not go on: {error}")),
-                Ok(()) => None,
-            },
-        };
-        let service = member.service.name().to_string();
-        Ok(message
-            .into_iter()
-            .map(|message| Misfit { service: service.clone(), concern: Concern::Component, message })
-            .collect())
-    }
-
     /// Ends a staged rollout before its time: the new revision gets all calls.
     ///
     /// # Errors
@@ -541,7 +412,14 @@ impl Rollout {
             Ok(()) => serve_sagas(member, &revision).await,
             Err(error) => kept_in_mind(self.history.put_back(name, reversal, error.to_string()).await),
         }
+        self.tidy().await;
         placed
+    }
+
+    /// Lets compiled code go that no revision is of any more. That goes on by itself: nobody waits for it.
+    async fn tidy(&self) {
+        let (engine, needed) = (self.engine.clone(), self.history.components().await);
+        tokio::task::spawn_blocking(move || engine.cache().tidy(&needed));
     }
 
     /// Numbers a component and keeps it; one that is kept has its number.
@@ -587,58 +465,6 @@ impl Rollout {
             }
             member.service.swap(None);
         }
-    }
-
-    /// Whether components of these shapes fit each other and what is granted and declared.
-    fn check(&self, shapes: &Shapes) -> Result<(), DeployError> {
-        let found = self.beside_trials(shapes, |shapes| self.misfits(shapes));
-        if found.is_empty() { Ok(()) } else { Err(DeployError::Misfit(found)) }
-    }
-
-    /// The misfits of components of these shapes, each also beside those that are on trial.
-    fn beside_trials(&self, shapes: &Shapes, misfits: impl Fn(&Shapes) -> Vec<Misfit>) -> Vec<Misfit> {
-        let mut found = misfits(shapes);
-        let trials: Vec<_> =
-            self.members().values().filter_map(|member| Some((member.clone(), member.under_way()?))).collect();
-        let with = |trials: &[(Arc<Member>, Arc<Staged>)]| {
-            let mut shapes = shapes.clone();
-            for (member, staged) in trials {
-                shapes.insert(member.service.name().to_string(), staged.shape.clone());
-            }
-            misfits(&shapes)
-        };
-        let sets = trials.chunks(1).chain((trials.len() > 1).then_some(&trials[..]));
-        for misfit in sets.flat_map(with) {
-            if !found.contains(&misfit) {
-                found.push(misfit);
-            }
-        }
-        found
-    }
-
-    fn grants(&self) -> BTreeMap<String, Grants> {
-        self.members().iter().map(|(name, member)| (name.clone(), member.terms.grants.clone())).collect()
-    }
-
-    fn misfits(&self, shapes: &Shapes) -> Vec<Misfit> {
-        let mut found = misfits(shapes, &self.grants());
-        found.extend(self.fixed_results(shapes).err().into_iter().flatten());
-        found
-    }
-
-    /// The fixed results of all edges, for components of these shapes.
-    fn fixed_results(&self, shapes: &Shapes) -> Result<Vec<(Arc<Edge>, FixedResults)>, Vec<Misfit>> {
-        let (mut results, mut found) = (Vec::new(), Vec::new());
-        for (caller, member) in &*self.members() {
-            let edges: BTreeMap<_, _> = member.terms.scope.edges.iter().collect();
-            for (callee, edge) in edges {
-                match fixed_results(shapes, (caller, callee), &edge.fallback()) {
-                    Ok(of_edge) => results.push((edge.clone(), of_edge)),
-                    Err(more) => found.extend(more),
-                }
-            }
-        }
-        if found.is_empty() { Ok(results) } else { Err(found) }
     }
 
     /// The swap. Should a policy have changed since the shapes were checked, so that it does not fit them any more, nothing

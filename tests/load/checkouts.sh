@@ -62,12 +62,13 @@ LUA
 }
 
 run() { # run NAME CONNECTIONS: prints its figures
-    local user=u-1 before after
+    local user=u-1 folder before after
     if [ "$1" = plain ]; then
         start_plain
     else
-        shop "$work/run"
-        start "$work/run"
+        folder=$(mktemp -d "$work/run.XXXX")
+        shop "$folder"
+        start "$folder"
         user=$(register)
         for k in $(seq 20); do
             curl -sf -X PUT "http://127.0.0.1:$port/api/inventory/p-$k" -H 'content-type: application/json' \

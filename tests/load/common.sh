@@ -15,9 +15,11 @@ need() { # need TOOL=PACKAGE…: says what is missing
     done
 }
 
+# A run gets a folder of its own (`mktemp -d "$work/run.XXXX"`), and all of them are deleted at the end: where many files were
+# deleted, ext4 does not use their inodes again for minutes, and looks for others at each file that it makes.
 shop() { # shop FOLDER: a copy of the template, at our port
-    rm -rf "$1"
-    cp -a "$here/out/shop" "$1"
+    mkdir -p "$1"
+    cp -a "$here/out/shop/." "$1"
     sed -i "s/^listen = .*/listen = \"127.0.0.1:$port\"/" "$1/wharf.toml"
 }
 

@@ -39,10 +39,10 @@ cpu() { # cpu PID: seconds that it has computed
 }
 
 run() { # run NAME CONNECTIONS: prints "rate microseconds-of-cpu p50 p99"
-    rm -rf "$work/run"
-    cp -a "$work/$1" "$work/run"
-    start "$work/run"
-    local user
+    local folder user
+    folder=$(mktemp -d "$work/run.XXXX")
+    cp -a "$work/$1/." "$folder"
+    start "$folder"
     user=$(register)
     cat > "$work/order.lua" <<LUA
 wrk.method = "POST"
@@ -67,8 +67,8 @@ LUA
     local before after waits
     before=$(cpu $host)
     wrk -t1 -c"$2" -d"${seconds}s" -s "$work/order.lua" "http://127.0.0.1:$port/api/orders" > "$work/wrk"
-    waits=$(sqlite3 -readonly "$work/run/.wharf/db/order.sqlite" 'SELECT COUNT(*) FROM _wharf_outbox')
-    until [ "$(sqlite3 -readonly "$work/run/.wharf/db/order.sqlite" 'SELECT COUNT(*) FROM _wharf_outbox')" = 0 ]; do
+    waits=$(sqlite3 -readonly "$folder/.wharf/db/order.sqlite" 'SELECT COUNT(*) FROM _wharf_outbox')
+    until [ "$(sqlite3 -readonly "$folder/.wharf/db/order.sqlite" 'SELECT COUNT(*) FROM _wharf_outbox')" = 0 ]; do
         sleep 0.05
     done
     after=$(cpu $host)

@@ -11,7 +11,7 @@ seconds=${1:-60} swaps=${2:-100} connections=32
 need wrk=wrk curl=curl python3=python3
 
 variant() { # variant SERVICE N: the service's component with a custom section of its own
-    python3 - "$work/run/$1.wasm" "$2" "$work/variant.wasm" <<'PY'
+    python3 - "$folder/$1.wasm" "$2" "$work/variant.wasm" <<'PY'
 import sys
 wasm, n, out = open(sys.argv[1], "rb").read(), sys.argv[2].encode(), sys.argv[3]
 name = b"variant"
@@ -21,9 +21,10 @@ PY
 }
 
 run() { # run NAME SWAPS: SWAPS is `none` for deploys of what runs already
-    shop "$work/run"
-    start "$work/run"
-    local user
+    local folder user
+    folder=$(mktemp -d "$work/run.XXXX")
+    shop "$folder"
+    start "$folder"
     user=$(register)
     cat > "$work/mix.lua" <<LUA
 local n = 0
@@ -55,15 +56,15 @@ LUA
     local services=(order user product notification) done=0 began=$EPOCHREALTIME
     while [ $done -lt "$swaps" ]; do
         variant "${services[done % 4]}" $done
-        [ "$2" != none ] || cp "$work/run/${services[done % 4]}.wasm" "$work/variant.wasm"
-        "$wharf" deploy "${services[done % 4]}" "$work/variant.wasm" --manifest "$work/run/wharf.toml" 2>> "$work/deploys"
+        [ "$2" != none ] || cp "$folder/${services[done % 4]}.wasm" "$work/variant.wasm"
+        "$wharf" deploy "${services[done % 4]}" "$work/variant.wasm" --manifest "$folder/wharf.toml" 2>> "$work/deploys"
         done=$((done + 1))
         # The next one when its time has come.
         python3 -c "import time; time.sleep(max(0, $began + $done * ($seconds - 2) / $swaps - time.time()))"
     done
     wait $load
     local events
-    events=$("$wharf" status --manifest "$work/run/wharf.toml" --json | python3 -c '
+    events=$("$wharf" status --manifest "$folder/wharf.toml" --json | python3 -c '
 import json, sys
 events = json.load(sys.stdin)["events"]
 dead = sum(s.get("dead") or 0 for s in events["subscriptions"])

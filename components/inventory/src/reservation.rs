@@ -2,6 +2,9 @@
 //!
 //! Each change is one transaction: the reservation's status, the counts of its products and the events. It begins with the
 //! row of the reservation where there is one, so that of two changes of one reservation the second sees what the first did.
+//!
+//! Those that have ended are kept, on purpose: what was sold is the sum of those that were kept, which is how `GET /inventory`
+//! proves the counts, and a key that was forgotten would take the goods a second time when its call comes again.
 
 use crate::{
     request::{Items, Wanted},
@@ -9,8 +12,8 @@ use crate::{
     store::{Error, Result},
 };
 use wharf_sdk::{
-    db::{self, FromValue, Transaction, Value},
-    from_row, params,
+    db::{self, Statement, Value},
+    from_row, params, text_values,
     time::{self, Timestamp},
 };
 
@@ -32,6 +35,14 @@ pub enum Status {
     CalledOff,
 }
 
+text_values!(Status {
+    Held = "HELD",
+    Kept = "KEPT",
+    Released = "RELEASED",
+    Expired = "EXPIRED",
+    CalledOff = "CALLED_OFF",
+});
+
 /// A reservation.
 #[derive(Debug, PartialEq)]
 pub struct Reservation {
@@ -42,13 +53,16 @@ pub struct Reservation {
     pub expires_at: Timestamp,
 }
 
+/// A reservation with one of its items. One that was called off has none.
 struct Row {
     order_id: String,
     status: Status,
     expires_at: i64,
+    product_id: Option<String>,
+    quantity: Option<i64>,
 }
 
-from_row!(Row { order_id, status, expires_at });
+from_row!(Row { order_id, status, expires_at, product_id, quantity });
 
 /// What came of an attempt to reserve.
 #[derive(Debug, PartialEq)]
@@ -64,41 +78,55 @@ pub enum Attempt {
 /// The reservation with this key. One that is held and overdue is looked at as expired: it can't be kept any more, and the
 /// next who looks for its items puts them back in stock.
 pub async fn find(key: &str) -> Result<Option<Reservation>> {
-    let row: Option<Row> =
-        db::query_optional("SELECT order_id, status, expires_at FROM reservations WHERE key = $1", params![key])
-            .await?;
-    let Some(Row { order_id, status, expires_at }) = row else { return Ok(None) };
-    let items = db::query("SELECT product_id, quantity FROM reserved_items WHERE key = $1", params![key]).await?;
-    let expires_at = timestamp(expires_at);
+    let rows: Vec<Row> = db::query(
+        "SELECT order_id, status, expires_at, product_id, quantity \
+         FROM reservations LEFT JOIN reserved_items ON reserved_items.key = reservations.key WHERE reservations.key = $1",
+        params![key],
+    )
+    .await?;
+    let mut items = Vec::with_capacity(rows.len());
+    let mut found = None;
+    for Row { order_id, status, expires_at, product_id, quantity } in rows {
+        items.extend(product_id.zip(quantity));
+        found = Some((order_id, status, timestamp(expires_at)));
+    }
+    let Some((order_id, status, expires_at)) = found else { return Ok(None) };
     let status = if status == Status::Held && expires_at <= time::now() { Status::Expired } else { status };
     Ok(Some(Reservation { key: key.to_owned(), order_id, items: whole(items)?, status, expires_at }))
 }
 
 /// Reserves all that is wanted, or nothing.
+///
+/// Nearly always the key is new, there is enough of all, and something is left of it, so that there is nothing to tell: that is
+/// one write. Where it fails, it is because one of these is not so.
 pub async fn attempt(wanted: &Wanted) -> Result<Attempt> {
-    if let Some(found) = find(&wanted.key).await? {
-        return Ok(Attempt::Found(found));
-    }
     let Wanted { key, order_id, items, ttl } = wanted;
-    let expires_at = time::now() + *ttl;
+    let (order_id, items) = (order_id.clone(), items.clone());
+    let reservation =
+        Reservation { key: key.clone(), order_id, items, status: Status::Held, expires_at: time::now() + *ttl };
+    let (made, its_items) = (reservation.insert(), reservation.insert_items());
+    let all = [made].into_iter().chain(stock::reserving(&reservation.items)).chain([its_items]);
+    match db::batch(all.collect()).await {
+        Ok(_) => Ok(Attempt::Reserved(reservation)),
+        Err(error) if db::is_duplicate(&error) => find(key).await?.map(Attempt::Found).ok_or(Error::Lost),
+        Err(db::Error::Constraint(_)) => attempt_and_tell(reservation).await,
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The same, where there is too little of something or it runs out.
+async fn attempt_and_tell(reservation: Reservation) -> Result<Attempt> {
     let transaction = db::begin().await?;
-    insert(&transaction, key, order_id, Status::Held, expires_at).await?;
-    if let Some(product) = stock::shift(&transaction, items, Move::Reserve).await? {
+    let Statement { sql, params } = reservation.insert();
+    transaction.execute(&sql, params).await?;
+    if let Some(product) = stock::shift(&transaction, &reservation.items, Move::Reserve).await? {
         transaction.rollback().await?;
         return Ok(Attempt::TooLittle(product));
     }
-    let places: Vec<_> = (0..items.len()).map(|n| format!("($1, ${}, ${})", 2 * n + 2, 2 * n + 3)).collect();
-    let values = items.iter().flat_map(|(id, quantity)| [Value::from(id), Value::from(*quantity)]);
-    let insert_items = format!("INSERT INTO reserved_items (key, product_id, quantity) VALUES {}", places.join(", "));
-    transaction.execute(&insert_items, [Value::from(key)].into_iter().chain(values).collect()).await?;
+    let Statement { sql, params } = reservation.insert_items();
+    transaction.execute(&sql, params).await?;
     transaction.commit().await?;
-    Ok(Attempt::Reserved(Reservation {
-        key: key.clone(),
-        order_id: order_id.clone(),
-        items: items.clone(),
-        status: Status::Held,
-        expires_at,
-    }))
+    Ok(Attempt::Reserved(reservation))
 }
 
 /// Marks a key as called off, where there is no reservation with it yet.
@@ -110,13 +138,15 @@ pub async fn call_off(key: &str) -> Result<()> {
 
 /// Sells what is held and not overdue.
 pub async fn keep(reservation: &Reservation) -> Result<()> {
-    let transaction = db::begin().await?;
-    let change = "UPDATE reservations SET status = 'KEPT' WHERE key = $1 AND status = 'HELD' AND expires_at > $2";
-    if transaction.execute(change, params![&reservation.key, millis(time::now())]).await? != 1 {
-        return Err(Error::Lost);
+    // Of another status it becomes NULL, which it may not be, and so nothing is done.
+    let change = "UPDATE reservations SET status = CASE WHEN status = 'HELD' AND expires_at > $2 THEN 'KEPT' END \
+                  WHERE key = $1";
+    let change = db::statement(change, params![&reservation.key, millis(time::now())]);
+    match db::batch([change].into_iter().chain(stock::selling(&reservation.items)).collect()).await {
+        Ok(_) => Ok(()),
+        Err(error) if db::is_missing(&error) => Err(Error::Lost),
+        Err(error) => Err(error.into()),
     }
-    stock::shift(&transaction, &reservation.items, Move::Sell).await?;
-    Ok(transaction.commit().await?)
 }
 
 /// Gives back what is held, also where it is overdue, or what was kept.
@@ -164,18 +194,6 @@ pub async fn expire_overdue(product: Option<&str>) -> Result<usize> {
     Ok(keys.len())
 }
 
-async fn insert(
-    transaction: &Transaction,
-    key: &str,
-    order_id: &str,
-    status: Status,
-    expires_at: Timestamp,
-) -> Result<()> {
-    let sql = "INSERT INTO reservations (key, order_id, status, expires_at) VALUES ($1, $2, $3, $4)";
-    transaction.execute(sql, params![key, order_id, status, millis(expires_at)]).await?;
-    Ok(())
-}
-
 fn whole(items: Vec<(String, i64)>) -> db::Result<Items> {
     let quantity = |n: i64| u32::try_from(n).map_err(|_| db::Error::Invalid(format!("{n} is no quantity")));
     items.into_iter().map(|(id, n)| Ok((id, quantity(n)?))).collect()
@@ -189,32 +207,19 @@ fn timestamp(millis: i64) -> Timestamp {
     Timestamp::from_unix_millis(u64::try_from(millis).unwrap_or_default())
 }
 
-// === impl Status ===
+// === impl Reservation ===
 
-impl Status {
-    const ALL: [Self; 5] = [Self::Held, Self::Kept, Self::Released, Self::Expired, Self::CalledOff];
-
-    /// As the database knows it.
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Held => "HELD",
-            Self::Kept => "KEPT",
-            Self::Released => "RELEASED",
-            Self::Expired => "EXPIRED",
-            Self::CalledOff => "CALLED_OFF",
-        }
+impl Reservation {
+    fn insert(&self) -> Statement {
+        let sql = "INSERT INTO reservations (key, order_id, status, expires_at) VALUES ($1, $2, $3, $4)";
+        db::statement(sql, params![&self.key, &self.order_id, self.status, millis(self.expires_at)])
     }
-}
 
-impl From<Status> for Value {
-    fn from(status: Status) -> Self {
-        status.as_str().into()
-    }
-}
-
-impl FromValue for Status {
-    fn from_value(value: Value) -> std::result::Result<Self, Value> {
-        let text = String::from_value(value)?;
-        Self::ALL.into_iter().find(|status| status.as_str() == text).ok_or(Value::Text(text))
+    fn insert_items(&self) -> Statement {
+        let places = (0..self.items.len()).map(|n| format!("($1, ${}, ${})", 2 * n + 2, 2 * n + 3));
+        let places = places.collect::<Vec<_>>().join(", ");
+        let values = self.items.iter().flat_map(|(id, quantity)| [Value::from(id), Value::from(*quantity)]);
+        let params = [Value::from(&self.key)].into_iter().chain(values).collect();
+        db::statement(&format!("INSERT INTO reserved_items (key, product_id, quantity) VALUES {places}"), params)
     }
 }

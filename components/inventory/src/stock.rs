@@ -3,7 +3,7 @@
 use crate::{request::Items, store};
 use serde::Serialize;
 use wharf_sdk::{
-    db::{self, Transaction},
+    db::{self, Statement, Transaction},
     events::NewEvent,
     from_row, params,
 };
@@ -39,8 +39,6 @@ pub enum Move {
     Reserve,
     /// Back again.
     Return,
-    /// From what is reserved to what is sold.
-    Sell,
     /// What was sold is available again.
     TakeBack,
 }
@@ -64,6 +62,25 @@ pub async fn set(transaction: &Transaction, id: &str, quantity: u32) -> store::R
         )
         .await?;
     tell(transaction, id, quantity.into()).await
+}
+
+/// What moves items from what is available to what is reserved, where nothing has to be told of it: it fails where there is
+/// too little of one, and also where nothing would be left of it. [`shift`] does what this can't.
+pub fn reserving(items: &Items) -> impl Iterator<Item = Statement> {
+    items.iter().map(|(id, &quantity)| {
+        // Nothing left is NULL and less is below zero, and the column may be neither.
+        let sql =
+            "UPDATE stock SET available = NULLIF(available - $1, 0), reserved = reserved + $1 WHERE product_id = $2";
+        db::statement(sql, params![quantity, id])
+    })
+}
+
+/// What moves items from what is reserved to what is sold, of which nothing is ever told.
+pub fn selling(items: &Items) -> impl Iterator<Item = Statement> {
+    items.iter().map(|(id, &quantity)| {
+        let sql = "UPDATE stock SET reserved = reserved - $1, sold = sold + $1 WHERE product_id = $2";
+        db::statement(sql, params![quantity, id])
+    })
 }
 
 /// Moves items, all of them or up to the first of which there is too little, which is returned. Told is what came into stock
@@ -101,9 +118,6 @@ impl Move {
                 "UPDATE stock SET available = available + $1, reserved = reserved - $1 \
                  WHERE product_id = $2 RETURNING available"
             }
-            Self::Sell => {
-                "UPDATE stock SET reserved = reserved - $1, sold = sold + $1 WHERE product_id = $2 RETURNING available"
-            }
             Self::TakeBack => {
                 "UPDATE stock SET available = available + $1, sold = sold - $1 \
                  WHERE product_id = $2 RETURNING available"
@@ -116,7 +130,6 @@ impl Move {
         match self {
             Self::Reserve => available == 0,
             Self::Return | Self::TakeBack => available == i64::from(quantity),
-            Self::Sell => false,
         }
     }
 }
@@ -129,6 +142,6 @@ mod tests {
     fn told_is_what_ran_out_or_came_into_stock() {
         assert!(Move::Reserve.is_told(0, 3) && !Move::Reserve.is_told(1, 3));
         assert!(Move::Return.is_told(3, 3) && !Move::Return.is_told(4, 3));
-        assert!(Move::TakeBack.is_told(3, 3) && !Move::Sell.is_told(0, 3));
+        assert!(Move::TakeBack.is_told(3, 3) && !Move::TakeBack.is_told(4, 3));
     }
 }

@@ -78,17 +78,12 @@ async fn on_event(event: Event) -> Verdict {
 /// Sends, and records what came of it. The record is the first that is written here: before, nothing is held up by a slow
 /// mail server.
 async fn send_once(event: &Event, mail: &Mail) -> db::Result<Verdict> {
-    if is_recorded(event).await? {
+    let Known { is_recorded, welcomed } = known(event, &mail.user_id).await?;
+    if is_recorded {
         return Ok(Verdict::Ack);
     }
-    let recipient = match &mail.recipient {
-        Some(recipient) => recipient.clone(),
-        None => match recipient_of(&mail.user_id).await? {
-            Some(recipient) => recipient,
-            // Events of different topics come in any order: the user's own is still on its way.
-            None => return Ok(Verdict::Retry(None)),
-        },
-    };
+    // Events of different topics come in any order: the user's own may still be on its way.
+    let Some(recipient) = mail.recipient.clone().or(welcomed) else { return Ok(Verdict::Retry(None)) };
     let error = match post::send(mail.to(&recipient, event)).await {
         Ok(_) => None,
         Err(SendError::Fault(fault)) => {
@@ -106,13 +101,29 @@ async fn send_once(event: &Event, mail: &Mail) -> db::Result<Verdict> {
     Ok(Verdict::Ack)
 }
 
-async fn is_recorded(event: &Event) -> db::Result<bool> {
-    let found: Option<(String,)> = db::query_optional(
-        "SELECT id FROM notifications WHERE source = $1 AND event_id = $2",
-        params![&event.source, &event.id],
+/// What is known before an event is dealt with.
+#[derive(Default)]
+struct Known {
+    /// Whether that has happened already.
+    is_recorded: bool,
+    /// Where its user was welcomed, where that has happened yet.
+    welcomed: Option<Recipient>,
+}
+
+async fn known(event: &Event, user_id: &str) -> db::Result<Known> {
+    let rows: Vec<(bool, Option<String>, Option<String>)> = db::query(
+        "SELECT 1, NULL, NULL FROM notifications WHERE source = $1 AND event_id = $2 \
+         UNION ALL SELECT 0, recipient, recipient_name FROM \
+         (SELECT recipient, recipient_name FROM notifications WHERE user_id = $3 AND kind = 'welcome' LIMIT 1) AS welcome",
+        params![&event.source, &event.id, user_id],
     )
     .await?;
-    Ok(found.is_some())
+    let mut known = Known::default();
+    for (is_record, address, name) in rows {
+        known.is_recorded |= is_record;
+        known.welcomed = known.welcomed.or(address.map(|address| Recipient { name, address }));
+    }
+    Ok(known)
 }
 
 async fn record(event: &Event, mail: &Mail, recipient: Recipient, error: Option<&str>) -> db::Result<()> {
@@ -138,16 +149,6 @@ async fn record(event: &Event, mail: &Mail, recipient: Recipient, error: Option<
     )
     .await?;
     Ok(())
-}
-
-/// Where this user was welcomed, where that has happened yet.
-async fn recipient_of(user_id: &str) -> db::Result<Option<Recipient>> {
-    let found: Option<(Option<String>, Option<String>)> = db::query_optional(
-        "SELECT recipient, recipient_name FROM notifications WHERE user_id = $1 AND kind = 'welcome' LIMIT 1",
-        params![user_id],
-    )
-    .await?;
-    Ok(found.and_then(|(address, name)| Some(Recipient { name, address: address? })))
 }
 
 async fn list_notifications(Query(OfUser { user_id, limit }): Query<OfUser>) -> Result<Json<Vec<Notification>>> {

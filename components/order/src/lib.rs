@@ -166,23 +166,21 @@ async fn bring_to(id: &str, change: Change<'_>) -> Result<Option<(Order, bool)>,
     // statuses, so that is soon over.
     let target = change.target();
     loop {
-        let Some(mut order) = find_order(id).await.map_err(OutboxError::Store)? else { return Ok(None) };
+        let Some(order) = find_order(id).await.map_err(OutboxError::Store)? else { return Ok(None) };
         if order.status == target || !change.can_follow(order.status) {
             let is_so = order.status == target;
             return Ok(Some((order, is_so)));
         }
-        let transaction = db::begin().await.map_err(OutboxError::Store)?;
-        let update = "UPDATE orders SET status = $1 WHERE id = $2 AND status = $3";
-        let updated = transaction.execute(update, params![target, id, order.status]).await;
-        if updated.map_err(OutboxError::Store)? == 1 {
-            let changed = OrderChanged { order_id: id, user_id: &order.user_id, reason: change.reason() };
-            let event = NewEvent::about(change.topic(), id, &changed).map_err(OutboxError::Publish)?;
-            transaction.publish(event).await?;
-            transaction.commit().await.map_err(OutboxError::Store)?;
-            order.status = target;
-            return Ok(Some((order, true)));
+        // Where it is another meanwhile it becomes NULL, which it may not be, and so nothing is done.
+        let update = "UPDATE orders SET status = CASE status WHEN $1 THEN $2 END WHERE id = $3";
+        let update = db::statement(update, params![order.status, target, id]);
+        let changed = OrderChanged { order_id: id, user_id: &order.user_id, reason: change.reason() };
+        let event = NewEvent::about(change.topic(), id, &changed).map_err(OutboxError::Publish)?;
+        match db::batch_and_publish(vec![update], vec![event]).await {
+            Ok(_) => return Ok(Some((Order { status: target, ..order }, true))),
+            Err(OutboxError::Store(error)) if db::is_missing(&error) => {}
+            Err(error) => return Err(error),
         }
-        transaction.rollback().await.map_err(OutboxError::Store)?;
     }
 }
 

@@ -1,4 +1,5 @@
-//! What neighbours call: orders by typed calls, each placed with a key.
+//! What neighbours call: orders by typed calls, each placed with a key. Keys are kept for as long as orders are, on purpose:
+//! with one that was forgotten the order would be placed a second time.
 
 use crate::{
     OrderService, bring_to, find_order, made,
@@ -8,7 +9,8 @@ use crate::{
     wit::exports::shop::orders::orders::{self, OrderError, Reference},
 };
 use wharf_sdk::{
-    Error, db,
+    Error,
+    db::{self, FromRow, Row},
     events::{OutboxError, PublishError},
     fault::{Fault, FaultKind},
     params,
@@ -25,17 +27,18 @@ impl orders::Guest for OrderService {
         check_key(&key)?;
         let items = items.into_iter().map(|orders::Item { product_id, quantity }| (product_id, quantity));
         let wanted = NewOrder::new(user_id, items).validated()?;
-        if let Some(placed) = Placed::find(&key).await? {
-            return placed.again(&wanted);
-        }
-        let order = made(wanted.clone()).await?;
-        match save(&order, Some(&key)).await {
-            Ok(()) => order_of(&order),
-            Err(error) if came_first(&error) => match Placed::find(&key).await? {
-                Some(placed) => placed.again(&wanted),
-                None => Err(error.into()),
+        let error = match made(wanted.clone()).await {
+            Ok(order) => match save(&order, Some(&key)).await {
+                Ok(()) => return order_of(&order),
+                Err(error) if came_first(&error) => error.into(),
+                Err(error) => return Err(error.into()),
             },
-            Err(error) => Err(error.into()),
+            Err(error) => error.into(),
+        };
+        // Nearly all keys are new. One that is not is answered as it was, whatever the neighbours say by now.
+        match Placed::find(&key).await? {
+            Some(placed) => placed.again(&wanted),
+            None => Err(error),
         }
     }
 
@@ -85,16 +88,12 @@ enum Placed {
 
 impl Placed {
     async fn find(key: &str) -> Result<Option<Self>, OrderError> {
-        let found: Option<(Option<String>,)> =
-            db::query_optional("SELECT order_id FROM order_keys WHERE key = $1", params![key]).await?;
-        match found {
-            None => Ok(None),
-            Some((None,)) => Ok(Some(Self::CalledOff)),
-            Some((Some(id),)) => {
-                let order = find_order(&id).await?.ok_or_else(|| Error::internal(format_args!("no order {id}")))?;
-                Ok(Some(Self::As(order)))
-            }
-        }
+        let found = db::query_optional(
+            "SELECT id, user_id, items, total, status, created_at \
+             FROM order_keys LEFT JOIN orders ON orders.id = order_keys.order_id WHERE key = $1",
+            params![key],
+        );
+        Ok(found.await?)
     }
 
     /// The answer to who places an order with this key again.
@@ -107,6 +106,12 @@ impl Placed {
             Status::Cancelled => Err(OrderError::CalledOff),
             Status::Pending | Status::Confirmed => order_of(&order),
         }
+    }
+}
+
+impl FromRow for Placed {
+    fn from_row(row: &mut Row<'_>) -> db::Result<Self> {
+        Ok(if row.is_null("id")? { Self::CalledOff } else { Self::As(Order::from_row(row)?) })
     }
 }
 

@@ -1,8 +1,13 @@
 //! What is paid, and the ledger of it.
 //!
 //! A call of a neighbour is one write, in which all is done or nothing: its key, the payment's state, the transfer in the
-//! ledger and the event. What is decided on is read before. Where another call came in between, the write meets a key or a
-//! transfer that is there already, does nothing, and the call is looked at anew.
+//! ledger and the event. What is decided on is read before. Where the call was made before or another came in between, the
+//! write meets a key or a transfer that is there already and does nothing; then the key is looked up, and the call looked at
+//! anew. Nearly all keys are new, so who takes money does not look them up first.
+//!
+//! Nothing is ever removed, on purpose: payments and transfers are the ledger, and its proof; a key whose use was forgotten
+//! would take the money a second time, whenever the call comes again. Old ones can go into an archive together with their
+//! payments, when nobody can repeat their calls any more; that is for who keeps the books to decide, and not for a timer.
 
 mod charge;
 mod ledger;
@@ -16,7 +21,7 @@ use rule::Rule;
 use serde::{Deserialize, Serialize};
 use wharf_sdk::{
     Error, Json, Path, Query, Result, Router,
-    db::{self, Statement},
+    db::{self, FromRow, Row, Statement},
     events::{NewEvent, OutboxError, PublishError},
     fault::{Fault, FaultKind},
     new_id, params, time,
@@ -104,14 +109,12 @@ struct Call {
 
 impl Call {
     async fn find(key: &str) -> db::Result<Option<Self>> {
-        let found: Option<(Option<String>, Option<String>)> =
-            db::query_optional("SELECT request, payment_id FROM calls WHERE key = $1", params![key]).await?;
-        let Some((request, payment_id)) = found else { return Ok(None) };
-        let payment = match payment_id {
-            Some(id) => find_payment(&id).await?,
-            None => None,
-        };
-        Ok(Some(Self { request, payment }))
+        db::query_optional(
+            "SELECT request, id, order_id, user_id, amount, status, reason, created_at \
+             FROM calls LEFT JOIN payments ON payments.id = calls.payment_id WHERE key = $1",
+            params![key],
+        )
+        .await
     }
 
     /// The statement that marks a key as used.
@@ -123,6 +126,13 @@ impl Call {
     }
 }
 
+impl FromRow for Call {
+    fn from_row(row: &mut Row<'_>) -> db::Result<Self> {
+        let payment = if row.is_null("id")? { None } else { Some(Payment::from_row(row)?) };
+        Ok(Self { request: row.take("request")?, payment })
+    }
+}
+
 /// What neighbours call.
 impl payments::Guest for PaymentService {
     async fn authorise(key: String, charge: payments::Charge) -> Result<payments::Payment, PaymentError> {
@@ -131,10 +141,6 @@ impl payments::Guest for PaymentService {
         let charge = Charge::new(order_id, user_id, amount, method).map_err(PaymentError::Invalid)?;
         let request = text_of(&Request::Authorise(&charge))?;
         for _ in 0..LOOKS {
-            if let Some(call) = Call::find(&key).await? {
-                let Some(payment) = of_same_request(call, &request)? else { return Err(PaymentError::CalledOff) };
-                return authorised(payment);
-            }
             let now = time::now();
             let reason = Rule::configured().map_err(internal)?.declines(&charge);
             let payment = charge.clone().into_payment(new_id(now), now.to_string(), reason);
@@ -156,6 +162,10 @@ impl payments::Guest for PaymentService {
             if write(vec![insert, mark], transfer, &payment).await? {
                 return authorised(payment);
             }
+            if let Some(call) = Call::find(&key).await? {
+                let Some(payment) = of_same_request(call, &request)? else { return Err(PaymentError::CalledOff) };
+                return authorised(payment);
+            }
         }
         Err(too_many_looks())
     }
@@ -164,6 +174,22 @@ impl payments::Guest for PaymentService {
         check_key(&key).map_err(PaymentError::Invalid)?;
         let request = text_of(&Request::Capture(&payment_id))?;
         for _ in 0..LOOKS {
+            let found = find_payment(&payment_id).await?.ok_or(PaymentError::NotFound);
+            let possible = found.and_then(|payment| match Transfer::capture_of(payment.status) {
+                Some(transfer) => Ok((payment, transfer)),
+                None => Err(PaymentError::NotPossible(payment.status.into())),
+            });
+            let refusal = match possible {
+                Ok((payment, transfer)) => {
+                    let mark = Call::insert(&key, Some(&request), Some(&payment.id));
+                    if write(vec![mark], Some(transfer), &payment).await? {
+                        return Ok(Payment { status: transfer.status, ..payment }.into());
+                    }
+                    None
+                }
+                Err(error) => Some(error),
+            };
+            // Before it is refused: it may be what this very call has made of it.
             if let Some(call) = Call::find(&key).await? {
                 let payment = of_same_request(call, &request)?.ok_or(PaymentError::Conflict)?;
                 return match payment.status {
@@ -171,12 +197,8 @@ impl payments::Guest for PaymentService {
                     _ => Ok(payment.into()),
                 };
             }
-            let payment = find_payment(&payment_id).await?.ok_or(PaymentError::NotFound)?;
-            let transfer =
-                Transfer::capture_of(payment.status).ok_or(PaymentError::NotPossible(payment.status.into()))?;
-            let mark = Call::insert(&key, Some(&request), Some(&payment.id));
-            if write(vec![mark], Some(transfer), &payment).await? {
-                return Ok(Payment { status: transfer.status, ..payment }.into());
+            if let Some(error) = refusal {
+                return Err(error);
             }
         }
         Err(too_many_looks())

@@ -82,6 +82,13 @@ pub async fn execute(sql: &str, params: Vec<Value>) -> Result<u64> {
 
 /// Runs statements in one transaction, all or none, and returns how many rows each changed.
 ///
+/// One that changes no row is no reason to undo the others. One that is to be, where a row is not what it was when it was read,
+/// sets what may not be NULL to NULL then, which [`is_missing`] tells:
+///
+/// ```sql
+/// UPDATE orders SET status = CASE status WHEN 'PENDING' THEN 'CONFIRMED' END WHERE id = $1
+/// ```
+///
 /// # Errors
 /// See [`Error`].
 pub async fn batch(statements: Vec<Statement>) -> Result<Vec<u64>> {
@@ -120,6 +127,11 @@ pub fn migrations(steps: &[(&str, &str)]) -> Vec<Migration> {
 /// Whether a statement failed because it would have made a second row where only one may be.
 pub fn is_duplicate(error: &Error) -> bool {
     matches!(error, Error::Constraint((Constraint::Unique, _)))
+}
+
+/// Whether a statement failed because it would have left a place empty that may not be.
+pub fn is_missing(error: &Error) -> bool {
+    matches!(error, Error::Constraint((Constraint::NotNull, _)))
 }
 
 fn decode<T: FromRow>(Rows { columns, rows }: Rows) -> Result<Vec<T>> {
@@ -191,12 +203,20 @@ impl Row<'_> {
     /// # Errors
     /// Where there is no such column or it holds another type.
     pub fn take<T: FromValue>(&mut self, column: &str) -> Result<T> {
-        match self.columns.iter().position(|name| name == column) {
-            Some(index) => self.take_at(index),
-            None => {
-                Err(Error::Invalid(format!("no column {column:?} in the result, only {}", self.columns.join(", "))))
-            }
-        }
+        self.take_at(self.place(column)?)
+    }
+
+    /// Whether there is nothing in the column with this name: after a LEFT JOIN, whether there is a row of the other table.
+    ///
+    /// # Errors
+    /// Where there is no such column.
+    pub fn is_null(&self, column: &str) -> Result<bool> {
+        Ok(self.values.get(self.place(column)?) == Some(&Value::Null))
+    }
+
+    fn place(&self, column: &str) -> Result<usize> {
+        let missing = || format!("no column {column:?} in the result, only {}", self.columns.join(", "));
+        self.columns.iter().position(|name| name == column).ok_or_else(|| Error::Invalid(missing()))
     }
 
     /// Takes the value at this place, counted from 0.
@@ -339,6 +359,43 @@ macro_rules! from_row {
     };
 }
 
+/// Lets an enum without fields be text in the database, and anywhere else where it has a name:
+/// `text_values!(Status { Pending = "PENDING", Confirmed = "CONFIRMED" });`
+///
+/// It gets `ALL` and `as_str`, and becomes a [`Value`](crate::db::Value) and is made from one.
+#[macro_export]
+macro_rules! text_values {
+    ($type:ident { $($variant:ident = $text:literal),+ $(,)? }) => {
+        impl $type {
+            /// All that there are.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// As the database knows it.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text),+
+                }
+            }
+        }
+
+        impl From<$type> for $crate::db::Value {
+            fn from(value: $type) -> Self {
+                value.as_str().into()
+            }
+        }
+
+        impl $crate::db::FromValue for $type {
+            fn from_value(value: $crate::db::Value) -> ::std::result::Result<Self, $crate::db::Value> {
+                let text = <::std::string::String as $crate::db::FromValue>::from_value(value)?;
+                match text.as_str() {
+                    $($text => Ok(Self::$variant),)+
+                    _ => Err($crate::db::Value::Text(text)),
+                }
+            }
+        }
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -351,6 +408,14 @@ mod tests {
     }
 
     from_row!(User { id, age, active });
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Light {
+        Red,
+        Green,
+    }
+
+    text_values!(Light { Red = "RED", Green = "GREEN" });
 
     fn rows(columns: &[&str], values: Vec<Value>) -> Rows {
         Rows { columns: columns.iter().map(|name| (*name).to_owned()).collect(), rows: vec![values] }
@@ -366,6 +431,24 @@ mod tests {
     fn tuples_are_filled_by_position() {
         let found: Option<(i64, String)> = first(rows(&["n", "s"], params![7, "x"])).unwrap();
         assert_eq!(found, Some((7, "x".into())));
+    }
+
+    #[test]
+    fn an_enum_comes_back_from_the_database_as_it_went_in() {
+        for light in Light::ALL {
+            assert_eq!(Light::from_value((*light).into()), Ok(*light));
+        }
+        assert_eq!(Value::from(Light::Green), "GREEN".into());
+        assert_eq!(Light::from_value("green".into()), Err("green".into()));
+        assert_eq!(Light::from_value(1.into()), Err(1.into()));
+    }
+
+    #[test]
+    fn a_row_says_what_is_not_in_it() {
+        let columns = ["id", "age"].map(str::to_owned);
+        let row = Row { columns: &columns, values: params!["u", None::<i64>] };
+        assert_eq!((row.is_null("id"), row.is_null("age")), (Ok(false), Ok(true)));
+        assert!(matches!(row.is_null("name"), Err(Error::Invalid(text)) if text.contains("\"name\"")));
     }
 
     #[test]

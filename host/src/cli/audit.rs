@@ -1,16 +1,18 @@
 //! `wharf audit`.
 
-use super::{print, status::Table};
+use super::{
+    print,
+    text::{fitted, visible},
+};
 use anyhow::Context;
 use wharf::{
     app::{AuditEntry, last_entries},
     manifest::Manifest,
 };
 
-/// Longer texts are cut; `--json` has them whole.
-const WIDTH: usize = 80;
-
 #[derive(clap::Args)]
+#[command(after_help = "\
+What is too long for the terminal is cut; `--json` has it whole.")]
 pub struct Args {
     /// At most so many, the last ones.
     #[arg(short, long, default_value_t = 50)]
@@ -27,10 +29,9 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     if args.json {
         return entries.iter().try_for_each(|entry| print(serde_json::to_string(entry)?));
     }
-    let mut table = Table::new(["TIME", "BY", "WHAT", "SERVICE", "REVISION", "OUTCOME", "MORE"]);
-    for AuditEntry { time, who, deed, outcome } in &entries {
+    let row = |AuditEntry { time, who, deed, outcome }: &AuditEntry| {
         let more = deed.reason.as_ref().or(deed.detail.as_ref());
-        table.row([
+        [
             time.clone(),
             who.to_string(),
             visible(&deed.what),
@@ -38,12 +39,8 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
             deed.revision.map_or_else(|| "-".to_owned(), |number| number.to_string()),
             outcome.to_string(),
             more.map(|more| visible(more)).unwrap_or_default(),
-        ]);
-    }
-    print(table)
-}
-
-/// One line of bounded length, without what a terminal would take for a command.
-fn visible(text: &str) -> String {
-    text.chars().take(WIDTH).map(|c| if c.is_control() { ' ' } else { c }).collect()
+        ]
+    };
+    let head = ["TIME", "BY", "WHAT", "SERVICE", "REVISION", "OUTCOME", "MORE"];
+    print(fitted(head, &["WHAT", "SERVICE", "MORE"], entries.iter().map(row).collect()))
 }

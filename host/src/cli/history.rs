@@ -1,6 +1,9 @@
 //! `wharf history`.
 
-use super::{client, print, runtime, status::Table, text::short};
+use super::{
+    client, print, runtime,
+    text::{fitted, visible},
+};
 use bytes::Bytes;
 use wharf::{
     manifest::Manifest,
@@ -9,7 +12,8 @@ use wharf::{
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-The revision that serves is marked by `*`. SCHEMA is how many migrations the revision knows.
+The revision that serves is marked by `*`. SCHEMA is how many migrations the revision knows. What is too long for the
+terminal is cut.
 
   wharf history order            the last revisions of `order`
   wharf history order --json     with their whole hashes, and what each was produced with
@@ -28,8 +32,7 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     if args.json {
         return print(serde_json::to_string(&history)?);
     }
-    let mut table = Table::new(["REVISION", "HASH", "LOADED", "NAME", "SCHEMA", "STANDING", "ORIGIN"]);
-    for kept in &history.revisions {
+    let row = |kept: &Kept| {
         let Kept { revision, standing, why, schema, .. } = kept;
         let is_current = history.current == Some(revision.number);
         let schema = match history.schema {
@@ -39,15 +42,16 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
             Some(_) if *schema == 0 && !is_current => "-".into(),
             Some(_) => schema.to_string(),
         };
-        table.row([
+        [
             format!("{}{}", revision.number, if is_current { " *" } else { "" }),
             revision.hash.chars().take(12).collect(),
             revision.loaded.clone(),
-            revision.metadata.title().map_or_else(|| "-".to_owned(), |title| short(&title)),
+            revision.metadata.title().map_or_else(|| "-".to_owned(), |title| visible(&title)),
             schema,
-            why.as_ref().map_or_else(|| standing.to_string(), |why| short(&format!("{standing}: {why}"))),
-            short(&revision.origin),
-        ]);
-    }
-    print(table)
+            why.as_ref().map_or_else(|| standing.to_string(), |why| visible(&format!("{standing}: {why}"))),
+            visible(&revision.origin),
+        ]
+    };
+    let head = ["REVISION", "HASH", "LOADED", "NAME", "SCHEMA", "STANDING", "ORIGIN"];
+    print(fitted(head, &["NAME", "STANDING", "ORIGIN"], history.revisions.iter().map(row).collect()))
 }

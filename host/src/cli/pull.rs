@@ -57,6 +57,18 @@ pub async fn component(manifest: &Manifest, named: &Path) -> anyhow::Result<Vec<
     std::fs::read(path).with_context(|| format!("the component {} can't be read", named.display()))
 }
 
+/// Lets go what was pulled into this folder and that nobody has wanted for long.
+pub async fn tidy(folder: PathBuf) {
+    // Nothing was ever pulled.
+    if !folder.exists() {
+        return;
+    }
+    let tidied = async { Puller::new(&folder)?.tidy().await };
+    if let Err(error) = tidied.await {
+        tracing::warn!(%error, "what was pulled and nobody wants any more can't be removed");
+    }
+}
+
 fn puller(manifest: &Manifest) -> anyhow::Result<Puller> {
     Ok(Puller::new(&manifest.pulled())?)
 }

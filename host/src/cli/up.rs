@@ -1,6 +1,6 @@
 //! `wharf up`.
 
-use super::{LogFormat, build, interrupt::Signals, log, rebuild::Rebuild, runtime, say};
+use super::{LogFormat, build, interrupt::Signals, log, pull, rebuild::Rebuild, runtime, say};
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
@@ -50,8 +50,11 @@ async fn serve(manifest: Manifest, args: &Args) -> anyhow::Result<()> {
     let components = build::components(&manifest, &mut signals).await?;
     log(args.log_format);
     let with = if args.from_manifest { StartWith::Manifest } else { StartWith::LastServing };
+    let pulled = manifest.pulled();
     let ready = App::start(manifest, components, with, access_log(args)?).await?;
     announce(ready.app());
+    // What the manifest names was wanted just now.
+    tokio::spawn(pull::tidy(pulled));
     let reloading = tokio::spawn(reload_on_hangup(ready.app().clone(), signal(SignalKind::hangup())?));
     let (rebuilding, watch) = match rebuild {
         Some(rebuild) => {

@@ -3,17 +3,25 @@
 //! Compiling is slow (tenths of a second for a small component, many seconds for a JavaScript one) and moves the
 //! latency of every neighbour; loading what was compiled before takes a fraction of a millisecond. A file's name is the
 //! hash of the component together with everything of the engine that the code depends on, so a stale one is never
-//! found.
+//! found. What no revision is of and nobody has used for [days](UNUSED) is removed now and then.
 
 use super::compiler;
+use crate::disuse;
 use sha2::{Digest, Sha256};
 use std::{
+    collections::BTreeSet,
     fs,
     hash::{DefaultHasher, Hash, Hasher},
     io::{self, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 use wasmtime::{Engine, component::Component};
+
+/// For how long code is kept that no revision is of: `wharf check` and who goes on with what he tried yesterday find it.
+const UNUSED: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+const SUFFIX: &str = ".cwasm";
+const UNFINISHED: &str = ".tmp";
 
 /// The folder of compiled code.
 pub struct CodeCache {
@@ -100,9 +108,7 @@ impl CodeCache {
     /// The component of this content, if it was compiled before: for who has no bytes at hand, or need not read them.
     pub fn find(&self, engine: &Engine, hash: &str) -> Option<Component> {
         let path = self.file(hash);
-        if !path.exists() {
-            return None;
-        }
+        disuse::touch(&fs::File::open(&path).ok()?);
         // SAFETY: the file is output of `Component::serialize` of this very version of wasmtime (its name has the
         // compatibility hash), written whole by `keep` before it got this name, in a folder that only this user can
         // write to. Nobody truncates it later: files are only ever made under another name and renamed.
@@ -114,12 +120,33 @@ impl CodeCache {
             .ok()
     }
 
+    /// Removes code of other components than `needed`, and of other engines than this one, that nobody has used for days;
+    /// also what was being written when a host died. Takes its time: not for async threads.
+    pub fn tidy(&self, needed: &BTreeSet<String>) {
+        let own = self.suffix();
+        let can_go = |name: &str| match name.strip_suffix(&own) {
+            Some(hash) => !needed.contains(hash),
+            None => name.ends_with(SUFFIX) || name.starts_with('.') && name.ends_with(UNFINISHED),
+        };
+        match disuse::remove(&self.folder, UNUSED, can_go) {
+            Ok(0) => {}
+            Ok(files) => tracing::info!(files, "compiled code that nobody needs any more was removed"),
+            Err(error) => {
+                tracing::warn!(folder = %self.folder.display(), %error, "old compiled code can't be removed");
+            }
+        }
+    }
+
     fn file(&self, hash: &str) -> PathBuf {
-        self.folder.join(format!("{hash}-{:016x}.cwasm", self.compatibility))
+        self.folder.join(format!("{hash}{}", self.suffix()))
+    }
+
+    fn suffix(&self) -> String {
+        format!("-{:016x}{SUFFIX}", self.compatibility)
     }
 
     fn keep(&self, path: &Path, code: &[u8]) -> Result<(), CacheError> {
-        let temporary = self.folder.join(format!(".{:016x}.tmp", fastrand::u64(..)));
+        let temporary = self.folder.join(format!(".{:016x}{UNFINISHED}", fastrand::u64(..)));
         let write = || -> io::Result<()> {
             let mut file = fs::File::create_new(&temporary)?;
             file.write_all(code)?;
@@ -130,5 +157,33 @@ impl CodeCache {
             let _ = fs::remove_file(&temporary);
             CacheError::Folder { path: path.to_path_buf(), source }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disuse::testing::forget;
+
+    #[test]
+    fn code_that_is_needed_or_was_used_lately_stays() {
+        let folder = std::env::temp_dir().join(format!("wharf-code-{}", uuid::Uuid::new_v4()));
+        let engine = Engine::default();
+        let cache = CodeCache::open(&engine, &folder).expect("a temporary folder");
+        let other = "other-0123456789abcdef.cwasm";
+        let files = ["needed", "unneeded", "new", "used"].map(|hash| cache.file(hash));
+        for path in files.iter().chain(&[folder.join(other), folder.join(".1.tmp"), folder.join("notes.txt")]) {
+            fs::write(path, "no code").expect("it can be written");
+            forget(path, UNUSED);
+        }
+        forget(&cache.file("new"), UNUSED - Duration::from_secs(60));
+        // That it is of no use is another matter.
+        assert!(cache.find(&engine, "used").is_none());
+        cache.tidy(&BTreeSet::from(["needed".to_owned()]));
+        let left = ["needed", "unneeded", "new", "used"].map(|hash| cache.file(hash).exists());
+        assert_eq!(left, [true, false, true, true]);
+        let left = [other, ".1.tmp", "notes.txt"].map(|name| folder.join(name).exists());
+        assert_eq!(left, [false, false, true]);
+        fs::remove_dir_all(&folder).expect("it is ours");
     }
 }

@@ -1,6 +1,8 @@
 //! The bus: what services publish to, whatever carries the events.
 
+mod config;
 mod embedded;
+mod error;
 mod pubsub;
 mod redis;
 #[cfg(test)]
@@ -9,13 +11,17 @@ mod stations;
 mod streams;
 #[cfg(test)]
 mod taking;
+mod transport;
 
+pub use config::{BusConfig, BusKind, Durability, EmbeddedConfig, Publishes, Retention};
 pub use embedded::LogError;
+pub use error::{BusError, PublishError};
 pub use redis::RedisConfig;
+pub use transport::Prepared;
 
+use self::transport::{Before, Transport};
 use super::{
-    ArchiveError, BusSnapshot, Connection, DeadLetter, DeadLetterFilter, Event, InvalidEvent, InvalidPolicy,
-    LogSnapshot, NewEvent, ReplayFrom, Schedule, Subscription,
+    ArchiveError, BusSnapshot, DeadLetter, DeadLetterFilter, Event, NewEvent, ReplayFrom, Schedule, Subscription,
     archive::Archive,
     meter::Meter,
     schedule::{Firing, Scheduler},
@@ -30,7 +36,6 @@ use jiff::Timestamp;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
-    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -40,130 +45,6 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::{Duration, Instant},
 };
-
-/// How to start a bus.
-#[derive(Clone, Debug)]
-pub struct BusConfig {
-    /// The application's name, which keeps its streams apart from those of others on the same Redis.
-    pub app: String,
-    /// What carries the events.
-    pub kind: BusKind,
-    /// Which topics each service may publish. What is not in here is denied.
-    pub publishes: Publishes,
-    /// How long events of the past are kept.
-    pub retention: Retention,
-}
-
-/// Which topics each service may publish.
-pub type Publishes = HashMap<String, Vec<String>>;
-
-/// How long events are kept that every subscription has settled: for replay. What a subscription has not settled is kept
-/// whatever this says, and so are dead letters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retention {
-    /// No longer than this.
-    pub age: Duration,
-    /// No more bytes than this, of all topics together.
-    pub size: u64,
-    /// How many bytes the log may take at all. Where unsettled events fill it, publishing is refused.
-    pub limit: u64,
-}
-
-/// What an acknowledged publish survives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Durability {
-    /// The end of this process, also by `kill -9`. The operating system writes to the disk when it sees fit, so the last
-    /// seconds may be lost when it dies itself or the power fails; what is left is whole.
-    #[default]
-    Os,
-    /// A power failure too, as far as the disk keeps what it says that it has written. Costs a flush of the disk for each
-    /// group of publishes.
-    Fsync,
-}
-
-/// What carries the events. The promises differ.
-#[derive(Clone, Debug)]
-pub enum BusKind {
-    /// A log in this host's own data folder: no server needed. Events that were published reach every subscription at
-    /// least once, also after a crash.
-    Embedded(EmbeddedConfig),
-    /// Redis Streams with consumer groups: events that were published reach every subscription at least once, also
-    /// when hosts come and go; of several hosts that run a service, one gets the event.
-    RedisStreams(RedisConfig),
-    /// Plain Redis `PUBLISH` and `SUBSCRIBE` of bare JSON, so that programs that know nothing of Wharf can take part.
-    /// Events reach a subscription at most once: what is published while nobody listens, or while the connection is
-    /// down, is gone. Every host that runs a service gets the event.
-    RedisPubSub(RedisConfig),
-}
-
-/// Where the embedded log is, and how sure it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EmbeddedConfig {
-    /// Its file: `<data>/events.sqlite`.
-    pub file: PathBuf,
-    /// What an acknowledged publish survives.
-    pub durability: Durability,
-}
-
-/// Why a bus could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum BusError {
-    /// The URL is none that Redis is found by. The URL itself is not shown: it may hold a password.
-    #[error("the URL for Redis is not usable: {0}; expected redis://[user:password@]host[:port][/database]")]
-    Url(String),
-    /// Redis did not answer.
-    #[error("Redis at {address} can't be used: {reason}; start it, or set `bus = \"embedded\"` under [events]")]
-    Redis {
-        /// Host and port.
-        address: String,
-        /// What happened.
-        reason: String,
-    },
-    /// The embedded log can't be used.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// The number of partitions is none, or not the one that the events in Redis are spread over.
-    #[error("{}", partitions(*set, *found))]
-    Partitions {
-        /// What is set.
-        set: u16,
-        /// What Redis has noted.
-        found: Option<u16>,
-    },
-    /// A subscription's delivery policy can't work.
-    #[error(transparent)]
-    Policy(#[from] InvalidPolicy),
-    /// A subscription can't be entered.
-    #[error("a subscription can't be entered: {0}")]
-    Enter(String),
-    /// One service has two subscriptions to one topic, which would share a consumer group.
-    #[error("service {service} is subscribed to {topic} twice")]
-    Twice {
-        /// The service.
-        service: Arc<str>,
-        /// The topic.
-        topic: Arc<str>,
-    },
-}
-
-/// Why an event was not published.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
-    /// The service may not publish the topic.
-    #[error("service {service} may not publish {topic}: add it to `publishes` of the service in the manifest")]
-    Denied {
-        /// The service.
-        service: String,
-        /// The topic.
-        topic: String,
-    },
-    /// The event is not one.
-    #[error(transparent)]
-    Invalid(#[from] InvalidEvent),
-    /// The bus did not take it.
-    #[error(transparent)]
-    Fault(#[from] Fault),
-}
 
 /// A running bus. Clones are the same bus.
 #[derive(Clone)]
@@ -212,88 +93,6 @@ struct Grant {
 pub struct Entered {
     subscription: Subscription,
     before: Before,
-}
-
-/// What was known of a subscription before it was entered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Before {
-    /// It is there.
-    Present,
-    /// It was there, and its place is kept.
-    Left,
-    /// Nothing. It was entered then, in milliseconds since 1970 by the clock of whoever keeps it.
-    Unknown(i64),
-}
-
-/// An event that may be published: who publishes it was found to have the right, and it has its id. Publishing it twice,
-/// because nobody knows whether the first time was one, is to subscribers a redelivery.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Prepared {
-    /// The event.
-    pub event: Arc<Event>,
-    /// When it is to be delivered at the earliest.
-    pub due: Option<Timestamp>,
-}
-
-/// What carries events.
-trait Transport: Send + Sync {
-    /// Refuses what it can't carry, though it is an event.
-    fn check(&self, _: &Event) -> Result<(), InvalidEvent> {
-        Ok(())
-    }
-
-    /// Takes one event, to be delivered to all subscriptions to its topic once it is due. Ends within a bounded time.
-    /// When this returns, the event is kept as well as the bus promises.
-    fn publish(&self, prepared: Prepared) -> BoxFuture<'_, Result<(), PublishError>>;
-
-    /// Publishes an event of a schedule for this time, unless one of the same topic was published for it or for a later
-    /// time already, by whichever host; says whether it was.
-    fn fire(&self, at: Timestamp, event: Arc<Event>) -> BoxFuture<'_, Result<bool, PublishError>>;
-
-    /// For which time an event of this topic's schedule was published last, where that is known.
-    fn last_fired<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<Option<Timestamp>, PublishError>>;
-
-    /// What it keeps, if it keeps anything.
-    fn archive(&self) -> Option<&dyn Archive>;
-
-    /// Whether it can be reached now.
-    fn connection(&self) -> Connection;
-
-    /// What its log takes here, if it has one here.
-    fn log(&self) -> Option<LogSnapshot> {
-        None
-    }
-
-    /// Keeps events of the past for so long from now on.
-    fn keep(&self, _retention: &Retention) {}
-
-    /// Reaches its server by another user or password from now on; `false` where that is not to be had.
-    fn log_in_by(&self, _url: &str) -> bool {
-        false
-    }
-
-    /// Makes ready for events of these topics.
-    fn declare(&self, _topics: BTreeSet<String>) -> BoxFuture<'_, Result<(), BusError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    /// Enters a subscription, so that what is published from now on waits for it as far as anything is kept. One that is
-    /// known goes on where it was.
-    fn enter<'a>(&'a self, subscription: &'a Subscription) -> BoxFuture<'a, Result<Before, BusError>>;
-
-    /// Takes back that a subscription was entered.
-    fn strike<'a>(&'a self, subscription: &'a Subscription, before: Before) -> BoxFuture<'a, ()>;
-
-    /// Begins to deliver to a subscription that was entered, in place of the present one of its topic and service, which
-    /// ends by the deadline. Nothing can go wrong any more: what does is tried again.
-    fn begin(&self, subscription: Subscription, deadline: Instant) -> BoxFuture<'_, Arc<Meter>>;
-
-    /// Begins no more deliveries to a subscription that is no more, and ends those under way by the deadline. As far as
-    /// anything is kept, its place is, like that of one which is missing at a start.
-    fn end<'a>(&'a self, topic: &'a str, service: &'a str, deadline: Instant) -> BoxFuture<'a, ()>;
-
-    /// Takes no more events, and delivers until the deadline those that would be lost otherwise.
-    fn shutdown(&self, deadline: Instant) -> BoxFuture<'_, ()>;
 }
 
 // === impl Bus ===
@@ -607,39 +406,6 @@ impl Firing for Weak<Running> {
     }
 }
 
-// === impl EmbeddedConfig ===
-
-#[cfg(test)]
-impl EmbeddedConfig {
-    /// A log of its own in the system's folder for temporary files.
-    pub(crate) fn scratch() -> Self {
-        let file = std::env::temp_dir().join(format!("wharf-events-{}.sqlite", uuid::Uuid::new_v4()));
-        Self { file, durability: Durability::Os }
-    }
-}
-
-// === impl Retention ===
-
-impl Default for Retention {
-    /// A week, 1 GiB, and 4 GiB at all.
-    fn default() -> Self {
-        Self { age: Duration::from_secs(7 * 24 * 3600), size: 1 << 30, limit: 4 << 30 }
-    }
-}
-
-// === impl BusKind ===
-
-impl BusKind {
-    /// The name that the manifest uses.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Embedded(_) => "embedded",
-            Self::RedisStreams(_) => "redis-streams",
-            Self::RedisPubSub(_) => "redis-pubsub",
-        }
-    }
-}
-
 // === impl Publisher ===
 
 impl Publisher {
@@ -667,16 +433,6 @@ fn grants(publishes: Publishes) -> HashMap<String, Grant> {
         (service, Grant { source, topics: topics.into_iter().map(Arc::from).collect() })
     });
     grants.collect()
-}
-
-fn partitions(set: u16, found: Option<u16>) -> String {
-    match found {
-        None => format!("the number of partitions is {set}; expected 1 to {}", RedisConfig::MAX_PARTITIONS),
-        Some(found) => format!(
-            "the number of partitions is {set}, and the application's events in Redis are spread over {found}: hosts that \
-             differ would break the order of events; set `partitions = {found}` under [events]"
-        ),
-    }
 }
 
 fn closed() -> Fault {

@@ -132,6 +132,16 @@ impl Puller {
         })
     }
 
+    /// Lets go what nobody has pulled or found here for a month. To be called after what is needed was pulled.
+    ///
+    /// # Errors
+    ///
+    /// When the folder can't be used.
+    pub async fn tidy(&self) -> Result<(), PullError> {
+        let cache = self.cache.clone();
+        aside(move || cache.tidy()).await.unwrap_or(Ok(())).map_err(PullError::Cache)
+    }
+
     async fn pull_anywhere(
         &self,
         reference: &Reference,

@@ -4,7 +4,8 @@
 //! those that may call them, so that no call finds nothing.
 
 use super::{
-    DeployError, Loaded, Member, Members, Newer, Past, Reversal, Rollout, Serving, Shapes, Standing, fixed_results,
+    DeployError, Loaded, Member, Members, Newer, Past, Reversal, Rollout, Serving, Shapes, Standing,
+    fit::fixed_results,
     kept_in_mind,
     steps::{migrate, migrations_of, read_sagas, sagas_go_on, serve_sagas, unrecorded, warm},
 };
@@ -255,5 +256,6 @@ impl Changing<'_> {
         for (member, revision) in serving {
             serve_sagas(&member, &revision).await;
         }
+        self.rollout.tidy().await;
     }
 }

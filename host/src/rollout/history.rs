@@ -207,6 +207,11 @@ impl History {
         }
     }
 
+    /// The hashes of the components of all revisions that can serve.
+    pub async fn components(&self) -> BTreeSet<String> {
+        named(&*self.records.lock().await)
+    }
+
     /// The component of a revision.
     ///
     /// # Errors

@@ -1,8 +1,11 @@
-use super::*;
-use crate::fault::FaultKind;
+use super::{definition::difference, *};
+use crate::{
+    Error as Answer, db,
+    fault::{Fault, FaultKind},
+};
 use futures::FutureExt;
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 #[derive(Serialize, Deserialize)]
 struct Trip {

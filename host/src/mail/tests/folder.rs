@@ -63,6 +63,18 @@ async fn letters_lie_in_the_order_of_their_coming_and_the_oldest_go() {
 }
 
 #[tokio::test]
+async fn what_an_earlier_run_left_without_content_goes() {
+    let scratch = Scratch::new("empty");
+    let folder = Folder::open(scratch.0.clone()).unwrap();
+    fs::write(scratch.0.join("20261124T153000.123456Z-0f3a5b1c.eml"), "").unwrap();
+    fs::write(scratch.0.join("notes.eml"), "").unwrap();
+    deliver(&folder, "the only one").await;
+    let names = scratch.names();
+    assert_eq!((names.len(), &*names[1]), (2, "notes.eml"), "{names:?}");
+    assert_eq!(subject(&scratch.0, &names[0]), "the only one");
+}
+
+#[tokio::test]
 async fn the_newest_stays_whatever_its_size() {
     let scratch = Scratch::new("size");
     let folder = Folder::open(scratch.0.clone()).unwrap().with_bounds(100, 10);
