@@ -7,7 +7,7 @@
 //! there may be two kinds, that of the rows of `VALUES`, which are in the program one by one, and one over an ephemeral
 //! table, in which is only what such instructions have put there (`RETURNING`).
 //!
-//! What is not known here is taken for a loop: triggers, functions, aggregates, and instructions of later versions. The
+//! What is not known here is taken for a loop: triggers, most functions, aggregates, and instructions of later versions. The
 //! [instructions](https://sqlite.org/opcode.html) are not a promise of SQLite's; the tests tell when they change.
 
 use rusqlite::Connection;
@@ -130,9 +130,14 @@ const JUMPS: &[&str] = &[
     "InitCoroutine",
 ];
 
+/// Functions that take no longer than an instruction.
+const FUNCTIONS: &[&str] = &["nullif(2)", "abs(1)", "typeof(1)", "sign(1)"];
+
 struct Instruction {
     name: String,
     operands: [i64; 2],
+    /// Of a call, the function.
+    function: String,
 }
 
 /// Whether a statement can do only little.
@@ -148,7 +153,9 @@ pub(super) fn is_bounded(connection: &Connection, sql: &str) -> rusqlite::Result
         if program.len() == MOST {
             return Ok(false);
         }
-        program.push(Instruction { name: row.get("opcode")?, operands: [row.get("p1")?, row.get("p2")?] });
+        let (name, operands) = (row.get("opcode")?, [row.get("p1")?, row.get("p2")?]);
+        let function = row.get::<_, Option<String>>("p4")?.unwrap_or_default();
+        program.push(Instruction { name, operands, function });
     }
     Ok(goes_on(&program))
 }
@@ -162,7 +169,7 @@ fn goes_on(program: &[Instruction]) -> bool {
     // The program begins with what is at its end, which then goes back to the beginning.
     let end = program.first().filter(|it| it.name == "Init").and_then(|it| usize::try_from(it.operands[1]).ok());
     let mut loops = 0;
-    program.iter().enumerate().all(|(place, Instruction { name, operands: [first, second] })| {
+    program.iter().enumerate().all(|(place, Instruction { name, operands: [first, second], function })| {
         let target = usize::try_from(*second).unwrap_or_default();
         match name.as_str() {
             "Next" => {
@@ -173,6 +180,7 @@ fn goes_on(program: &[Instruction]) -> bool {
                 let begins = target == 1 && end.is_some_and(|end| place > end);
                 begins || program.get(target).is_some_and(|it| it.name == "Yield")
             }
+            "Function" => FUNCTIONS.contains(&&**function),
             // None, where it is not said where to.
             name if JUMPS.contains(&name) => target == 0 || target > place,
             name => STEPS.contains(&name),
@@ -210,6 +218,7 @@ mod tests {
             "UPDATE stock SET available = available - $1 WHERE id = $2 AND available >= $1 RETURNING available",
             "UPDATE stock SET sold = sold + CASE WHEN $1 > 5 THEN 5 ELSE $1 END WHERE id = $2",
             "UPDATE seen SET v = $1 WHERE id = $2 AND v = $3",
+            "UPDATE stock SET available = NULLIF(available - $1, 0) WHERE id = $2",
             "DELETE FROM seen WHERE id = $1",
             "SELECT * FROM stock WHERE id = $1",
             "SELECT $1 + 1, COALESCE($2, 3)",
