@@ -30,6 +30,9 @@ use tokio::{
 const QUEUE: usize = 4_096;
 const QUEUE_BYTES: usize = 32 << 20;
 
+/// Up to this, in bytes, an event is short.
+const SHORT: usize = 16 << 10;
+
 pub(super) struct Log {
     pub(super) file: PathBuf,
     pub(super) retention: ArcSwap<Retention>,
@@ -49,6 +52,8 @@ pub(super) struct Log {
     /// All of them, also replays.
     cursors: Mutex<Vec<Arc<Cursor>>>,
     runtime: Handle,
+    /// Whether a commit waits for the disk.
+    waits_for_disk: bool,
     /// Copies the write-ahead log aside; taken while it does.
     copier: Arc<Mutex<Connection>>,
     copying: Arc<AtomicBool>,
@@ -89,6 +94,7 @@ impl Log {
             followers: RwLock::default(),
             cursors: Mutex::default(),
             runtime: Handle::current(),
+            waits_for_disk: durability == Durability::Fsync,
             copier: Arc::new(Mutex::new(copier)),
             copying: Arc::default(),
         });
@@ -99,14 +105,19 @@ impl Log {
     /// Has an event written; returns when it is.
     pub(super) async fn publish(self: &Arc<Self>, prepared: Prepared) -> Result<(), Fault> {
         let (reply, answer) = oneshot::channel();
-        let taken = self.queue.push(prepared.event.data.len(), Work::Append(prepared, reply));
-        self.start(taken.map_err(|refused| match refused {
+        let size = prepared.event.data.len();
+        let taken = self.queue.push(size, Work::Append(prepared, reply)).map_err(|refused| match refused {
             Refused::Full => Fault::new(
                 FaultKind::Overloaded,
                 format!("too many events wait to be written to {}; try again later", self.file.display()),
             ),
             Refused::Closed => closed(),
-        })?);
+        })?;
+        if taken == Taken::Start && size <= SHORT && !self.waits_for_disk {
+            self.write_here();
+        } else {
+            self.start(taken);
+        }
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
@@ -303,6 +314,15 @@ impl Log {
 
     pub(super) fn snapshot(&self) -> LogSnapshot {
         LogSnapshot { bytes: self.used.load(Relaxed), limit: self.retention.load().limit }
+    }
+
+    /// Writes what waits first on this thread, if that is surely short; what is left is left to a writer.
+    fn write_here(self: &Arc<Self>) {
+        let writing = Writing(Arc::clone(self));
+        writer::write_here(&writing.0);
+        if self.queue.ended() {
+            self.start(Taken::Start);
+        }
     }
 
     fn start(self: &Arc<Self>, taken: Taken) {

@@ -11,7 +11,7 @@ const APPLICATION: i32 = 0x5768_4576;
 const VERSION: i32 = 1;
 
 /// How long to wait for a lock that someone else holds, who looks at the file or copies it.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
+pub(super) const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// Pages that the writing connection keeps in memory, in KiB.
 const CACHE: i64 = 8 << 10;
 /// What the write-ahead log's file is cut down to when it starts over.

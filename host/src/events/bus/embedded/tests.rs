@@ -6,6 +6,7 @@ mod crash;
 mod crowd;
 mod deadly;
 mod disk;
+mod here;
 mod housekeeping;
 mod keeping;
 mod subjects;

@@ -1,10 +1,13 @@
 //! The one who writes. What waits together is committed together, and nobody is answered before the commit that holds
 //! what he asked for; the commit is the dear part of a small write, and under load one pays for many.
+//!
+//! A short event that comes alone is written right where it is published, on an async thread: that takes some ten
+//! microseconds, and handing it to another thread and back as long again.
 
 use super::{
     cursor::{Cursor, Saving},
     log::Log,
-    row,
+    row, schema,
 };
 use crate::{
     events::{Event, Prepared},
@@ -38,10 +41,18 @@ const SLOW: Duration = Duration::from_millis(250);
 const CHECKPOINT_ASIDE: i32 = 2_000;
 const CHECKPOINT_HERE: i32 = 16_000;
 
+/// What is written where it is published: not more often than this, since what comes faster is better written together;
+/// and for a while not at all after a commit that took longer than this, which waited for the disk.
+const HERE_EVERY: Duration = Duration::from_micros(150);
+const HERE_AT_MOST: Duration = Duration::from_millis(1);
+const HERE_REST: Duration = Duration::from_millis(100);
+
 thread_local! {
     /// Pages in the write-ahead log after the last commit of this thread: a hook that SQLite calls without any state.
     static LOG_PAGES: Cell<i32> = const { Cell::new(0) };
 }
+
+const BEGIN: &str = "BEGIN IMMEDIATE";
 
 /// What the writer does.
 pub(super) enum Work {
@@ -71,8 +82,11 @@ pub(super) struct Writer {
     page_size: u64,
     saved: Instant,
     slow: Instant,
-    /// Pages of the write-ahead log when it was last copied.
+    /// Pages of the write-ahead log after the last commit, and when it was last copied.
+    pages: i32,
     copied: i32,
+    /// From when on something may be written where it is published.
+    here_from: Instant,
 }
 
 /// What is being written.
@@ -142,7 +156,9 @@ impl Writer {
             page_size: u64::try_from(page_size).unwrap_or(4096),
             saved: now,
             slow: now,
+            pages: 0,
             copied: 0,
+            here_from: now,
         })
     }
 
@@ -171,14 +187,20 @@ impl Writer {
         intern(&self.connection, &mut self.sources, "sources", name)
     }
 
-    /// Writes a group in one transaction.
+    /// Writes a group in one transaction, and with it what subscriptions have settled, where that is due.
     fn group(&mut self, log: &Log, group: Vec<Work>) {
         let save = group.iter().any(|work| matches!(work, Work::Save)) || self.saved.elapsed() >= CARRY;
+        self.write(log, group, save);
+    }
+
+    fn write(&mut self, log: &Log, group: Vec<Work>, save: bool) {
         let was = (self.next, self.last);
+        LOG_PAGES.set(self.pages);
         let mut page = Page { writer: self, appended: Vec::new(), due: None, save };
         let (mut appends, mut jobs) = (Vec::new(), Vec::new());
         let written = page.write(log, group, &mut appends, &mut jobs);
         let Page { appended, due, save: _, writer } = page;
+        writer.pages = LOG_PAGES.get();
         match written {
             Ok(savings) => {
                 for (cursor, saving) in savings {
@@ -205,6 +227,19 @@ impl Writer {
         log.save_again();
     }
 
+    /// Begins a transaction, if nobody has to be waited for.
+    fn begin_at_once(&self) -> bool {
+        let begin = || {
+            self.connection.busy_timeout(Duration::ZERO)?;
+            self.connection.prepare_cached(BEGIN)?.execute([])
+        };
+        let begun = self.connection.is_autocommit() && begin().is_ok();
+        if let Err(error) = self.connection.busy_timeout(schema::LOCK_WAIT) {
+            tracing::warn!(%error, "how long the event log waits for a lock can't be set");
+        }
+        begun
+    }
+
     /// After a transaction that was lost.
     fn forget(&mut self, was: (i64, i64)) {
         if !self.connection.is_autocommit()
@@ -220,7 +255,7 @@ impl Writer {
 
     /// Sees to it that the write-ahead log is copied into the file: outside of any commit, and mostly by somebody else.
     fn checkpoint(&mut self, log: &Arc<Log>) {
-        let pages = LOG_PAGES.get();
+        let pages = self.pages;
         if pages < self.copied {
             self.copied = 0;
         }
@@ -257,6 +292,23 @@ pub(super) fn drain(log: &Arc<Log>) {
         writer.group(log, group);
         writer.checkpoint(log);
     }
+}
+
+/// Writes the event that waits first, where that is surely short: for an async thread.
+pub(super) fn write_here(log: &Arc<Log>) {
+    let Ok(mut writer) = log.writer.try_lock() else { return };
+    let began = Instant::now();
+    // Copying what has become so much is left to who may wait for it; and where another process has the file, so is this.
+    if began < writer.here_from || writer.pages >= CHECKPOINT_HERE || !writer.begin_at_once() {
+        return;
+    }
+    let first = log.queue.take(1, GROUP_BYTES);
+    writer.write(log, first, false);
+    if writer.pages < CHECKPOINT_HERE {
+        writer.checkpoint(log);
+    }
+    let took = began.elapsed();
+    writer.here_from = began + took + if took > HERE_AT_MOST { HERE_REST } else { HERE_EVERY };
 }
 
 /// Copies what it can of the write-ahead log into the file.
@@ -301,7 +353,8 @@ impl Page<'_> {
         jobs: &mut Jobs,
     ) -> Result<Savings, (Fault, Savings)> {
         let file = &log.file;
-        let mut lost = self.step(file, "BEGIN IMMEDIATE").err();
+        let is_begun = !self.writer.connection.is_autocommit();
+        let mut lost = if is_begun { None } else { self.step(file, BEGIN).err() };
         let full = if lost.is_none() { log.is_full(self.writer).err() } else { None };
         for work in group {
             let outcome = |done: Result<(), Fault>, lost: &mut Option<Fault>| {
