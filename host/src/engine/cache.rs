@@ -111,7 +111,8 @@ impl CodeCache {
         disuse::touch(&fs::File::open(&path).ok()?);
         // SAFETY: the file is output of `Component::serialize` of this very version of wasmtime (its name has the
         // compatibility hash), written whole by `keep` before it got this name, in a folder that only this user can
-        // write to. Nobody truncates it later: files are only ever made under another name and renamed.
+        // write to. Nobody truncates it later: files are only ever made under another name and renamed, and removed whole,
+        // which leaves them to who has them mapped.
         let found = unsafe { Component::deserialize_file(engine, &path) };
         found
             .inspect_err(
