@@ -5,7 +5,7 @@ use std::{
     env,
     time::{SystemTime, UNIX_EPOCH},
 };
-use wharf_tests::{Answer, App, Host, Postgres, eventually, patched};
+use wharf_tests::{Answer, App, Host, Postgres, component, eventually, patched};
 
 /// How often the host is killed; `WHARF_KILLS` says otherwise.
 const KILLS: u32 = 5;
@@ -102,7 +102,11 @@ async fn a_saga_is_done_completely_or_taken_back_the_last_step_first() {
     assert_eq!(undone, ["undo car 1", "undo hotel 1", "undo flight 1"]);
 
     let status = host.status(&app).await;
-    assert_eq!(status["sagas"][0]["service"], "traveller", "{status}");
+    let counts = serde_json::json!({
+        "service": "traveller", "under_way": 0,
+        "running": 0, "waiting": 0, "compensating": 0, "stuck": 0, "halted": 0,
+    });
+    assert_eq!(status["sagas"], serde_json::json!([counts]), "{status}");
     assert!(status["edges"].as_array().is_some_and(|edges| edges.iter().any(|it| it["edge"] == "sagas -> traveller")));
     host.stop().await;
 }
@@ -275,6 +279,62 @@ async fn a_saga_goes_on_with_a_revision_that_knows_its_steps_and_bars_one_that_d
     start(&host, "trip", "light", "").await;
     assert_eq!(ended(&host, "trip", "light").await.0, "completed");
     assert!(calls(&host, "light").await.contains(&"act pack-the-backpack 1".to_owned()));
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_component_does_not_know_any_more_is_shown_as_halted() {
+    let app = App::new(&hasty(""));
+    let host = app.start().await;
+    start(&host, "paid", "1", "").await;
+    let sagas = async |host: &Host| {
+        let done = host.wharf(&app, &["status"]).await;
+        let line = done.stdout.lines().find(|line| line.starts_with("sagas of traveller: "));
+        line.unwrap_or_default().to_owned()
+    };
+    let stand = async |host: &Host, what: &str| {
+        eventually(what, async || match sagas(host).await {
+            line if line == format!("sagas of traveller: {what}") => Ok(()),
+            line => Err(line),
+        })
+        .await;
+    };
+    stand(&host, "1 under way: 1 waiting").await;
+    host.stop().await;
+
+    // Nobody thinks that it is gone.
+    let with_sagas = std::fs::read_to_string(app.manifest()).expect("it was written");
+    // The same one, which exports its steps by a name that the host does not know.
+    let mut other = std::fs::read(component("traveller")).expect("it was built");
+    let (name, unknown) = (b"wharf:saga/steps", b"wharf:saga/stops");
+    while let Some(at) = other.windows(name.len()).position(|bytes| bytes == name) {
+        other[at..at + name.len()].copy_from_slice(unknown);
+    }
+    app.file("other.wasm", other);
+    app.write(&hasty("").replace("<traveller>", "other.wasm"));
+    let host = app.start().await;
+    host.logged("the revision that serves lacks a step of theirs").await;
+    stand(&host, "1 under way: 1 halted").await;
+    let done = host.wharf(&app, &["saga", "list", "--stuck"]).await;
+    assert!(
+        done.stdout.contains("running (halted)") && done.stdout.contains("lacks the compensation of step"),
+        "{done:?}"
+    );
+    let done = host.wharf(&app, &["saga", "start", "traveller", "paid", "--id", "2"]).await;
+    assert!(done.stderr.contains("knows no saga `paid`; it knows none"), "{done:?}");
+    host.stop().await;
+
+    std::fs::write(app.manifest(), with_sagas).expect("it can be written");
+    let host = app.start().await;
+    stand(&host, "1 under way: 1 waiting").await;
+    host.get("/pay?id=1&data=cash").await;
+    assert_eq!(ended(&host, "paid", "1").await.0, "completed");
+    stand(&host, "0 under way").await;
+    host.stop().await;
+    // One that never had any has none.
+    let app = App::new(&hasty("").replace("<traveller>", "<hello-p3>"));
+    let host = app.start().await;
+    assert_eq!(host.status(&app).await["sagas"], serde_json::json!([]));
     host.stop().await;
 }
 

@@ -21,8 +21,8 @@ const STATUSES: [&str; Status::ALL.len()] = {
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-A saga is work over several services that is done completely, or undone. One that is shown as stuck needs somebody: a
-compensation keeps failing, or the revision that serves lacks a step.
+A saga is work over several services that is done completely, or undone. One that is shown as stuck needs somebody, since a
+compensation keeps failing; and one that is halted, since the revision that serves lacks a step of it.
 
 Examples:
   wharf saga list --status compensating          what is being taken back
@@ -181,8 +181,12 @@ async fn list(manifest: &Manifest, args: &ListArgs) -> anyhow::Result<()> {
 }
 
 fn stands(summary: &Summary) -> String {
-    let stuck = if summary.stuck { " (stuck)" } else { "" };
-    format!("{}{stuck}", summary.status)
+    let why = match (summary.halted, summary.stuck) {
+        (true, _) => " (halted)",
+        (false, true) => " (stuck)",
+        (false, false) => "",
+    };
+    format!("{}{why}", summary.status)
 }
 
 fn shown(view: &View) -> anyhow::Result<String> {

@@ -11,7 +11,7 @@
 //!   are compensated, the last in the list first, each until it succeeds or an operator skips it.
 //! - An action that says that it failed has done nothing, and is not compensated.
 
-use super::{Awaited, Definition, Status, Step};
+use super::{Awaited, Definition, Status, Step, standing::Standing};
 use crate::{events::Event, policy::Backoff};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -573,6 +573,26 @@ impl Machine {
     /// Whether a call is under way, as far as is written.
     pub fn is_calling(&self) -> bool {
         self.progress.steps.iter().any(|step| matches!(step.at, At::Acting | At::Undoing))
+    }
+
+    /// How it stands while it is under way.
+    pub fn standing(&self) -> Standing {
+        let compensating = self.status() == Status::Compensating;
+        let waits = || {
+            let mut current = self.current().map(|step| self.progress.steps[step].at).peekable();
+            current.peek().is_some() && current.all(|at| at == At::Waiting)
+        };
+        match (compensating, self.stuck()) {
+            (true, Some(_)) => Standing::Stuck,
+            (true, None) => Standing::Compensating,
+            (false, _) if waits() => Standing::Waiting,
+            (false, _) => Standing::Running,
+        }
+    }
+
+    /// The word that is written of how it stands.
+    pub fn word(&self) -> &'static str {
+        if self.status().has_ended() { self.status().as_str() } else { self.standing().as_str() }
     }
 
     /// The step whose compensation fails and fails.

@@ -1,9 +1,10 @@
 //! The sagas of one service, as the rest of the host sees them.
 //!
 //! Whether a service has sagas is said by its component, which may be replaced by one that has some. So a service with a
-//! database has a register from its start on, and what runs sagas is opened when the first component comes that has them.
+//! database has a register from its start on, and what runs sagas is opened when the first component comes that has them, or
+//! where an earlier one left some.
 
-use super::{Definition, Error, OpenError, Sagas, Settings, Snapshot, Steps, Unmet};
+use super::{Definition, Error, OpenError, Sagas, Settings, Snapshot, Steps, Unmet, rows};
 use crate::{
     events::{Event, Subscriber, Verdict},
     policy::Fault,
@@ -95,6 +96,23 @@ impl Register {
         self.sagas.get_or_try_init(open).await.map(|_| ())
     }
 
+    /// Makes ready where sagas were started that are kept, though no component may know them any more: so they are shown, and
+    /// not thought to be gone.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not do its part.
+    pub async fn open_kept(&self) -> Result<(), OpenError> {
+        if self.sagas.get().is_some() {
+            return Ok(());
+        }
+        match rows::has_some(&self.database).await {
+            Ok(true) => self.open().await,
+            Ok(false) => Ok(()),
+            Err(error) => Err(OpenError::Database { service: self.service.clone(), reason: error.words().to_owned() }),
+        }
+    }
+
     /// What sagas under way need of a component that these definitions do not have.
     ///
     /// # Errors
@@ -126,7 +144,7 @@ impl Register {
         });
     }
 
-    /// The sagas themselves, where a component had some.
+    /// The sagas themselves, where a component has some, or had.
     ///
     /// # Errors
     ///

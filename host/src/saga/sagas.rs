@@ -1,8 +1,9 @@
 //! The sagas of one service, for those who start them, tell them something and look at them.
 
 use super::{
-    Definition, Error, Filter, MAX_ID, MAX_INPUT, MAX_WAIT, OpenError, Page, Settings, Snapshot, StepView, Steps,
-    Summary, Unmet, View,
+    Counts, Definition, Error, Filter, MAX_ID, MAX_INPUT, MAX_WAIT, OpenError, Page, Settings, Snapshot, StepView,
+    Steps, Summary, Unmet, View,
+    lacking::lacking,
     machine::{At, Machine, Millis, Word},
     rows,
     runner::{
@@ -260,32 +261,13 @@ impl Sagas {
     /// When the database did not do its part.
     pub async fn unmet(&self, new: &[Definition]) -> Result<Vec<Unmet>, Error> {
         let shared = &self.0.shared;
-        let fault = |error: store::Error| Error::from(shared.fault(&error));
         let mut unmet = BTreeMap::<(String, String, bool), (usize, String)>::new();
-        for digest in rows::under_way(&shared.database).await.map_err(fault)? {
-            let definition = shared.known.get(&shared.database, &digest).await.map_err(fault)?;
-            let found = new.iter().find(|new| new.name == definition.name);
-            // Most revisions know all steps: then no saga needs to be looked at.
-            let knows = |step: &super::Step| {
-                let found = found.and_then(|found| found.step(&step.name));
-                found.is_some_and(|found| found.compensates || !step.compensates)
-            };
-            if definition.steps.iter().all(knows) {
-                continue;
-            }
-            let mut after = i64::MIN;
-            loop {
-                let page = rows::progress(&shared.database, &digest, after).await.map_err(fault)?;
-                let Some((last, ..)) = page.last() else { break };
-                after = *last;
-                for (_, id, progress) in page {
-                    let machine = Machine::restore(definition.clone(), shared.tries(), progress, Default::default());
-                    let Some((step, compensation)) = machine.and_then(|machine| machine.lacks(found)) else { continue };
-                    let key = (definition.name.clone(), definition.steps[step].name.clone(), compensation);
-                    unmet.entry(key).or_insert((0, id)).0 += 1;
-                }
-            }
-        }
+        let named = |name: &str| new.iter().find(|new| new.name == name);
+        let looked = lacking(shared, named, |it| {
+            let (saga, step) = (it.definition.name.clone(), it.definition.steps[it.step].name.clone());
+            unmet.entry((saga, step, it.compensation)).or_insert((0, it.id)).0 += 1;
+        });
+        looked.await.map_err(|error| Error::from(shared.fault(&error)))?;
         let unmet = unmet.into_iter();
         Ok(unmet
             .map(|((saga, step, compensation), (sagas, id))| Unmet { saga, step, compensation, sagas, id })
@@ -305,13 +287,13 @@ impl Sagas {
         let set = shared.known.set(&shared.database, definitions).await;
         set.map_err(|error| OpenError::Database { service: service(), reason: error.words().to_owned() })?;
         shared.known.serve();
-        shared.revised();
+        shared.revised().await;
         Ok(())
     }
 
-    /// How many are under way, as far as this host knows.
-    pub fn under_way(&self) -> usize {
-        self.0.shared.under_way()
+    /// How many are under way and how they stand, as far as this host knows. From memory.
+    pub fn counts(&self) -> Counts {
+        self.0.shared.counts()
     }
 
     /// Makes no call any more, and waits for those under way until the deadline. What has not ended by then is found at the
@@ -385,6 +367,7 @@ impl Sagas {
             id: id.to_owned(),
             status: progress.status,
             stuck: lacks.is_some() || machine.stuck().is_some(),
+            halted: lacks.is_some(),
             at: machine.current().map(|step| steps[step].name.clone()).collect(),
             reason: progress.reason.clone(),
             error: lacks.or_else(|| errors().next()),

@@ -172,6 +172,7 @@ on_each_backend! {
     an_event_is_written_when_it_is_delivered,
     a_stuck_compensation_is_shown_and_skipped,
     a_revision_that_lacks_steps_halts_sagas,
+    it_is_counted_how_sagas_stand,
     no_more_run_than_may_and_all_end,
     no_more_are_under_way_than_may,
     what_is_under_way_at_the_end_is_let_end,
@@ -196,7 +197,7 @@ async fn it_goes_from_step_to_step(scratch: Scratch) {
     let last = script.calls.borrow()[3].clone();
     assert_eq!((&*last.key, last.attempt, &*last.state), ("order/checkout/a/confirm", 1, &*end.state));
     assert_eq!(last.started_at.parse::<Timestamp>().unwrap(), end.started_at);
-    assert_eq!(sagas.under_way(), 0);
+    assert_eq!(sagas.counts().under_way(), 0);
     let shown = sagas.show(None, "a").await.unwrap();
     assert!(shown.steps.iter().all(|step| step.status == "done" && step.attempts == 1 && step.ended_at.is_some()));
     assert_eq!((shown.summary.status, shown.times_out_at, shown.next_at), (Status::Completed, None, None));
@@ -349,6 +350,64 @@ async fn a_revision_that_lacks_steps_halts_sagas(scratch: Scratch) {
     assert!(matches!(sagas.set_definitions(twice).await, Err(OpenError::Definition { .. })));
 }
 
+async fn it_is_counted_how_sagas_stand(scratch: Scratch) {
+    let (database, script) = (database(&scratch).await, Script::default());
+    let waits = std::iter::repeat_n(Does::Waits, 2);
+    let fails = std::iter::repeat_n(Does::Failed, 10_000);
+    script.does.lock().unwrap().extend([
+        ("act a".into(), waits.clone().collect()),
+        ("act c".into(), fails.clone().collect()),
+        ("undo b".into(), fails.clone().collect()),
+        ("act e".into(), fails.collect()),
+        ("undo d".into(), waits.collect()),
+    ]);
+    let definitions = [
+        saga("runs", [step("a")]),
+        saga("waits", [awaiting("w", "settled")]),
+        saga("sticks", [step("b"), step("c")]),
+        saga("turns", [step("d"), step("e")]),
+    ];
+    let stand = async |sagas: &Sagas, counts: Counts| {
+        let reached = async {
+            while sagas.counts() != counts {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let reached = tokio::time::timeout(Duration::from_secs(20), reached).await;
+        assert!(reached.is_ok(), "{:?} in place of {counts:?}", sagas.counts());
+    };
+    let counts = Counts { running: 1, waiting: 2, compensating: 1, stuck: 1, halted: 0 };
+    let sagas = opened(&database, &definitions, &script, settings()).await;
+    assert_eq!(sagas.counts(), Counts::default());
+    for (name, id) in [("runs", "1"), ("waits", "1"), ("waits", "2"), ("sticks", "1"), ("turns", "1")] {
+        sagas.start(name, id, b"{}").await.unwrap();
+    }
+    stand(&sagas, counts).await;
+    for (status, count) in [(Status::Running, 3), (Status::Compensating, 2), (Status::Completed, 0)] {
+        let filter = Filter { status: Some(status), limit: 9, ..Filter::default() };
+        assert_eq!(sagas.list(&filter).await.unwrap().sagas.len(), count, "{status}");
+    }
+    drop(sagas);
+    let sagas = opened(&database, &definitions, &script, settings()).await;
+    stand(&sagas, counts).await;
+    let twice = |calls: &Vec<StepCall>| {
+        ["act a", "undo d"].iter().all(|it| calls.iter().filter(|call| name(call) == *it).count() == 2)
+    };
+    script.calls.subscribe().wait_for(twice).await.unwrap();
+    // Calls under way are let end.
+    sagas.set_definitions(Vec::new()).await.unwrap();
+    stand(&sagas, Counts { running: 1, compensating: 1, halted: 3, ..Counts::default() }).await;
+    let shown = sagas.show(Some("waits"), "1").await.unwrap().summary;
+    assert!(shown.halted && shown.stuck, "{shown:?}");
+    script.open.send_replace(true);
+    stand(&sagas, Counts { halted: 3, ..Counts::default() }).await;
+    sagas.deliver(event("settled", "2", "x")).await.unwrap();
+    stand(&sagas, Counts { halted: 3, ..Counts::default() }).await;
+    sagas.set_definitions(definitions.to_vec()).await.unwrap();
+    stand(&sagas, Counts { waiting: 1, stuck: 1, ..Counts::default() }).await;
+    assert_eq!(ended(&sagas, "waits", "2").await.status, Status::Completed);
+}
+
 async fn no_more_run_than_may_and_all_end(scratch: Scratch) {
     let waits = std::iter::repeat_n(Does::Waits, 4).collect();
     let script = Script::default();
@@ -361,12 +420,12 @@ async fn no_more_run_than_may_and_all_end(scratch: Scratch) {
         start.unwrap();
     }
     script.called(4).await;
-    assert_eq!((script.out.borrow().0, sagas.under_way()), (4, 40));
+    assert_eq!((script.out.borrow().0, sagas.counts().under_way()), (4, 40));
     script.open.send_replace(true);
     for id in &ids {
         assert_eq!(ended(&sagas, "pay", id).await.status, Status::Completed);
     }
-    assert_eq!((script.out.borrow().1, script.calls().len(), sagas.under_way()), (4, 80, 0));
+    assert_eq!((script.out.borrow().1, script.calls().len(), sagas.counts().under_way()), (4, 80, 0));
 }
 
 async fn no_more_are_under_way_than_may(scratch: Scratch) {
@@ -478,7 +537,7 @@ async fn ten_thousand_that_wait_take_little_memory() {
     // Also where they are taken up again.
     drop(sagas);
     let sagas = opened(&database, &definitions, &script, settings()).await;
-    assert_eq!((sagas.under_way(), sagas.active()), (SAGAS, 0));
+    assert_eq!((sagas.counts().under_way(), sagas.active()), (SAGAS, 0));
     assert!(sagas.held() < SAGAS * 150, "{} bytes are held", sagas.held());
     sagas.deliver(event("settled", "7777", "x")).await.unwrap();
     assert_eq!(ended(&sagas, "pay", "7777").await.status, Status::Completed);

@@ -70,6 +70,9 @@ pub struct Summary {
     pub status: Status,
     /// Whether it needs somebody: a compensation keeps failing, or the revision does not know its steps.
     pub stuck: bool,
+    /// Whether it is that the revision that serves lacks a step of it.
+    #[serde(default)]
+    pub halted: bool,
     /// The steps that it is at.
     pub at: Vec<String>,
     /// Why it is, or was, compensated.

@@ -3,6 +3,7 @@
 use super::super::{
     Error,
     machine::{Millis, Word},
+    standing::Standing,
 };
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -28,7 +29,9 @@ pub(super) struct Places {
 }
 
 struct Inner {
-    all: HashMap<i64, Place>,
+    all: HashMap<i64, Held>,
+    /// How many go on and how many are halted, by how they stand.
+    tally: (Tally, Tally),
     /// Those that sleep, by when they are to be woken.
     timers: BTreeSet<(Millis, i64)>,
     /// Those that could go on if there were room.
@@ -39,6 +42,14 @@ struct Inner {
     active: usize,
     /// Whether calls may be made.
     open: bool,
+}
+
+/// A number for each [`Standing`].
+type Tally = [usize; Standing::ALL.len()];
+
+struct Held {
+    place: Place,
+    standing: Standing,
 }
 
 enum Place {
@@ -83,6 +94,7 @@ impl Places {
     pub fn new(concurrency: usize) -> Self {
         let inner = Inner {
             all: HashMap::new(),
+            tally: Default::default(),
             timers: BTreeSet::new(),
             queue: VecDeque::new(),
             running: 0,
@@ -100,12 +112,12 @@ impl Places {
         inner.activate(number, Vec::new(), has_room)
     }
 
-    /// Saga that are under way, and when each is to be woken.
-    pub fn add(&self, all: Vec<(i64, Millis)>) {
+    /// Sagas that are under way, when each is to be woken and how it stands.
+    pub fn add(&self, all: Vec<(i64, Millis, Standing)>) {
         let mut inner = self.inner();
-        for (number, due) in all {
+        for (number, due, standing) in all {
             if !inner.all.contains_key(&number) {
-                inner.sleep(number, due);
+                inner.sleep(number, due, standing);
             }
         }
         drop(inner);
@@ -115,7 +127,7 @@ impl Places {
     /// Tells a saga something; `None` where a task has it.
     pub fn post(&self, number: i64, mail: Mail) -> Option<Waken> {
         let mut inner = self.inner();
-        if let Some(Place::Active(active)) = inner.all.get_mut(&number) {
+        if let Some(Held { place: Place::Active(active), .. }) = inner.all.get_mut(&number) {
             active.mail.push(mail);
             active.wake.notify_one();
             return None;
@@ -129,7 +141,8 @@ impl Places {
         let mut inner = self.inner();
         while let Some((due, number)) = inner.timers.first().copied().filter(|(due, _)| *due <= now) {
             inner.timers.remove(&(due, number));
-            inner.all.insert(number, Place::Queued);
+            let standing = inner.standing(number);
+            inner.put(number, Place::Queued, standing);
             inner.queue.push_back(number);
         }
         let mut waken = Vec::new();
@@ -142,12 +155,42 @@ impl Places {
     /// Wakes those that could not go on with the revision before.
     pub fn wake_halted(&self, now: Millis) {
         let mut inner = self.inner();
-        let halted = inner.all.iter().filter(|(_, place)| matches!(place, Place::Halted)).map(|(number, _)| *number);
-        for number in halted.collect::<Vec<_>>() {
-            inner.sleep(number, now);
+        let halted = inner.all.iter().filter(|(_, held)| matches!(held.place, Place::Halted));
+        for (number, standing) in halted.map(|(number, held)| (*number, held.standing)).collect::<Vec<_>>() {
+            inner.sleep(number, now, standing);
         }
         drop(inner);
         self.sooner.notify_one();
+    }
+
+    /// Wakes those of these that sleep.
+    pub fn wake(&self, numbers: &[i64], now: Millis) {
+        let mut inner = self.inner();
+        for number in numbers {
+            let Some(Held { place: Place::Asleep(due), standing }) = inner.all.get(number) else { continue };
+            let (due, standing) = (*due, *standing);
+            if due > now {
+                inner.timers.remove(&(due, *number));
+                inner.sleep(*number, now, standing);
+            }
+        }
+        drop(inner);
+        self.sooner.notify_one();
+    }
+
+    /// How a saga stands from now on.
+    pub fn stands(&self, number: i64, standing: Standing) {
+        let mut inner = self.inner();
+        if inner.standing(number) != standing
+            && let Some(held) = inner.remove(number)
+        {
+            inner.put(number, held.place, standing);
+        }
+    }
+
+    /// How many go on and how many are halted, by how they stand.
+    pub fn tally(&self) -> (Tally, Tally) {
+        self.inner().tally
     }
 
     /// When the first of those that sleep is to be woken.
@@ -158,7 +201,7 @@ impl Places {
     /// What a saga was told since its task asked last.
     pub fn mail(&self, number: i64) -> Vec<Mail> {
         match self.inner().all.get_mut(&number) {
-            Some(Place::Active(active)) => mem::take(&mut active.mail),
+            Some(Held { place: Place::Active(active), .. }) => mem::take(&mut active.mail),
             _ => Vec::new(),
         }
     }
@@ -177,14 +220,13 @@ impl Places {
     /// A saga's task would end. `None` where it was told something and goes on; else the one that has its room now.
     pub fn leave(&self, number: i64, leaves: Leaves, has_room: bool) -> Option<Option<Waken>> {
         let mut inner = self.inner();
-        if matches!(inner.all.get(&number), Some(Place::Active(active)) if !active.mail.is_empty())
-            && leaves != Leaves::Gone
-        {
-            return None;
-        }
-        if matches!(inner.all.get(&number), Some(Place::Active(_))) {
+        let standing = inner.standing(number);
+        if let Some(Held { place: Place::Active(active), .. }) = inner.all.get(&number) {
+            if !active.mail.is_empty() && leaves != Leaves::Gone {
+                return None;
+            }
             inner.active -= 1;
-            inner.all.remove(&number);
+            inner.remove(number);
         }
         if has_room {
             inner.running -= 1;
@@ -194,13 +236,13 @@ impl Places {
         match leaves {
             Leaves::Asleep(due) if inner.open => {
                 sooner = inner.timers.first().is_none_or(|(first, _)| due < *first);
-                inner.sleep(number, due);
+                inner.sleep(number, due, standing);
             }
             Leaves::Queued if inner.open => {
-                inner.all.insert(number, Place::Queued);
+                inner.put(number, Place::Queued, standing);
                 inner.queue.push_back(number);
             }
-            Leaves::Halted if inner.open => drop(inner.all.insert(number, Place::Halted)),
+            Leaves::Halted if inner.open => drop(inner.put(number, Place::Halted, standing)),
             _ => {}
         }
         let next = inner.next(self.concurrency);
@@ -229,12 +271,13 @@ impl Places {
     pub fn shut(&self) {
         let mut inner = self.inner();
         inner.open = false;
-        inner.all.retain(|_, place| matches!(place, Place::Active(_)));
         inner.timers.clear();
         inner.queue.clear();
-        for place in inner.all.values() {
-            if let Place::Active(active) = place {
+        inner.tally = Default::default();
+        for (number, held) in mem::take(&mut inner.all) {
+            if let Place::Active(active) = &held.place {
                 active.wake.notify_one();
+                inner.put(number, held.place, held.standing);
             }
         }
     }
@@ -244,7 +287,7 @@ impl Places {
     pub fn held(&self) -> usize {
         let inner = self.inner();
         // The control bytes of the map; and the nodes of the set are half full at worst.
-        inner.all.capacity() * (size_of::<(i64, Place)>() + 1) + inner.timers.len() * 2 * size_of::<(Millis, i64)>()
+        inner.all.capacity() * (size_of::<(i64, Held)>() + 1) + inner.timers.len() * 2 * size_of::<(Millis, i64)>()
     }
 
     /// How many are in the hands of tasks.
@@ -271,7 +314,8 @@ impl Inner {
     fn activate(&mut self, number: i64, mail: Vec<Mail>, has_room: bool) -> Waken {
         let wake = Arc::new(Notify::new());
         let active = Box::new(Active { mail, wake: wake.clone() });
-        match self.all.insert(number, Place::Active(active)) {
+        let standing = self.standing(number);
+        match self.put(number, Place::Active(active), standing) {
             Some(Place::Asleep(due)) => drop(self.timers.remove(&(due, number))),
             Some(Place::Queued) => self.queue.retain(|other| *other != number),
             _ => {}
@@ -280,9 +324,33 @@ impl Inner {
         Waken { number, has_room, wake }
     }
 
-    fn sleep(&mut self, number: i64, due: Millis) {
-        self.all.insert(number, Place::Asleep(due));
+    fn sleep(&mut self, number: i64, due: Millis, standing: Standing) {
+        self.put(number, Place::Asleep(due), standing);
         self.timers.insert((due, number));
+    }
+
+    /// How a saga stands, as far as is known.
+    fn standing(&self, number: i64) -> Standing {
+        self.all.get(&number).map_or_else(Standing::default, |held| held.standing)
+    }
+
+    /// Puts a saga into this place; the one where it was.
+    fn put(&mut self, number: i64, place: Place, standing: Standing) -> Option<Place> {
+        let before = self.remove(number);
+        *self.counter(&place, standing) += 1;
+        self.all.insert(number, Held { place, standing });
+        before.map(|held| held.place)
+    }
+
+    fn remove(&mut self, number: i64) -> Option<Held> {
+        let held = self.all.remove(&number)?;
+        *self.counter(&held.place, held.standing) -= 1;
+        Some(held)
+    }
+
+    fn counter(&mut self, place: &Place, standing: Standing) -> &mut usize {
+        let tally = if matches!(place, Place::Halted) { &mut self.tally.1 } else { &mut self.tally.0 };
+        &mut tally[standing as usize]
     }
 
     /// The next of those that wait for room, if there is some.

@@ -76,6 +76,7 @@ impl Saga {
         Written {
             number: self.number,
             version: self.version,
+            status: self.machine.word(),
             progress: self.machine.progress(),
             due: self.due(),
             state: &self.bytes,

@@ -3,7 +3,7 @@
 use super::{Lead, Phase, Shared, places::Mail};
 use crate::{
     policy::Backoff,
-    saga::{Error, machine::Millis, rows},
+    saga::{Error, machine::Millis, rows, standing::Standing},
     store::{self, Lease},
 };
 use futures::future::join_all;
@@ -147,6 +147,10 @@ impl Watch {
                         tracing::info!(service = %shared.service, sagas, "this host runs the sagas from now on");
                         self.is_taken_up = true;
                         shared.set_lead(Lead::Until(until));
+                        if shared.known.serves() {
+                            let halted = shared.halt().await;
+                            self.is_well(halted);
+                        }
                     }
                     Err(error) => self.is_well(Err(error)),
                 }
@@ -175,7 +179,7 @@ impl Watch {
             let all = words.into_iter().map(async |told| {
                 let Some(word) = told.word else {
                     // One that was started. It is due: what there is to do is seen when it is read.
-                    shared.places.add(vec![(told.number, Millis::MIN)]);
+                    shared.places.add(vec![(told.number, Millis::MIN, Standing::Running)]);
                     return Some(told.position);
                 };
                 let (reply, replied) = oneshot::channel();
