@@ -339,6 +339,32 @@ async fn what_a_component_does_not_know_any_more_is_shown_as_halted() {
 }
 
 #[tokio::test]
+async fn other_settings_of_sagas_take_no_restart() {
+    let text = |sagas: &str| traveller(&format!("sagas = {{ {sagas} }}"));
+    let app = App::new(&text("max = 1, attempts = 1"));
+    let host = Host::start_with(&app, &["--no-watch"]).await;
+    start(&host, "paid", "1", "").await;
+    assert_eq!(start(&host, "trip", "2", "").await.status, 503);
+    app.write(&text("max = 9, backoff = \"1ms\", max-backoff = \"1ms\""));
+    let done = host.wharf(&app, &["apply", "--yes"]).await;
+    assert_eq!(done.code(), Some(0), "{done:?}");
+    let plan = done.stdout + &done.stderr;
+    assert!(plan.contains("services.traveller: sagas.attempts 1 -> 5, "), "{plan}");
+    start(&host, "trip", "2", "hotel:retry-4").await;
+    assert_eq!(ended(&host, "trip", "2").await.0, "completed");
+    app.write(&text("max = 1, attempts = 1"));
+    let done = host.wharf(&app, &["reload"]).await;
+    assert_eq!(done.code(), Some(0), "{done:?}");
+    assert_eq!(start(&host, "trip", "3", "").await.status, 503);
+    // The revision is still the first.
+    let status = host.status(&app).await;
+    assert_eq!(status["services"][0]["revision"]["number"], 1, "{status}");
+    host.get("/pay?id=1&data=cash").await;
+    assert_eq!(ended(&host, "paid", "1").await.0, "completed");
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn an_operator_sees_all_of_it_and_has_the_last_word() {
     let slow = "sagas = { attempts = 2, backoff = \"1h\", max-backoff = \"1h\" }";
     let app = App::new(&traveller(slow));

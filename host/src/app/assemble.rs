@@ -9,7 +9,7 @@ mod state;
 pub(super) use self::{
     document::checked_document,
     events::{publishes, subscriptions},
-    sagas::{Sagas, awaiting, sagas, subscriber},
+    sagas::{Sagas, awaiting, saga_settings, sagas, subscriber},
     settings::{Settings, configuration, rotated},
     state::{Grounds, buckets, databases, has_outbox, outboxes},
 };

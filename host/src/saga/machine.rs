@@ -196,6 +196,11 @@ impl Machine {
         fits.then(|| Self { definition, tries, progress, heard, changed: Changed::default() })
     }
 
+    /// From now on it is tried again so.
+    pub fn set_tries(&mut self, tries: Tries) {
+        self.tries = tries;
+    }
+
     pub fn definition(&self) -> &Arc<Definition> {
         &self.definition
     }

@@ -10,6 +10,7 @@ use crate::{
     policy::Fault,
     store::Database,
 };
+use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 use std::{
     fmt,
@@ -31,7 +32,7 @@ pub struct Register {
     service: Arc<str>,
     database: Database,
     steps: Arc<dyn Steps>,
-    settings: Settings,
+    settings: ArcSwap<Settings>,
     sagas: OnceCell<Sagas>,
     /// How many revisions have served.
     served: AtomicU64,
@@ -80,7 +81,16 @@ impl Register {
         settings: Settings,
     ) -> Arc<Self> {
         let (service, sagas, served) = (service.into(), OnceCell::new(), AtomicU64::new(0));
+        let settings = ArcSwap::from_pointee(settings);
         Arc::new(Self { service, database, steps, settings, sagas, served })
+    }
+
+    /// From now on the sagas are run so; see [`Sagas::set_settings`].
+    pub fn set_settings(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings.clone()));
+        if let Some(sagas) = self.sagas.get() {
+            sagas.set_settings(settings);
+        }
     }
 
     /// Makes ready for a component with sagas.
@@ -91,7 +101,8 @@ impl Register {
     pub async fn open(&self) -> Result<(), OpenError> {
         let open = async || {
             let (database, steps) = (self.database.clone(), self.steps.clone());
-            Sagas::open(self.service.clone(), database, Vec::new(), steps, self.settings.clone()).await
+            let settings = Settings::clone(&self.settings.load());
+            Sagas::open(self.service.clone(), database, Vec::new(), steps, settings).await
         };
         self.sagas.get_or_try_init(open).await.map(|_| ())
     }

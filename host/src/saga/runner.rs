@@ -28,6 +28,7 @@ use crate::{
     policy::{Fault, FaultKind},
     store::{self, Database},
 };
+use arc_swap::ArcSwap;
 use ends::Ends;
 use jiff::Timestamp;
 use places::{Places, Waken};
@@ -51,7 +52,7 @@ const NUMBER_BITS: u32 = 20;
 pub(super) struct Shared {
     pub service: Arc<str>,
     pub database: Database,
-    pub settings: Settings,
+    settings: ArcSwap<Settings>,
     pub steps: Arc<dyn Steps>,
     pub known: Known,
     places: Places,
@@ -104,7 +105,7 @@ impl Shared {
             lead: Mutex::new(lead),
             phase: channel::Sender::new(Phase::Open),
             database,
-            settings,
+            settings: ArcSwap::from_pointee(settings),
         }
     }
 
@@ -144,6 +145,19 @@ impl Shared {
         self.count(i64::try_from(counts.under_way()).unwrap_or(i64::MAX) - before);
         *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = counts;
         Ok(())
+    }
+
+    /// How the sagas are run now.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// From now on the sagas are run so, those under way too. What was found to be stuck counts as that until its next try,
+    /// and when a saga times out is settled at its start.
+    pub fn set_settings(&self, settings: Settings) {
+        let concurrency = settings.concurrency;
+        self.settings.store(Arc::new(settings));
+        self.places.set_concurrency(concurrency);
     }
 
     /// Begins a saga; what came of it is told when that is written.
@@ -196,7 +210,8 @@ impl Shared {
     }
 
     pub fn tries(&self) -> Tries {
-        Tries { attempts: self.settings.attempts.max(1), backoff: self.settings.backoff }
+        let settings = self.settings();
+        Tries { attempts: settings.attempts.max(1), backoff: settings.backoff }
     }
 
     /// The step that the revision that serves lacks for this saga.

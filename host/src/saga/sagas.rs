@@ -93,7 +93,7 @@ impl Sagas {
         let before = |row: rows::Row| {
             if row.input == digest { Ok(runner::snapshot(&row)) } else { Err(Error::Conflict) }
         };
-        let Shared { service, settings, .. } = &**shared;
+        let (service, settings) = (&shared.service, shared.settings());
         if shared.under_way() >= settings.max {
             // One that was started before is told of, however many there are.
             if let Some(row) = self.find(saga, id).await? {
@@ -140,7 +140,7 @@ impl Sagas {
         let deadline = Instant::now() + timeout.min(MAX_WAIT);
         // NB: before it is read, so that no end comes in between.
         let Some(mut waiter) = shared.wait(saga, id) else {
-            let many = format!("{} wait for the end of a saga already, and no more may", shared.settings.waiters);
+            let many = format!("{} wait for the end of a saga already, and no more may", shared.settings().waiters);
             return Err(Fault::new(FaultKind::Overloaded, many).into());
         };
         loop {
@@ -149,7 +149,7 @@ impl Sagas {
                 return Ok(snapshot);
             }
             // Where another host moves it on, only the database tells of its end.
-            let look = if shared.leads() { deadline } else { Instant::now() + shared.settings.look_every_shared };
+            let look = if shared.leads() { deadline } else { Instant::now() + shared.settings().look_every_shared };
             match timeout_at(look.min(deadline), &mut waiter.end).await {
                 Ok(Ok(snapshot)) => return Ok(snapshot),
                 Ok(Err(_)) => return self.get(saga, id).await,
@@ -289,6 +289,11 @@ impl Sagas {
         shared.known.serve();
         shared.revised().await;
         Ok(())
+    }
+
+    /// From now on they are run so, those under way too. When one times out is settled at its start.
+    pub fn set_settings(&self, settings: Settings) {
+        self.0.shared.set_settings(settings);
     }
 
     /// How many are under way and how they stand, as far as this host knows. From memory.

@@ -175,6 +175,7 @@ on_each_backend! {
     it_is_counted_how_sagas_stand,
     no_more_run_than_may_and_all_end,
     no_more_are_under_way_than_may,
+    other_settings_take_effect_while_it_runs,
     what_is_under_way_at_the_end_is_let_end,
     pages_have_all_and_what_ended_is_forgotten,
     results_that_are_none_are_not_merged,
@@ -440,6 +441,36 @@ async fn no_more_are_under_way_than_may(scratch: Scratch) {
     ended(&sagas, "pay", "1").await;
     sagas.start("pay", "2", b"{}").await.unwrap();
     ended(&sagas, "pay", "2").await;
+}
+
+async fn other_settings_take_effect_while_it_runs(scratch: Scratch) {
+    let script = Script::new([("act b", Does::Fault(FaultKind::Trapped))]);
+    script.does.lock().unwrap().insert("act a".into(), std::iter::repeat_n(Does::Waits, 4).collect());
+    let definitions = [saga("pay", [step("a")]), saga("fails", [step("b")])];
+    let few = Settings { concurrency: 1, max: 4, ..settings() };
+    let sagas = opened(&database(&scratch).await, &definitions, &script, few).await;
+    for id in ["1", "2", "3", "4"] {
+        sagas.start("pay", id, b"{}").await.unwrap();
+    }
+    script.called(1).await;
+    assert!(matches!(sagas.start("pay", "5", b"{}").await, Err(Error::Fault(_))));
+    assert_eq!(script.calls().len(), 1);
+    let more = Settings { concurrency: 4, max: 5, attempts: 1, ..settings() };
+    sagas.set_settings(more.clone());
+    script.called(4).await;
+    sagas.start("pay", "5", b"{}").await.unwrap();
+    script.open.send_replace(true);
+    for id in ["1", "2", "3", "4", "5"] {
+        assert_eq!(ended(&sagas, "pay", id).await.status, Status::Completed);
+    }
+    sagas.start("fails", "1", b"{}").await.unwrap();
+    assert_eq!(ended(&sagas, "fails", "1").await.status, Status::Compensated);
+    let all = Filter { limit: 9, ..Filter::default() };
+    assert_eq!(sagas.list(&all).await.unwrap().sagas.len(), 6);
+    sagas.set_settings(Settings { keep: Duration::ZERO, ..more });
+    while !sagas.list(&all).await.unwrap().sagas.is_empty() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 async fn what_is_under_way_at_the_end_is_let_end(scratch: Scratch) {

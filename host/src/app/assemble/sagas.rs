@@ -42,7 +42,7 @@ pub(in crate::app) fn sagas(
             Some(register) => register.clone(),
             None => {
                 let steps = Arc::new(OverEdge(Arc::downgrade(edge)));
-                Register::new(name.as_str(), database.clone(), steps, settings(manifest, service)?)
+                Register::new(name.as_str(), database.clone(), steps, saga_settings(manifest, service)?)
             }
         };
         sagas.insert(name.clone(), register);
@@ -51,7 +51,10 @@ pub(in crate::app) fn sagas(
 }
 
 /// How the sagas of a service are run.
-fn settings(manifest: &Manifest, service: &manifest::Service) -> Result<saga::Settings, ManifestErrors> {
+pub(in crate::app) fn saga_settings(
+    manifest: &Manifest,
+    service: &manifest::Service,
+) -> Result<saga::Settings, ManifestErrors> {
     let host = match manifest.store {
         manifest::Store::Files => None,
         manifest::Store::Server(_) => Some(host_id(manifest)?),

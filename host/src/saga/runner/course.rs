@@ -323,6 +323,8 @@ fn call(shared: &Arc<Shared>, saga: &Saga, begin: Begin) -> Call {
 /// A call has ended.
 fn take(shared: &Shared, saga: &mut Saga, step: usize, side: Side, result: Result<Outcome, crate::policy::Fault>) {
     let before = saga.machine.status();
+    // They may be others since the call was begun.
+    saga.machine.set_tries(shared.tries());
     saga.ended(step, side, result, shared.now());
     let Shared { service, .. } = shared;
     let (name, id, progress) = (&saga.saga, &saga.id, saga.machine.progress());

@@ -21,7 +21,6 @@ pub(in super::super) struct Mail {
 /// The sagas under way that this host runs.
 pub(super) struct Places {
     inner: Mutex<Inner>,
-    concurrency: usize,
     /// The next time at which there is something to do is another.
     pub sooner: Notify,
     /// None is being moved on.
@@ -38,6 +37,8 @@ struct Inner {
     queue: VecDeque<i64>,
     /// How many have room.
     running: usize,
+    /// How many may have it.
+    concurrency: usize,
     /// How many are active.
     active: usize,
     /// Whether calls may be made.
@@ -98,18 +99,25 @@ impl Places {
             timers: BTreeSet::new(),
             queue: VecDeque::new(),
             running: 0,
+            concurrency,
             active: 0,
             open: true,
         };
-        Self { inner: Mutex::new(inner), concurrency, sooner: Notify::new(), idle: Notify::new() }
+        Self { inner: Mutex::new(inner), sooner: Notify::new(), idle: Notify::new() }
     }
 
     /// A saga that begins, and whose task is about to be made.
     pub fn begin(&self, number: i64) -> Waken {
         let mut inner = self.inner();
         // Those that wait for room were first.
-        let has_room = inner.queue.is_empty() && inner.take_room(self.concurrency);
+        let has_room = inner.queue.is_empty() && inner.take_room();
         inner.activate(number, Vec::new(), has_room)
+    }
+
+    /// So many may have room from now on. Those that have some keep it.
+    pub fn set_concurrency(&self, concurrency: usize) {
+        self.inner().concurrency = concurrency;
+        self.sooner.notify_one();
     }
 
     /// Sagas that are under way, when each is to be woken and how it stands.
@@ -132,7 +140,7 @@ impl Places {
             active.wake.notify_one();
             return None;
         }
-        let has_room = inner.queue.is_empty() && inner.take_room(self.concurrency);
+        let has_room = inner.queue.is_empty() && inner.take_room();
         Some(inner.activate(number, vec![mail], has_room))
     }
 
@@ -146,7 +154,7 @@ impl Places {
             inner.queue.push_back(number);
         }
         let mut waken = Vec::new();
-        while let Some(next) = inner.next(self.concurrency) {
+        while let Some(next) = inner.next() {
             waken.push(next);
         }
         waken
@@ -209,7 +217,7 @@ impl Places {
     /// Room for a saga whose task has none.
     pub fn take_room(&self) -> bool {
         let mut inner = self.inner();
-        inner.queue.is_empty() && inner.take_room(self.concurrency)
+        inner.queue.is_empty() && inner.take_room()
     }
 
     /// Whether calls may be made.
@@ -245,7 +253,7 @@ impl Places {
             Leaves::Halted if inner.open => drop(inner.put(number, Place::Halted, standing)),
             _ => {}
         }
-        let next = inner.next(self.concurrency);
+        let next = inner.next();
         let idle = inner.active == 0;
         drop(inner);
         if sooner {
@@ -305,8 +313,8 @@ impl Places {
 // === impl Inner ===
 
 impl Inner {
-    fn take_room(&mut self, concurrency: usize) -> bool {
-        let room = self.open && self.running < concurrency;
+    fn take_room(&mut self) -> bool {
+        let room = self.open && self.running < self.concurrency;
         self.running += usize::from(room);
         room
     }
@@ -354,9 +362,9 @@ impl Inner {
     }
 
     /// The next of those that wait for room, if there is some.
-    fn next(&mut self, concurrency: usize) -> Option<Waken> {
+    fn next(&mut self) -> Option<Waken> {
         let number = *self.queue.front()?;
-        if !self.take_room(concurrency) {
+        if !self.take_room() {
             return None;
         }
         self.queue.pop_front();
