@@ -5,7 +5,7 @@ use std::{
     env,
     time::{SystemTime, UNIX_EPOCH},
 };
-use wharf_tests::{Answer, App, Host, Postgres, component, eventually, patched};
+use wharf_tests::{Answer, App, Host, Postgres, component, eventually, patched, request};
 
 /// How often the host is killed; `WHARF_KILLS` says otherwise.
 const KILLS: u32 = 5;
@@ -192,7 +192,15 @@ async fn what_waits_goes_on_after_a_restart() {
     let app = App::new(&hasty(""));
     let mut host = app.start().await;
     start(&host, "later", "time", "").await;
-    start(&host, "paid", "event", "").await;
+    let mut begin = request("GET", "/start?saga=paid&id=event&do=", "");
+    let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    begin.headers_mut().insert("traceparent", traceparent.parse().expect("a value"));
+    assert_eq!(host.send(begin).await.status, 200);
+    let trace = async |host: &Host| {
+        let shown = host.wharf(&app, &["saga", "show", "event", "--json"]).await.json();
+        assert_eq!(shown["trace"], "4bf92f3577b34da6a3ce929d0e0e4736", "{shown}");
+    };
+    trace(&host).await;
     for id in ["time", "event"] {
         eventually("it waits", async || match calls(&host, id).await {
             calls if calls == ["act flight 1"] => Ok(()),
@@ -209,6 +217,7 @@ async fn what_waits_goes_on_after_a_restart() {
     assert_eq!(calls(&host, "time").await, ["act flight 1", "act fly 1"]);
     host.get("/pay?id=event&data=cash").await;
     assert_eq!(ended(&host, "paid", "event").await.0, "completed");
+    trace(&host).await;
     host.stop().await;
 }
 

@@ -190,7 +190,7 @@ fn stands(summary: &Summary) -> String {
 }
 
 fn shown(view: &View) -> anyhow::Result<String> {
-    let View { summary, times_out_at, next_at, state, steps } = view;
+    let View { summary, trace, times_out_at, next_at, state, steps } = view;
     let mut lines = vec![
         ("saga", format!("{} of {}", summary.saga, summary.service)),
         ("id", summary.id.clone()),
@@ -201,6 +201,7 @@ fn shown(view: &View) -> anyhow::Result<String> {
         ("ended", &summary.ended_at),
         ("times out", times_out_at),
         ("next try", next_at),
+        ("trace", trace),
         ("reason", &summary.reason),
         ("error", &summary.error),
     ];

@@ -9,6 +9,7 @@ use crate::{
     events::{Event, Subscriber, Verdict},
     policy::Fault,
     store::Database,
+    telemetry::TraceContext,
 };
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
@@ -165,13 +166,13 @@ impl Register {
         self.sagas.get().ok_or_else(none)
     }
 
-    /// Starts one; see [`Sagas::start`].
+    /// Starts one; see [`Sagas::start_in`].
     ///
     /// # Errors
     ///
     /// When the service does not know it, or it can't be written.
-    pub async fn start(&self, saga: &str, id: &str, input: &[u8]) -> Result<Snapshot, Error> {
-        self.sagas()?.start(saga, id, input).await
+    pub async fn start(&self, trace: TraceContext, saga: &str, id: &str, input: &[u8]) -> Result<Snapshot, Error> {
+        self.sagas()?.start_in(trace, saga, id, input).await
     }
 
     /// How one stands.

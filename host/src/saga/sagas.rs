@@ -15,6 +15,7 @@ use crate::{
     events::Event,
     policy::{Fault, FaultKind},
     store::{self, Database},
+    telemetry::TraceContext,
 };
 use futures::future::join_all;
 use serde_json::{Map, Value};
@@ -80,6 +81,16 @@ impl Sagas {
     /// When there is no such saga, the id or the input is none, it was started with another input, as many as may be are
     /// under way, or the database did not do its part.
     pub async fn start(&self, saga: &str, id: &str, input: &[u8]) -> Result<Snapshot, Error> {
+        self.start_in(TraceContext::root(), saga, id, input).await
+    }
+
+    /// As [`start`](Self::start), in a trace that there is: all calls of the saga belong to it, however often the host is
+    /// started anew, and who tells it something.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn start_in(&self, trace: TraceContext, saga: &str, id: &str, input: &[u8]) -> Result<Snapshot, Error> {
         let shared = &self.0.shared;
         check_id(id)?;
         let input = read_input(input)?;
@@ -103,7 +114,7 @@ impl Sagas {
             return Err(Fault::new(FaultKind::Overloaded, full).into());
         }
         let now = shared.now();
-        let machine = Machine::start(definition, shared.tries(), settings.timeout, now);
+        let machine = Machine::start(definition, shared.tries(), settings.timeout, trace, now);
         let begun = Saga::new(shared.next_number(now), id, now, machine, input);
         let (reply, replied) = oneshot::channel();
         shared.start(Start { saga: begun, definition: definition_digest, input: digest, reply });
@@ -229,6 +240,7 @@ impl Sagas {
         let running = progress.status == super::Status::Running;
         Ok(View {
             summary: self.summary(&saga.saga, &saga.id, saga.started, machine),
+            trace: progress.traceparent.map(|trace| trace.trace_id_text()),
             times_out_at: running.then(|| rfc3339(progress.deadline)),
             next_at: machine.due().filter(|_| !machine.is_calling()).map(rfc3339),
             state: serde_json::from_slice(saga.state()).unwrap_or_default(),

@@ -11,6 +11,7 @@ use crate::{
         self, Database,
         tests::{Scratch, on_each_backend},
     },
+    telemetry::TraceContext,
 };
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture, future::join_all};
@@ -173,6 +174,7 @@ on_each_backend! {
     a_stuck_compensation_is_shown_and_skipped,
     a_revision_that_lacks_steps_halts_sagas,
     it_is_counted_how_sagas_stand,
+    all_calls_of_a_saga_are_of_one_trace,
     no_more_run_than_may_and_all_end,
     no_more_are_under_way_than_may,
     other_settings_take_effect_while_it_runs,
@@ -407,6 +409,63 @@ async fn it_is_counted_how_sagas_stand(scratch: Scratch) {
     sagas.set_definitions(definitions.to_vec()).await.unwrap();
     stand(&sagas, Counts { waiting: 1, stuck: 1, ..Counts::default() }).await;
     assert_eq!(ended(&sagas, "waits", "2").await.status, Status::Completed);
+}
+
+async fn all_calls_of_a_saga_are_of_one_trace(scratch: Scratch) {
+    let (database, trace) = (database(&scratch).await, TraceContext::root());
+    let script = Script::new([("act a", Does::Fault(FaultKind::Trapped)), ("act c", Does::Hangs)]);
+    let definitions = [saga("pay", [step("a"), awaiting("b", "settled"), step("c"), step("d")])];
+    let sagas = opened(&database, &definitions, &script, settings()).await;
+    sagas.start_in(trace, "pay", "1", b"{}").await.unwrap();
+    script.called(2).await;
+    // Who starts it again, or tells it something, leaves it where it is.
+    sagas.start_in(TraceContext::root(), "pay", "1", b"{}").await.unwrap();
+    sagas.deliver(event("settled", "1", "x")).await.unwrap();
+    script.called(4).await;
+    assert_eq!(sagas.show(None, "1").await.unwrap().trace, Some(trace.trace_id_text()));
+    drop(sagas);
+    let again = Script::new([("act d", Does::Failed), ("undo b", Does::Failed)]);
+    let sagas = opened(&database, &definitions, &again, settings()).await;
+    assert_eq!(ended(&sagas, "pay", "1").await.status, Status::Compensated);
+    let calls = [script.calls.borrow().clone(), again.calls.borrow().clone()].concat();
+    assert!(calls.len() >= 10, "{calls:?}");
+    for call in &calls {
+        assert_eq!(call.trace.trace_id(), trace.trace_id(), "{call:?}");
+        assert!(call.trace != trace && calls.iter().filter(|it| it.trace == call.trace).count() == 1, "{call:?}");
+    }
+    // One that an earlier version wrote gets one, and keeps it.
+    sagas.start("pay", "2", b"{}").await.unwrap();
+    again.calls.subscribe().wait_for(|calls| calls.iter().any(|call| &*call.id == "2")).await.unwrap();
+    while sagas.show(None, "2").await.unwrap().steps[1].status != "waiting" {
+        tokio::task::yield_now().await;
+    }
+    sagas.close(soon()).await;
+    rewrite(&database, "2", |progress| drop(progress.as_object_mut().unwrap().remove("traceparent").unwrap())).await;
+    let sagas = opened(&database, &definitions, &Script::default(), settings()).await;
+    assert_eq!(sagas.show(None, "2").await.unwrap().trace, None);
+    sagas.close(soon()).await;
+    let script = Script::new([("act c", Does::Hangs)]);
+    let sagas = opened(&database, &definitions, &script, settings()).await;
+    sagas.deliver(event("settled", "2", "x")).await.unwrap();
+    script.called(2).await;
+    drop(sagas);
+    let sagas = opened(&database, &definitions, &script, settings()).await;
+    assert_eq!(ended(&sagas, "pay", "2").await.status, Status::Completed);
+    let traces = script.calls.borrow().iter().map(|call| call.trace.trace_id()).collect::<Vec<_>>();
+    assert!(traces.len() == 4 && traces.iter().all(|trace| *trace == traces[0]), "{traces:?}");
+}
+
+/// Writes another progress of a saga than its host did.
+async fn rewrite(database: &Database, id: &str, change: impl FnOnce(&mut serde_json::Value)) {
+    let params = vec![store::Value::Text(id.into())];
+    let sql = "SELECT progress FROM _wharf_sagas WHERE id = $1".to_owned();
+    let rows = database.host_query(store::Statement { sql, params: params.clone() }).await.unwrap().rows;
+    let store::Value::Text(text) = &rows[0][0] else { panic!("{rows:?}") };
+    let mut progress = serde_json::from_str(text).unwrap();
+    change(&mut progress);
+    let sql = "UPDATE _wharf_sagas SET progress = $2 WHERE id = $1".to_owned();
+    let params = [params, vec![store::Value::Text(progress.to_string())]].concat();
+    assert_eq!(database.host_execute(store::Statement { sql, params }).await.unwrap(), 1);
 }
 
 async fn no_more_run_than_may_and_all_end(scratch: Scratch) {

@@ -91,6 +91,8 @@ pub struct View {
     /// What is in lists too.
     #[serde(flatten)]
     pub summary: Summary,
+    /// The id of the trace that all its calls belong to: that of whatever started it.
+    pub trace: Option<String>,
     /// When it is compensated unless it is complete.
     pub times_out_at: Option<String>,
     /// When there is something to do for it; `None` while something is done, or where only an event leads on.

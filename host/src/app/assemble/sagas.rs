@@ -8,7 +8,6 @@ use crate::{
     saga::{self, Access, Awaiting, Outcome, Register, StepCall, Steps, binding::Doing},
     service::{CallContext, Edge},
     store::Database,
-    telemetry::TraceContext,
 };
 use futures::future::BoxFuture;
 use std::{
@@ -102,7 +101,7 @@ impl OverEdge {
         let gone = || Fault::new(FaultKind::Unreachable, "the service is no more");
         let edge = self.0.upgrade().ok_or_else(gone)?;
         let deadline = Deadline { at: Instant::now() + edge.deadline(), of: edge.name().clone() };
-        let context = CallContext { caller: SAGAS.into(), deadline, trace: TraceContext::root(), unit: None };
+        let context = CallContext { caller: SAGAS.into(), deadline, trace: call.trace, unit: None };
         edge.step(&context, doing, call).await
     }
 }

@@ -167,6 +167,8 @@ pub(super) async fn run(shared: Arc<Shared>, waken: Waken) {
         return;
     }
     saga.machine.recover(shared.now());
+    // One without a trace has one from now on.
+    saga.machine.trace();
     shared.places.stands(seat.number, saga.machine.standing());
     go_on(seat, saga, Vec::new()).await;
 }
