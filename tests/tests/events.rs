@@ -305,6 +305,19 @@ async fn the_past_is_replayed_into_one_subscription() {
             hears(host, id, 2).await;
         }
         assert_eq!(heard(host, &before).await.len(), 1);
+        for (args, words) in [
+            (
+                &replay(&["listner", "--from", "1h"])[..],
+                "no service `listner` with a subscription (did you mean `listener`?)",
+            ),
+            (&["events", "stop-replay", "order.creatd", "--service", "listener"], "(did you mean `order.created`?)"),
+            (&["events", "list", "--service", "listner"], "(did you mean `listener`?)"),
+            (&["events", "replay", "--all", "--topic", "order.creatd"], "(did you mean `order.created`?)"),
+            (&["events", "drop", "--all", "--yes", "--service", "nobody"], "there is no service `nobody`"),
+        ] {
+            let done = host.wharf(app, args).await;
+            assert!(done.code() == Some(1) && done.stderr.contains(words), "{done:?}");
+        }
         let done = host.wharf(app, &replay(&["listener", "--from", "1h"])).await;
         assert_eq!(done.code(), Some(0), "{done:?}");
         hears(host, &before, 2).await;

@@ -415,6 +415,16 @@ async fn an_operator_sees_all_of_it_and_has_the_last_word() {
     host.get("/start?saga=paid&id=2&do=").await;
     saga(&["compensate", "2"]).await;
     assert_eq!(ended(&host, "paid", "2").await.0, "compensated");
+    // What is not there is left out.
+    let shown = host.wharf(&app, &["saga", "show", "2", "--json"]).await;
+    assert!(!shown.stdout.contains("null"), "{shown:?}");
+    // Page after page, of all services.
+    let first = saga(&["list", "--limit", "1"]).await;
+    let after = first["next"].to_string();
+    let second = saga(&["list", "--limit", "1", "--after", &after]).await;
+    assert_eq!((&first["sagas"][0]["id"], &second["sagas"][0]["id"]), (&"2".into(), &"1".into()), "{first} {second}");
+    let done = host.wharf(&app, &["saga", "list", "--limit", "1"]).await;
+    assert!(done.stderr.contains(&format!("--after {after}")), "{done:?}");
     let done = host.wharf(&app, &["saga", "list"]).await;
     assert!(done.stdout.contains("compensated") && done.stdout.contains("trip"), "{done:?}");
     for (args, words) in [(["show", "3"], "there is no saga `3`"), (["retry", "1"], ""), (["compensate", "2"], "")] {

@@ -206,13 +206,13 @@ impl Sagas {
         let listed = rows::list(&shared.database, filter, limit).await.map_err(|error| shared.fault(&error))?;
         let next = listed.last().filter(|_| listed.len() == limit).map(|last| last.number);
         let mut sagas = Vec::with_capacity(listed.len());
-        for rows::Listed { saga, id, definition, started, progress, .. } in listed {
+        for rows::Listed { number, saga, id, definition, started, progress } in listed {
             let definition =
                 shared.known.get(&shared.database, &definition).await.map_err(|error| shared.fault(&error))?;
             let Some(machine) = Machine::restore(definition, shared.tries(), progress, Default::default()) else {
                 continue;
             };
-            sagas.push(self.summary(&saga, &id, started, &machine));
+            sagas.push(self.summary(number, (&saga, &id), started, &machine));
         }
         Ok(Page { sagas, next })
     }
@@ -239,7 +239,7 @@ impl Sagas {
         });
         let running = progress.status == super::Status::Running;
         Ok(View {
-            summary: self.summary(&saga.saga, &saga.id, saga.started, machine),
+            summary: self.summary(saga.number, (&saga.saga, &saga.id), saga.started, machine),
             trace: progress.traceparent.map(|trace| trace.trace_id_text()),
             times_out_at: running.then(|| rfc3339(progress.deadline)),
             next_at: machine.due().filter(|_| !machine.is_calling()).map(rfc3339),
@@ -369,7 +369,7 @@ impl Sagas {
         rows::named(&shared.database, saga, id).await.map_err(|error| shared.fault(&error).into())
     }
 
-    fn summary(&self, saga: &str, id: &str, started: Millis, machine: &Machine) -> Summary {
+    fn summary(&self, place: i64, (saga, id): (&str, &str), started: Millis, machine: &Machine) -> Summary {
         let (progress, steps) = (machine.progress(), &machine.definition().steps);
         let current = self.0.shared.known.current();
         let lacks = machine.lacks(current.get(saga).map(|(_, definition)| &**definition));
@@ -379,6 +379,7 @@ impl Sagas {
         });
         let errors = || machine.current().filter_map(|step| progress.steps[step].error.clone());
         Summary {
+            place,
             service: (*self.0.shared.service).into(),
             saga: saga.to_owned(),
             id: id.to_owned(),
