@@ -37,6 +37,7 @@ mod failure;
 mod fair_queue;
 mod fallback;
 mod fault;
+mod functions;
 mod guard;
 mod health;
 mod hold;
@@ -68,6 +69,7 @@ pub use self::{
     fair_queue::{FairQueue, Pushed},
     fallback::{FallbackParams, FallbackPolicy, FixedAnswer, FixedResult, StaleCache, StaleParams},
     fault::{Fault, FaultKind, Result},
+    functions::FunctionList,
     guard::{Answer, Attempt, Guard, GuardSnapshot},
     health::{Health, HealthParams, HealthPolicy, HealthSnapshot},
     hold::HoldTime,
@@ -81,6 +83,8 @@ pub use self::{
     status::StatusSet,
     wave::{NotWave, WaveText},
 };
+
+pub(crate) use self::retry::names_function;
 
 use std::time::Duration;
 

@@ -204,12 +204,12 @@ impl Rollout {
             if loaded.kept.is_none() {
                 begun.push((name.clone(), info.number));
             }
-            let before = member.applied().await;
+            let before = member.applied().await.ok();
             match self.prepare(&member, &loaded, info, &all, (newer, Unfit::Allowed)).await {
                 Ok(prepared) => ready.push((member, prepared)),
                 Err(error) => {
                     // With the component of before, the next start must find what it needs.
-                    self.note_migrations(&member, before, &error).await;
+                    self.note_migrations(&member, before, &error.to_string()).await;
                     return Err(error);
                 }
             }
@@ -279,7 +279,7 @@ impl Rollout {
         after.insert(member.service.name().to_string(), shape.clone());
         self.check(&after)?;
         let info = self.begin(&member, &mut loaded).await?;
-        let before = member.applied().await;
+        let before = member.applied().await.ok();
         let prepared = async {
             let prepared = self.prepare(&member, &loaded, info.clone(), &after, (newer, Unfit::Refused)).await;
             let (revision, serving) = prepared?;
@@ -359,7 +359,7 @@ impl Rollout {
         after.insert(name.to_string(), Arc::new(loaded.shape()));
         self.check(&after)?;
         let info = self.begin(member, &mut loaded).await?;
-        let before = member.applied().await;
+        let before = member.applied().await.ok();
         let shifted = match self.prepare(member, &loaded, info.clone(), &after, (newer, Unfit::Refused)).await {
             Ok((revision, serving)) => self.shift(member, Arc::new(revision), serving, after, drain).await,
             Err(error) => Err(error),
@@ -376,11 +376,11 @@ impl Rollout {
         member: &Member,
         loaded: &Loaded,
         number: u64,
-        before: Result<Vec<String>, MigrateError>,
+        before: Option<Vec<String>>,
         error: DeployError,
     ) -> DeployError {
         let error = self.explained(error, &loaded.hash);
-        let error = match self.note_migrations(member, before, &error).await {
+        let error = match self.note_migrations(member, before, &error.to_string()).await {
             Some((number, known, applied)) => {
                 DeployError::AfterMigrating { source: error.into(), number, known, applied }
             }
@@ -444,10 +444,10 @@ impl Rollout {
     async fn note_migrations(
         &self,
         member: &Member,
-        before: Result<Vec<String>, MigrateError>,
-        error: &DeployError,
+        before: Option<Vec<String>>,
+        error: &str,
     ) -> Option<(u64, u32, Vec<String>)> {
-        let (name, before) = (member.service.name(), before.ok()?);
+        let (name, before) = (member.service.name(), before?);
         let mut applied = member.applied().await.ok()?;
         let current = self.history.current(name).await?.revision.number;
         let new = (applied.len() > before.len()).then(|| applied.split_off(before.len()))?;

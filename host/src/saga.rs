@@ -25,6 +25,7 @@ mod call;
 mod definition;
 mod error;
 mod known;
+mod lacking;
 mod machine;
 mod merge;
 mod register;
@@ -32,6 +33,7 @@ mod rows;
 mod runner;
 mod sagas;
 mod settings;
+mod standing;
 mod view;
 
 pub use access::Access;
@@ -43,6 +45,7 @@ pub use error::{Error, OpenError, Unmet};
 pub use register::{Awaiting, Register, check};
 pub use sagas::Sagas;
 pub use settings::{MAX_ID, MAX_INPUT, MAX_STATE, MAX_WAIT, Settings};
+pub use standing::Counts;
 pub use view::{Filter, Page, Snapshot, Status, StepView, Summary, View};
 
 #[cfg(test)]

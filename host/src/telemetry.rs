@@ -5,5 +5,5 @@ mod output;
 mod trace;
 
 pub use access_log::{AccessFormat, AccessLog, AccessRecord};
-pub use output::GuestOutput;
+pub use output::{GuestOutput, LastWords};
 pub use trace::TraceContext;

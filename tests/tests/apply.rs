@@ -429,6 +429,40 @@ async fn after_a_kill_in_the_middle_the_manifest_is_what_counts() {
 }
 
 #[tokio::test]
+async fn of_what_was_refused_the_history_knows_whose_fault_it_was() {
+    let manifest = |first: &str, last: &str| {
+        let service = |name: &str, component: &str| {
+            format!(
+                "[services.{name}]\ncomponent = \"{component}\"\n[[gateway.routes]]\npath = \"/{name}\"\nservice = \"{name}\"\n"
+            )
+        };
+        service("first", first) + &service("last", last) + &service("same", "<hello-p3>")
+    };
+    let app = App::new(&manifest("<hello-p3>", "<hello-p2>"));
+    let host = Host::start_with(&app, &["--no-watch"]).await;
+    app.file("again.wasm", patched("hello-p3", "Hello, world!", "Hello, again!"));
+    app.file("trapping.wasm", starting_with("unreachable"));
+    let history = async |service: &str| {
+        let done = host.wharf(&app, &["history", service, "--json"]).await;
+        let revisions = done.json()["revisions"].as_array().cloned().unwrap_or_default();
+        revisions.iter().map(|it| format!("{} {}", it["number"], it["standing"])).collect::<Vec<_>>()
+    };
+    app.write(&manifest("again.wasm", "trapping.wasm"));
+    let said = refused(&host, &app).await;
+    assert!(said.contains("service `last`: its first instance failed"), "{said}");
+    assert_eq!(history("first").await, ["1 \"serving\""]);
+    assert_eq!(history("last").await, ["2 \"failed\"", "1 \"serving\""]);
+    assert_eq!(history("same").await, ["1 \"serving\""]);
+    // Its number is free again.
+    app.write(&manifest("again.wasm", "<hello-p2>"));
+    apply(&host, &app).await;
+    assert_eq!(history("first").await, ["2 \"serving\"", "1 \"replaced\""]);
+    assert_eq!(history("last").await, ["2 \"failed\"", "1 \"serving\""]);
+    host.get("/first").await.assert_text(200, "Hello, again!");
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn what_only_a_start_brings_about_is_named() {
     let app = App::new(HELLO);
     let host = Host::start_with(&app, &["--no-watch"]).await;

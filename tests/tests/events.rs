@@ -107,7 +107,7 @@ async fn poison_becomes_a_dead_letter_that_is_listed_shown_replayed_and_dropped(
 
         let table = host.wharf(app, &["events", "list", "--topic", "order.created", "--service", "listener"]).await;
         assert!(table.stdout.contains("rejected") && table.stdout.contains("poison"), "{table:?}");
-        let none = host.wharf(app, &["events", "list", "--service", "nobody"]).await;
+        let none = host.wharf(app, &["events", "list", "--service", "listener", "--reason", "denied"]).await;
         assert_eq!((none.code(), none.stdout.as_str()), (Some(0), ""), "{none:?}");
         let shown = host.wharf(app, &["events", "show", name(letter)]).await;
         for part in ["last error       poison", "\n\nreject", "/services/listener", &id] {
@@ -305,6 +305,19 @@ async fn the_past_is_replayed_into_one_subscription() {
             hears(host, id, 2).await;
         }
         assert_eq!(heard(host, &before).await.len(), 1);
+        for (args, words) in [
+            (
+                &replay(&["listner", "--from", "1h"])[..],
+                "no service `listner` with a subscription (did you mean `listener`?)",
+            ),
+            (&["events", "stop-replay", "order.creatd", "--service", "listener"], "(did you mean `order.created`?)"),
+            (&["events", "list", "--service", "listner"], "(did you mean `listener`?)"),
+            (&["events", "replay", "--all", "--topic", "order.creatd"], "(did you mean `order.created`?)"),
+            (&["events", "drop", "--all", "--yes", "--service", "nobody"], "there is no service `nobody`"),
+        ] {
+            let done = host.wharf(app, args).await;
+            assert!(done.code() == Some(1) && done.stderr.contains(words), "{done:?}");
+        }
         let done = host.wharf(app, &replay(&["listener", "--from", "1h"])).await;
         assert_eq!(done.code(), Some(0), "{done:?}");
         hears(host, &before, 2).await;
@@ -319,11 +332,11 @@ async fn the_past_is_replayed_into_one_subscription() {
         })
         .await;
         let refused = host.wharf(app, &[&stop[..], &["nobody"]].concat()).await;
-        assert!(refused.code() == Some(1) && refused.stderr.contains("has no subscription"), "{refused:?}");
+        assert!(refused.code() == Some(1) && refused.stderr.contains("there is no service `nobody`"), "{refused:?}");
 
         let refused = host.wharf(app, &replay(&["nobody", "--from", "1h"])).await;
         assert_eq!(refused.code(), Some(1));
-        assert!(refused.stderr.contains("service nobody has no subscription to order.created"), "{refused:?}");
+        assert!(refused.stderr.contains("there is no service `nobody` with a subscription"), "{refused:?}");
         let refused = host.wharf(app, &replay(&["listener", "--offset", "no-offset"])).await;
         assert!(refused.code() == Some(1) && refused.stderr.contains("no-offset"), "{refused:?}");
     })

@@ -1,7 +1,7 @@
 //! Guests that trap, loop or take all memory: they are stopped and named, and their neighbours go on.
 
 use std::time::Duration;
-use wharf_tests::{App, at, below, eventually};
+use wharf_tests::{App, at, below, eventually, linked};
 
 fn app() -> App {
     let policies = r#"
@@ -62,6 +62,18 @@ async fn a_trap_ends_its_own_call_and_nothing_else() {
     neighbours.all_served().await;
     let edge = host.edge(&app, "gateway -> trap").await;
     assert_eq!(edge["faults"]["trapped"], 65, "{edge}");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn the_log_says_of_a_trap_what_the_guest_said_of_it() {
+    let app = App::new(&linked(""));
+    let host = app.start().await;
+    host.get("/find?key=trap").await;
+    host.logged("the instance trapped").await;
+    let log = host.log();
+    let trap = log.lines().find(|line| line.contains("the instance trapped")).unwrap_or_default();
+    assert!(trap.contains("ERROR") && trap.contains("stderr=") && trap.contains("asked to trap"), "{log}");
     host.stop().await;
 }
 

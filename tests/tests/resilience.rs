@@ -274,6 +274,44 @@ async fn a_typed_call_gets_the_result_that_the_manifest_has_for_it() {
     host.stop().await;
 }
 
+#[tokio::test]
+async fn functions_that_an_edge_names_are_functions_of_its_callee() {
+    let manifest = |policy: &str| linked(&format!("[policy.edges.\"caller -> callee\"]\n{policy}"));
+    let good = manifest("retry = { idempotent = [\"find\", \"probe:shapes/shapes.find-plain\"] }");
+    let app = App::new(&good);
+    let host = Host::start_with(&app, &["--no-watch"]).await;
+    for (policy, key, name) in [
+        ("retry = { idempotent = [\"find\", \"fnid\"] }", "retry.idempotent", "fnid"),
+        ("fallback = { stale = { functions = [\"fidn\"] } }", "fallback.stale.functions", "fidn"),
+    ] {
+        app.write(&manifest(policy));
+        let apart = App::new(&manifest(policy));
+        let place = format!("{}: policy.edges.\"caller -> callee\".{key}: ", line(&app, policy));
+        let expected = format!(
+            "{place}service `caller` has `{name}` in `{key}`, a function that `callee` does not export (did you mean \
+             `find`?)"
+        );
+        let refused = [
+            host.wharf(&app, &["reload"]).await,
+            host.wharf(&app, &["apply", "--yes"]).await,
+            apart.wharf(&["check"]).await,
+            apart.wharf(&["up"]).await,
+        ];
+        for done in refused {
+            assert_eq!(done.code(), Some(1), "{done:?}");
+            assert!(done.stderr.contains(&expected), "{done:?}");
+        }
+    }
+    app.write(&good);
+    assert_eq!(host.wharf(&app, &["reload"]).await.code(), Some(0));
+    let other = component("hello-p3").display().to_string();
+    let done = host.wharf(&app, &["deploy", "callee", &other]).await;
+    assert_eq!(done.code(), Some(1), "{done:?}");
+    let place = format!("{}: policy.edges.\"caller -> callee\".retry.idempotent: ", line(&app, "retry = "));
+    assert!(done.stderr.contains(&place) && done.stderr.contains("exports no functions"), "{done:?}");
+    host.stop().await;
+}
+
 // --- the operator
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::{
     env,
     time::{SystemTime, UNIX_EPOCH},
 };
-use wharf_tests::{Answer, App, Host, Postgres, eventually, patched};
+use wharf_tests::{Answer, App, Host, Postgres, component, eventually, patched, request};
 
 /// How often the host is killed; `WHARF_KILLS` says otherwise.
 const KILLS: u32 = 5;
@@ -102,7 +102,11 @@ async fn a_saga_is_done_completely_or_taken_back_the_last_step_first() {
     assert_eq!(undone, ["undo car 1", "undo hotel 1", "undo flight 1"]);
 
     let status = host.status(&app).await;
-    assert_eq!(status["sagas"][0]["service"], "traveller", "{status}");
+    let counts = serde_json::json!({
+        "service": "traveller", "under_way": 0,
+        "running": 0, "waiting": 0, "compensating": 0, "stuck": 0, "halted": 0,
+    });
+    assert_eq!(status["sagas"], serde_json::json!([counts]), "{status}");
     assert!(status["edges"].as_array().is_some_and(|edges| edges.iter().any(|it| it["edge"] == "sagas -> traveller")));
     host.stop().await;
 }
@@ -188,7 +192,15 @@ async fn what_waits_goes_on_after_a_restart() {
     let app = App::new(&hasty(""));
     let mut host = app.start().await;
     start(&host, "later", "time", "").await;
-    start(&host, "paid", "event", "").await;
+    let mut begin = request("GET", "/start?saga=paid&id=event&do=", "");
+    let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    begin.headers_mut().insert("traceparent", traceparent.parse().expect("a value"));
+    assert_eq!(host.send(begin).await.status, 200);
+    let trace = async |host: &Host| {
+        let shown = host.wharf(&app, &["saga", "show", "event", "--json"]).await.json();
+        assert_eq!(shown["trace"], "4bf92f3577b34da6a3ce929d0e0e4736", "{shown}");
+    };
+    trace(&host).await;
     for id in ["time", "event"] {
         eventually("it waits", async || match calls(&host, id).await {
             calls if calls == ["act flight 1"] => Ok(()),
@@ -205,6 +217,7 @@ async fn what_waits_goes_on_after_a_restart() {
     assert_eq!(calls(&host, "time").await, ["act flight 1", "act fly 1"]);
     host.get("/pay?id=event&data=cash").await;
     assert_eq!(ended(&host, "paid", "event").await.0, "completed");
+    trace(&host).await;
     host.stop().await;
 }
 
@@ -279,6 +292,88 @@ async fn a_saga_goes_on_with_a_revision_that_knows_its_steps_and_bars_one_that_d
 }
 
 #[tokio::test]
+async fn what_a_component_does_not_know_any_more_is_shown_as_halted() {
+    let app = App::new(&hasty(""));
+    let host = app.start().await;
+    start(&host, "paid", "1", "").await;
+    let sagas = async |host: &Host| {
+        let done = host.wharf(&app, &["status"]).await;
+        let line = done.stdout.lines().find(|line| line.starts_with("sagas of traveller: "));
+        line.unwrap_or_default().to_owned()
+    };
+    let stand = async |host: &Host, what: &str| {
+        eventually(what, async || match sagas(host).await {
+            line if line == format!("sagas of traveller: {what}") => Ok(()),
+            line => Err(line),
+        })
+        .await;
+    };
+    stand(&host, "1 under way: 1 waiting").await;
+    host.stop().await;
+
+    // Nobody thinks that it is gone.
+    let with_sagas = std::fs::read_to_string(app.manifest()).expect("it was written");
+    // The same one, which exports its steps by a name that the host does not know.
+    let mut other = std::fs::read(component("traveller")).expect("it was built");
+    let (name, unknown) = (b"wharf:saga/steps", b"wharf:saga/stops");
+    while let Some(at) = other.windows(name.len()).position(|bytes| bytes == name) {
+        other[at..at + name.len()].copy_from_slice(unknown);
+    }
+    app.file("other.wasm", other);
+    app.write(&hasty("").replace("<traveller>", "other.wasm"));
+    let host = app.start().await;
+    host.logged("the revision that serves lacks a step of theirs").await;
+    stand(&host, "1 under way: 1 halted").await;
+    let done = host.wharf(&app, &["saga", "list", "--stuck"]).await;
+    assert!(
+        done.stdout.contains("running (halted)") && done.stdout.contains("lacks the compensation of step"),
+        "{done:?}"
+    );
+    let done = host.wharf(&app, &["saga", "start", "traveller", "paid", "--id", "2"]).await;
+    assert!(done.stderr.contains("knows no saga `paid`; it knows none"), "{done:?}");
+    host.stop().await;
+
+    std::fs::write(app.manifest(), with_sagas).expect("it can be written");
+    let host = app.start().await;
+    stand(&host, "1 under way: 1 waiting").await;
+    host.get("/pay?id=1&data=cash").await;
+    assert_eq!(ended(&host, "paid", "1").await.0, "completed");
+    stand(&host, "0 under way").await;
+    host.stop().await;
+    // One that never had any has none.
+    let app = App::new(&hasty("").replace("<traveller>", "<hello-p3>"));
+    let host = app.start().await;
+    assert_eq!(host.status(&app).await["sagas"], serde_json::json!([]));
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn other_settings_of_sagas_take_no_restart() {
+    let text = |sagas: &str| traveller(&format!("sagas = {{ {sagas} }}"));
+    let app = App::new(&text("max = 1, attempts = 1"));
+    let host = Host::start_with(&app, &["--no-watch"]).await;
+    start(&host, "paid", "1", "").await;
+    assert_eq!(start(&host, "trip", "2", "").await.status, 503);
+    app.write(&text("max = 9, backoff = \"1ms\", max-backoff = \"1ms\""));
+    let done = host.wharf(&app, &["apply", "--yes"]).await;
+    assert_eq!(done.code(), Some(0), "{done:?}");
+    let plan = done.stdout + &done.stderr;
+    assert!(plan.contains("services.traveller: sagas.attempts 1 -> 5, "), "{plan}");
+    start(&host, "trip", "2", "hotel:retry-4").await;
+    assert_eq!(ended(&host, "trip", "2").await.0, "completed");
+    app.write(&text("max = 1, attempts = 1"));
+    let done = host.wharf(&app, &["reload"]).await;
+    assert_eq!(done.code(), Some(0), "{done:?}");
+    assert_eq!(start(&host, "trip", "3", "").await.status, 503);
+    // The revision is still the first.
+    let status = host.status(&app).await;
+    assert_eq!(status["services"][0]["revision"]["number"], 1, "{status}");
+    host.get("/pay?id=1&data=cash").await;
+    assert_eq!(ended(&host, "paid", "1").await.0, "completed");
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn an_operator_sees_all_of_it_and_has_the_last_word() {
     let slow = "sagas = { attempts = 2, backoff = \"1h\", max-backoff = \"1h\" }";
     let app = App::new(&traveller(slow));
@@ -320,6 +415,16 @@ async fn an_operator_sees_all_of_it_and_has_the_last_word() {
     host.get("/start?saga=paid&id=2&do=").await;
     saga(&["compensate", "2"]).await;
     assert_eq!(ended(&host, "paid", "2").await.0, "compensated");
+    // What is not there is left out.
+    let shown = host.wharf(&app, &["saga", "show", "2", "--json"]).await;
+    assert!(!shown.stdout.contains("null"), "{shown:?}");
+    // Page after page, of all services.
+    let first = saga(&["list", "--limit", "1"]).await;
+    let after = first["next"].to_string();
+    let second = saga(&["list", "--limit", "1", "--after", &after]).await;
+    assert_eq!((&first["sagas"][0]["id"], &second["sagas"][0]["id"]), (&"2".into(), &"1".into()), "{first} {second}");
+    let done = host.wharf(&app, &["saga", "list", "--limit", "1"]).await;
+    assert!(done.stderr.contains(&format!("--after {after}")), "{done:?}");
     let done = host.wharf(&app, &["saga", "list"]).await;
     assert!(done.stdout.contains("compensated") && done.stdout.contains("trip"), "{done:?}");
     for (args, words) in [(["show", "3"], "there is no saga `3`"), (["retry", "1"], ""), (["compensate", "2"], "")] {

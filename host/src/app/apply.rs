@@ -158,7 +158,7 @@ impl App {
     /// Puts all in place. Nothing here can fail.
     async fn place(&self, draft: Draft<'_>, prepared: Prepared) {
         let Draft { changing, before, manifest, .. } = draft;
-        let Prepared { parts, change, routes, external, mail, entered, ended } = prepared;
+        let Prepared { parts, change, routes, external, mail, saga_settings, entered, ended } = prepared;
         let deadline = Instant::now() + manifest.gateway.shutdown_grace;
         // Revisions that are about to end may publish what they could, until nothing of theirs is under way any more.
         self.bus.allow_too(assemble::publishes(&manifest));
@@ -169,6 +169,9 @@ impl App {
             self.grounds.post.replace(way);
             let edges = parts.edges.iter().filter(|(ends, _)| ends.callee == MAIL);
             edges.for_each(|(_, edge)| edge.callee_changed());
+        }
+        for (register, settings) in saga_settings {
+            register.set_settings(settings);
         }
         let retiring = retire::Retiring::of(&before, &parts, &changing);
         changing.put_in_place(change).await;

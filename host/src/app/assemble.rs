@@ -9,7 +9,7 @@ mod state;
 pub(super) use self::{
     document::checked_document,
     events::{publishes, subscriptions},
-    sagas::{Sagas, awaiting, sagas, subscriber},
+    sagas::{Sagas, awaiting, saga_settings, sagas, subscriber},
     settings::{Settings, configuration, rotated},
     state::{Grounds, buckets, databases, has_outbox, outboxes},
 };
@@ -36,7 +36,7 @@ use crate::{
     manifest::{self, GATEWAY, MAIL, Manifest, ManifestErrors},
     outbound::{Addresses, Authorities, External, ExternalSettings, HttpClient, Outbound},
     outbox::{self},
-    policy::Fault,
+    policy::{Fault, FunctionList},
     rollout::{DeployError, History, HistoryError, Loaded, Member, Rollout, StartWith, Terms},
     saga::Register,
     service::{
@@ -149,7 +149,7 @@ pub async fn check(manifest: &Manifest, components: &Components) -> Result<(), S
     mail_settings(manifest)?;
     let shapes: BTreeMap<_, _> = loaded.into_iter().map(|(name, loaded)| (name, Arc::new(loaded.shape()))).collect();
     let mut found = misfits(&shapes, &grants(manifest));
-    for manifest::Edge { caller, callee } in manifest.policies.fixed_results.keys() {
+    for manifest::Edge { caller, callee } in manifest.policies.functions.keys() {
         // The manifest's own check made sure that it is a service here.
         let Some(shape) = shapes.get(callee) else { continue };
         let fallback = &manifest.edge_policy(caller, callee).params().fallback;
@@ -166,10 +166,10 @@ pub(super) fn misfits_at(manifest: &Manifest, found: &[Misfit]) -> ManifestError
             Concern::Component => None,
             Concern::Calls => service.calls.first(),
             Concern::Subscribes => service.subscribes.first().map(|subscription| &subscription.topic),
-            Concern::FixedResult { callee, function } => {
+            Concern::Function { callee, list, function } => {
                 let edge = manifest::Edge::new(&misfit.service, callee);
-                let written = manifest.policies.fixed_results.get(&edge);
-                written.and_then(|all| all.iter().find(|name| name.value == *function))
+                let mut written = manifest.policies.functions.get(&edge).into_iter().flatten();
+                written.find(|(of, name)| of == list && name.value == *function).map(|(_, name)| name)
             }
         };
         // A list that is not there has no line, but the component has.
@@ -537,11 +537,20 @@ pub(super) fn grants(manifest: &Manifest) -> BTreeMap<String, Grants> {
             buckets: !service.buckets.is_empty(),
             subscribes: !service.subscribes.is_empty(),
             awaits: service.awaits.iter().map(|topic| topic.value.clone()).collect(),
+            functions: functions(manifest, name),
             routed: edges.iter().any(|edge| edge.caller == GATEWAY && edge.callee == *name),
         };
         (name.clone(), grants)
     });
     grants.collect()
+}
+
+/// The functions that the policies at the edges of this caller name. Of fixed results the types are looked at too, elsewhere.
+fn functions(manifest: &Manifest, caller: &str) -> Vec<(String, FunctionList, String)> {
+    let edges = manifest.policies.functions.iter().filter(|(ends, _)| ends.caller == caller);
+    let named = edges.flat_map(|(ends, written)| written.iter().map(|(list, name)| (&ends.callee, *list, name)));
+    let named = named.filter(|(_, list, _)| *list != FunctionList::FixedResults);
+    named.map(|(callee, list, name)| (callee.clone(), list, name.value.clone())).collect()
 }
 
 fn limits(service: &manifest::Service) -> Limits {

@@ -9,7 +9,7 @@ use crate::{
     outbox::OutboxSnapshot,
     policy::GuardSnapshot,
     rollout::RolloutSnapshot,
-    saga::Register,
+    saga::{Counts, Register},
     service::{PoolSnapshot, RevisionInfo},
 };
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,9 @@ pub struct SagasStatus {
     pub service: String,
     /// How many are under way, as far as this host knows.
     pub under_way: usize,
+    /// How they stand.
+    #[serde(flatten)]
+    pub counts: Counts,
 }
 
 /// A look at a service.
@@ -111,8 +114,8 @@ impl Status {
             ends.caller != SAGAS || parts.sagas.get(&ends.callee).is_some_and(|sagas| sagas.sagas().is_ok())
         };
         let of_service = |(service, register): (&String, &Arc<Register>)| {
-            let under_way = register.sagas().ok()?.under_way();
-            Some(SagasStatus { service: service.clone(), under_way })
+            let counts = register.sagas().ok()?.counts();
+            Some(SagasStatus { service: service.clone(), under_way: counts.under_way(), counts })
         };
         Self {
             app: parts.manifest.app.name.clone(),

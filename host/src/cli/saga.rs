@@ -19,10 +19,24 @@ const STATUSES: [&str; Status::ALL.len()] = {
     [a.as_str(), b.as_str(), c.as_str(), d.as_str()]
 };
 
+/// How a step can stand.
+const STEPS: &str = "\
+A step is one of these:
+  pending        it is not its turn, or it never was
+  waiting        it waits for an event or a time
+  ready          its action is to be called: when that is due, or when there is room
+  acting         its action is being called
+  done           its action has succeeded
+  failed         its action said that it failed: it has done nothing, and is not compensated
+  unknown        its action was called, and nobody knows what came of it: it is compensated
+  compensating   its compensation is being called, or tried again when that is due
+  compensated    its compensation has succeeded
+  skipped        an operator decided that it is not compensated";
+
 #[derive(clap::Args)]
 #[command(after_help = "\
-A saga is work over several services that is done completely, or undone. One that is shown as stuck needs somebody: a
-compensation keeps failing, or the revision that serves lacks a step.
+A saga is work over several services that is done completely, or undone. One that is shown as stuck needs somebody, since a
+compensation keeps failing; and one that is halted, since the revision that serves lacks a step of it.
 
 Examples:
   wharf saga list --status compensating          what is being taken back
@@ -43,6 +57,7 @@ enum Command {
     /// Lists sagas, the newest first.
     List(ListArgs),
     /// Shows a saga with its steps.
+    #[command(after_help = STEPS)]
     Show(OneArgs),
     /// Starts a saga.
     Start(StartArgs),
@@ -67,7 +82,7 @@ struct ListArgs {
     #[arg(long)]
     stuck: bool,
     /// Only those after this place: where the page before ended.
-    #[arg(long, value_name = "PLACE", requires = "service")]
+    #[arg(long, value_name = "PLACE")]
     after: Option<i64>,
     /// At most this many.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -172,21 +187,23 @@ async fn list(manifest: &Manifest, args: &ListArgs) -> anyhow::Result<()> {
         table.row([it.id.clone(), it.service.clone(), it.saga.clone(), stands(it), at, it.started_at.clone(), why]);
     }
     print(table.to_string().trim_end())?;
-    match list.next {
-        Some(next) => say("More", format_args!("there may be more: --after {next}")),
-        None if list.more => say("More", "there are more: --limit, or --service for page after page"),
-        None => {}
+    if let Some(next) = list.next {
+        say("More", format_args!("there may be more: --after {next}"));
     }
     Ok(())
 }
 
 fn stands(summary: &Summary) -> String {
-    let stuck = if summary.stuck { " (stuck)" } else { "" };
-    format!("{}{stuck}", summary.status)
+    let why = match (summary.halted, summary.stuck) {
+        (true, _) => " (halted)",
+        (false, true) => " (stuck)",
+        (false, false) => "",
+    };
+    format!("{}{why}", summary.status)
 }
 
 fn shown(view: &View) -> anyhow::Result<String> {
-    let View { summary, times_out_at, next_at, state, steps } = view;
+    let View { summary, trace, times_out_at, next_at, state, steps } = view;
     let mut lines = vec![
         ("saga", format!("{} of {}", summary.saga, summary.service)),
         ("id", summary.id.clone()),
@@ -197,6 +214,7 @@ fn shown(view: &View) -> anyhow::Result<String> {
         ("ended", &summary.ended_at),
         ("times out", times_out_at),
         ("next try", next_at),
+        ("trace", trace),
         ("reason", &summary.reason),
         ("error", &summary.error),
     ];
@@ -239,7 +257,7 @@ mod tests {
             ("list", true),
             ("list --service a --saga b --status running --after 3 --limit 10 --json", true),
             ("list --status stuck", false),
-            ("list --after 3", false),
+            ("list --after 3", true),
             ("show 17", true),
             ("show", false),
             ("start a b", false),

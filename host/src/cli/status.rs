@@ -4,7 +4,7 @@ use super::{client, print, rollout, runtime};
 use bytes::Bytes;
 use std::{fmt, time::Duration};
 use wharf::{
-    app::Status,
+    app::{SagasStatus, Status},
     gateway::RouteLimitSnapshot,
     manifest::Manifest,
     outbox::OutboxSnapshot,
@@ -157,8 +157,7 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
     }
     let log = events.log.as_ref().map(|log| format!("; {} of {} MiB of log in use", log.bytes >> 20, log.limit >> 20));
 
-    let sagas: String =
-        status.sagas.iter().map(|it| format!("sagas of {}: {} under way\n", it.service, it.under_way)).collect();
+    let sagas: String = status.sagas.iter().map(sagas).collect();
 
     let outboxes: String = status.outboxes.iter().filter(|outbox| outbox.waiting > 0).map(waiting).collect();
 
@@ -175,6 +174,19 @@ pub fn run(manifest: &Manifest, args: &Args) -> anyhow::Result<()> {
         events.refused,
         log.unwrap_or_default(),
     ))
+}
+
+/// The sagas of a service that are under way, and how they stand.
+fn sagas(sagas: &SagasStatus) -> String {
+    let SagasStatus { service, under_way, counts } = sagas;
+    let each: Vec<_> = counts
+        .named()
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(word, count)| format!("{count} {word}"))
+        .collect();
+    let each = if each.is_empty() { String::new() } else { format!(": {}", each.join(", ")) };
+    format!("sagas of {service}: {under_way} under way{each}\n")
 }
 
 /// What waits in an outbox, and why where that is known.

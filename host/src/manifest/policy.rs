@@ -16,8 +16,8 @@ use super::{
 };
 use crate::policy::{
     BreakerMode, BreakerParams, BreakerPolicy, BudgetPolicy, BulkheadPolicy, FailureParams, FailurePolicy,
-    FallbackParams, FallbackPolicy, FaultKind, FixedAnswer, FixedResult, InjectPolicy, InvalidPolicy, Policy,
-    PolicyParams, RetryParams, RetryPolicy, StaleParams, StatusSet, WaveText, WindowSize, bounds,
+    FallbackParams, FallbackPolicy, FaultKind, FixedAnswer, FixedResult, FunctionList, InjectPolicy, InvalidPolicy,
+    Policy, PolicyParams, RetryParams, RetryPolicy, StaleParams, StatusSet, WaveText, WindowSize, bounds,
 };
 
 /// The caller of every call that comes in by HTTP from outside.
@@ -45,12 +45,13 @@ pub struct Policies {
     pub defaults: Policy,
     /// For the edges that have their own, merged with the defaults.
     pub edges: BTreeMap<Edge, Policy>,
-    /// Where the edges that have fixed results of functions say so: the functions as they are named there.
-    pub fixed_results: BTreeMap<Edge, Vec<Placed<String>>>,
+    /// Where edges name functions, the functions as they are named there. What they have from the defaults is not among
+    /// them: it is said of all services, whose functions are others.
+    pub functions: BTreeMap<Edge, Vec<(FunctionList, Placed<String>)>>,
 }
 
-/// Where the fixed results of one edge are written; `None` for the defaults, which have none.
-type Written<'a> = Option<&'a mut Vec<Placed<String>>>;
+/// Where one edge names functions; `None` for the defaults, which are of no callee.
+type Written<'a> = Option<&'a mut Vec<(FunctionList, Placed<String>)>>;
 
 // === impl Edge ===
 
@@ -73,7 +74,7 @@ impl Policies {
     /// Also hands back where each edge was written, for the cross checks.
     pub(super) fn read(mut table: Table<'_>, doc: &Document<'_>) -> (Self, Vec<Placed<Edge>>) {
         let defaults = read_policy(table.table("defaults"), &Policy::default(), None);
-        let (mut edges, mut fixed_results) = (BTreeMap::new(), BTreeMap::new());
+        let (mut edges, mut functions) = (BTreeMap::new(), BTreeMap::new());
         let mut places: Vec<Placed<Edge>> = Vec::new();
         for (name, value) in table.table("edges").entries() {
             let Some((caller, callee)) = name.split_once("->") else {
@@ -97,21 +98,21 @@ impl Policies {
             }
             places.push(name.with(edge.clone()));
             if !written.is_empty() {
-                fixed_results.insert(edge.clone(), written);
+                functions.insert(edge.clone(), written);
             }
             edges.insert(edge, policy);
         }
         table.finish();
-        (Self { defaults, edges, fixed_results }, places)
+        (Self { defaults, edges, functions }, places)
     }
 }
 
-fn read_policy(mut table: Table<'_>, base: &Policy, written: Written<'_>) -> Policy {
+fn read_policy(mut table: Table<'_>, base: &Policy, mut written: Written<'_>) -> Policy {
     let base_params = base.params();
     let params = PolicyParams {
         deadline: table.or("deadline", base_params.deadline, |v| v.duration(SHORTEST..=LONGEST)),
         failure: read_failure(table.table("failure"), &base_params.failure),
-        retry: read_retry(table.table("retry"), &base_params.retry),
+        retry: read_retry(table.table("retry"), &base_params.retry, written.as_deref_mut()),
         breaker: switchable(&mut table, "breaker", base_params.breaker, |t| {
             read_breaker(t, base_params.breaker.unwrap_or_default())
         }),
@@ -198,6 +199,15 @@ fn fault(value: &Value<'_>) -> Option<FaultKind> {
     })
 }
 
+/// A list of functions, each of which is written down with its place.
+fn functions(value: &Value<'_>, list: FunctionList, written: Written<'_>) -> Option<Vec<String>> {
+    let names = value.strings("function name")?;
+    if let Some(written) = written {
+        written.extend(names.iter().map(|name| (list, name.clone())));
+    }
+    Some(names.into_iter().map(|name| name.value).collect())
+}
+
 fn read_failure(mut table: Table<'_>, base: &FailurePolicy) -> FailurePolicy {
     let from = base.params();
     let params = FailureParams {
@@ -211,7 +221,7 @@ fn read_failure(mut table: Table<'_>, base: &FailurePolicy) -> FailurePolicy {
     policy
 }
 
-fn read_retry(mut table: Table<'_>, base: &RetryPolicy) -> RetryPolicy {
+fn read_retry(mut table: Table<'_>, base: &RetryPolicy, written: Written<'_>) -> RetryPolicy {
     let from = base.params();
     let params = RetryParams {
         attempts: table.or("attempts", from.attempts, |v| v.integer(bounds::ATTEMPTS)),
@@ -219,9 +229,8 @@ fn read_retry(mut table: Table<'_>, base: &RetryPolicy) -> RetryPolicy {
         max_backoff: table.or("max-backoff", from.max_backoff, duration),
         status: table.or("status", from.status, statuses),
         budget: switchable(&mut table, "budget", from.budget, |t| read_budget(t, from.budget.unwrap_or_default())),
-        idempotent: table.or("idempotent", from.idempotent.clone(), |v| {
-            Some(v.strings("function name")?.into_iter().map(|name| name.value).collect())
-        }),
+        idempotent: table
+            .or("idempotent", from.idempotent.clone(), |v| functions(v, FunctionList::Idempotent, written)),
     };
     let policy = or_refused(&table, RetryPolicy::try_new(params), || base.clone());
     table.finish();
@@ -280,11 +289,11 @@ fn read_bulkhead(mut table: Table<'_>, base: BulkheadPolicy) -> BulkheadPolicy {
     policy
 }
 
-fn read_fallback(mut table: Table<'_>, base: &FallbackPolicy, written: Written<'_>) -> FallbackPolicy {
+fn read_fallback(mut table: Table<'_>, base: &FallbackPolicy, mut written: Written<'_>) -> FallbackPolicy {
     let from = base.params();
     let params = FallbackParams {
         stale: switchable(&mut table, "stale", from.stale.clone(), |t| {
-            read_stale(t, from.stale.clone().unwrap_or_default())
+            read_stale(t, from.stale.clone().unwrap_or_default(), written.as_deref_mut())
         }),
         fixed: switchable(&mut table, "fixed", from.fixed.clone(), |t| {
             read_fixed(t, from.fixed.clone().unwrap_or_default())
@@ -296,14 +305,12 @@ fn read_fallback(mut table: Table<'_>, base: &FallbackPolicy, written: Written<'
     policy
 }
 
-fn read_stale(mut table: Table<'_>, base: StaleParams) -> StaleParams {
+fn read_stale(mut table: Table<'_>, base: StaleParams, written: Written<'_>) -> StaleParams {
     let params = StaleParams {
         max_age: table.or("max-age", base.max_age, duration),
         entries: table.or("entries", base.entries, |v| v.integer(bounds::STALE_ENTRIES)),
         size: table.or("size", base.size, |v| v.size(bounds::STALE_SIZE)),
-        functions: table.or("functions", base.functions, |v| {
-            Some(v.strings("function name")?.into_iter().map(|name| name.value).collect())
-        }),
+        functions: table.or("functions", base.functions, |v| functions(v, FunctionList::Remembered, written)),
     };
     table.finish();
     params
@@ -333,7 +340,7 @@ fn read_fixed_results(value: &Value<'_>, written: Written<'_>) -> Option<Vec<Fix
             Ok(value) => results.push(FixedResult { function: function.value.clone(), value }),
             Err(error) => value.report(error.to_string()).unwrap_or_default(),
         }
-        written.push(value.placed(function.value));
+        written.push((FunctionList::FixedResults, value.placed(function.value)));
     }
     Some(results)
 }

@@ -7,8 +7,8 @@ use crate::events::{DeliveryOrder, DeliveryPolicy, Durability, Retention};
 use crate::mail::Tls;
 use crate::policy::{
     Backoff, Balance, BalancePolicy, BreakerMode, BreakerParams, BreakerPolicy, BudgetPolicy, BulkheadPolicy,
-    FailureParams, FailurePolicy, FaultKind, HealthParams, HealthPolicy, InjectPolicy, OutlierPolicy, PolicyParams,
-    RateLimitKey, RateLimitParams, RateLimitPolicy, RetryParams, RetryPolicy, StatusSet, WindowSize,
+    FailureParams, FailurePolicy, FaultKind, FunctionList, HealthParams, HealthPolicy, InjectPolicy, OutlierPolicy,
+    PolicyParams, RateLimitKey, RateLimitParams, RateLimitPolicy, RetryParams, RetryPolicy, StatusSet, WindowSize,
 };
 
 const EXAMPLE: &str = include_str!("../../../wharf.toml");
@@ -164,15 +164,15 @@ fn an_edge_starts_from_the_defaults_and_changes_what_it_names() {
 fn a_policy_says_all_that_an_edge_does() {
     let manifest = valid(
         r#"
-        [[gateway.routes]]
-        path = "/"
-        service = "user"
-        [policy.edges."gateway -> user"]
+        [services.order]
+        component = "order.wasm"
+        calls = ["user"]
+        [policy.edges."order -> user"]
         failure = { faults = ["trapped", "unreachable"], status = ["5xx", "429"], slow = "300ms" }
         retry = { status = ["503"], budget = { percent = 30, min-per-second = 1 }, idempotent = ["find"] }
         bulkhead = { concurrent = 3, queue = 0 }
         inject = { percent = 5, delay = "1s", fault = "overloaded" }
-        [policy.edges."gateway -> user".breaker]
+        [policy.edges."order -> user".breaker]
         mode = "metrics-only"
         failures = false
         failure-rate = 50
@@ -215,7 +215,7 @@ fn a_policy_says_all_that_an_edge_does() {
         inject: InjectPolicy::try_new(5, Some(second), Some(FaultKind::Overloaded)).ok(),
         ..PolicyParams::default()
     });
-    assert_eq!(*manifest.edge_policy("gateway", "user"), expected.expect("a valid policy"));
+    assert_eq!(*manifest.edge_policy("order", "user"), expected.expect("a valid policy"));
 }
 
 #[test]
@@ -234,10 +234,36 @@ fn fixed_results_of_functions_are_read_with_their_places() {
     let results = policy.fallback.params().fixed_results.iter();
     let results: Vec<_> = results.map(|result| (result.function.as_str(), result.value.as_str())).collect();
     assert_eq!(results, [("find", r#"some({id: "0"})"#), ("shop:users/directory.list", "[]")]);
-    let written = &manifest.policies.fixed_results[&Edge::new("order", "user")];
+    let written = &manifest.policies.functions[&Edge::new("order", "user")];
     let key = r#"policy.edges."order -> user".fallback.fixed-results."shop:users/directory.list""#;
-    assert_eq!((written[1].place.map(|place| place.line), written[1].key.as_str()), (Some(7), key));
+    let (list, name) = &written[1];
+    assert_eq!(*list, FunctionList::FixedResults);
+    assert_eq!((name.place.map(|place| place.line), name.key.as_str()), (Some(7), key));
     assert!(manifest.policies.defaults.params().fallback.params().fixed_results.is_empty());
+}
+
+#[test]
+fn of_functions_in_lists_those_are_known_that_an_edge_names_itself() {
+    let manifest = valid(
+        r#"
+        [services.order]
+        component = "order.wasm"
+        calls = ["user"]
+        [policy.defaults]
+        retry = { idempotent = ["list"] }
+        fallback = { stale = { functions = ["list"] } }
+        [policy.edges."order -> user"]
+        retry = { idempotent = ["find"] }
+        fallback = { stale = { max-age = "1s" } }
+        "#,
+    );
+    let written = &manifest.policies.functions[&Edge::new("order", "user")];
+    let written: Vec<_> =
+        written.iter().map(|(list, name)| (*list, &*name.value, &*name.key, name.place.map(|it| it.line))).collect();
+    let key = r#"policy.edges."order -> user".retry.idempotent"#;
+    assert_eq!(written, [(FunctionList::Idempotent, "find", key, Some(9))]);
+    let stale = manifest.edge_policy("order", "user").params().fallback.params().stale.clone();
+    assert_eq!(stale.map(|stale| stale.functions), Some(vec!["list".to_owned()]));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::policy::FunctionList;
+
 use super::{
     Manifest,
     error::Placed,
@@ -42,7 +44,7 @@ pub(super) fn validate(manifest: &Manifest, edges: &[Placed<Edge>], doc: &Docume
     let existing = manifest.edges();
     for edge in edges {
         check_edge(manifest, edge, &existing, doc);
-        check_fixed_results(manifest, &edge.value, doc);
+        check_functions(manifest, &edge.value, doc);
     }
 }
 
@@ -193,16 +195,21 @@ fn check_listeners(manifest: &Manifest, doc: &Document<'_>) {
 }
 
 /// Only a service calls functions, and only those of a service that runs here.
-fn check_fixed_results(manifest: &Manifest, edge: &Edge, doc: &Document<'_>) {
-    let Some(first) = manifest.policies.fixed_results.get(edge).and_then(|written| written.first()) else { return };
+fn check_functions(manifest: &Manifest, edge: &Edge, doc: &Document<'_>) {
+    let Some((list, first)) = manifest.policies.functions.get(edge).and_then(|written| written.first()) else { return };
     let Edge { caller, callee } = edge;
+    let instead = match list {
+        FunctionList::Idempotent => "for which a route can be `idempotent`",
+        FunctionList::Remembered => "where answers to safe requests are remembered without being named",
+        FunctionList::FixedResults => "for which there is `fallback.fixed`",
+    };
     let why = match caller.as_str() {
-        GATEWAY => "the gateway calls by HTTP, for which there is `fallback.fixed`".to_owned(),
+        GATEWAY => format!("the gateway calls by HTTP, {instead}"),
         EVENTS => "an event has no result".to_owned(),
         _ if callee == MAIL => "mail is sent, or it is not".to_owned(),
         SAGAS => "what became of a step is written down, and nothing can stand in for it".to_owned(),
         _ if callee.contains("://") || manifest.external.contains_key(callee) => {
-            format!("{} is called by HTTP, for which there is `fallback.fixed`", quoted(callee))
+            format!("{} is called by HTTP, {instead}", quoted(callee))
         }
         _ => return,
     };

@@ -164,7 +164,7 @@ impl Default for RetryParams {
 /// Whether a list of functions names this one: by its name, or by its full name, with or without the version.
 ///
 /// It is asked at each typed call, so it looks at no more than it must: mostly the list is empty or names others.
-pub(super) fn names_function(names: &[String], interface: &str, function: &str) -> bool {
+pub(crate) fn names_function(names: &[String], interface: &str, function: &str) -> bool {
     let is_interface = |of: &str| {
         let version = interface.strip_prefix(of);
         of.contains('/') && version.is_some_and(|version| version.is_empty() || version.starts_with('@'))

@@ -42,6 +42,17 @@ pub struct Entering {
     serving: Option<Serving>,
     /// How the record was before, once it says that this one serves.
     reversal: Option<Reversal>,
+    /// Which migrations its database had before.
+    before: Option<Vec<String>>,
+}
+
+/// What was begun for a service.
+struct Begun {
+    member: Arc<Member>,
+    /// The number of its new revision; `None` where it is the one that serves, linked otherwise.
+    number: Option<u64>,
+    /// Which migrations its database had before, once it may have more.
+    before: Option<Vec<String>>,
 }
 
 // === impl Rollout ===
@@ -133,16 +144,21 @@ impl Changing<'_> {
         shapes: &Shapes,
         past: Past,
     ) -> Result<Vec<Entering>, DeployError> {
-        let mut begun = Vec::new();
-        match self.prepare_all(members, loaded, shapes, past.into(), &mut begun).await {
-            Ok(entering) => Ok(entering),
-            Err(error) => {
-                for (member, number) in begun {
-                    self.failed(&member, number, &error.to_string()).await;
+        let (mut begun, mut at) = (BTreeMap::new(), String::new());
+        let prepared = self.prepare_all(members, loaded, shapes, past.into(), (&mut begun, &mut at)).await;
+        if let Err(error) = &prepared {
+            let why = error.to_string();
+            for (name, Begun { member, number, before }) in begun {
+                self.rollout.note_migrations(&member, before, &why).await;
+                match number {
+                    Some(number) if name == at => self.failed(&member, number, &why).await,
+                    // It was none of its doing.
+                    Some(number) => self.forget(&member, number).await,
+                    None => {}
                 }
-                Err(error)
             }
         }
+        prepared
     }
 
     async fn prepare_all(
@@ -151,15 +167,15 @@ impl Changing<'_> {
         loaded: BTreeMap<String, Loaded>,
         shapes: &Shapes,
         of_new: Newer,
-        begun: &mut Vec<(Arc<Member>, u64)>,
+        (begun, at): (&mut BTreeMap<String, Begun>, &mut String),
     ) -> Result<Vec<Entering>, DeployError> {
         let mut linked = Vec::new();
         for (name, mut loaded) in loaded {
             let Some(member) = members.get(&name).cloned() else { continue };
+            at.clone_from(&name);
             let info = self.rollout.begin(&member, &mut loaded).await?;
-            if loaded.is_new() {
-                begun.push((member.clone(), info.number));
-            }
+            let number = loaded.is_new().then_some(info.number);
+            begun.insert(name, Begun { member: member.clone(), number, before: None });
             let revision = self.rollout.link(&member, &loaded, info, &member.terms.scope, shapes)?;
             read_sagas(&member, &revision).await?;
             if loaded.is_new() {
@@ -169,13 +185,18 @@ impl Changing<'_> {
             linked.push((member, revision, migrations, loaded));
         }
         for (member, revision, ..) in linked.iter().filter(|(.., migrations, _)| migrations.is_empty()) {
+            *at = member.service.name().to_string();
             warm(member, revision).await?;
         }
         let mut entering = Vec::new();
         for (member, revision, migrations, loaded) in linked {
             // What serves does so on the schema that there is.
             let newer = if loaded.is_new() { of_new } else { Newer::Allowed };
-            let before = member.applied().await;
+            *at = member.service.name().to_string();
+            let before = member.applied().await.ok();
+            if let Some(begun) = begun.get_mut(at) {
+                begun.before.clone_from(&before);
+            }
             let migrated = async {
                 let serving = migrate(&member, &loaded, &revision, &migrations, newer).await?;
                 if !migrations.is_empty() {
@@ -186,12 +207,10 @@ impl Changing<'_> {
             match migrated.await {
                 Ok(serving) => {
                     let serving = loaded.is_new().then_some(serving);
-                    entering.push(Entering { member, revision: Arc::new(revision), serving, reversal: None });
+                    let revision = Arc::new(revision);
+                    entering.push(Entering { member, revision, serving, reversal: None, before });
                 }
-                Err(error) => {
-                    self.rollout.note_migrations(&member, before, &error).await;
-                    return Err(self.rollout.explained(error, &loaded.hash));
-                }
+                Err(error) => return Err(self.rollout.explained(error, &loaded.hash)),
             }
         }
         Ok(entering)
@@ -200,6 +219,10 @@ impl Changing<'_> {
     async fn failed(&self, member: &Member, number: u64, why: &str) {
         let name = member.service.name();
         kept_in_mind(self.rollout.history.end(name, number, Standing::Failed, why.to_owned()).await);
+    }
+
+    async fn forget(&self, member: &Member, number: u64) {
+        kept_in_mind(self.rollout.history.forget(member.service.name(), number).await);
     }
 
     /// The record says that all of them serve, just before they do.
@@ -217,17 +240,17 @@ impl Changing<'_> {
         Ok(())
     }
 
-    /// They will not serve after all, for this reason.
+    /// They will not serve after all, for this reason, which is none of theirs.
     pub async fn abandon(&self, entering: Vec<Entering>, why: &str) {
-        for Entering { member, revision, serving, reversal } in entering {
-            match (reversal, serving) {
-                (Some(reversal), _) => {
-                    let name = member.service.name();
-                    kept_in_mind(self.rollout.history.put_back(name, reversal, why.to_owned()).await);
-                }
-                (None, Some(_)) => self.failed(&member, revision.info().number, why).await,
-                (None, None) => {}
+        for Entering { member, revision, serving, reversal, before } in entering {
+            if let Some(reversal) = reversal {
+                let name = member.service.name();
+                kept_in_mind(self.rollout.history.put_back(name, reversal, why.to_owned()).await);
             }
+            if serving.is_some() {
+                self.forget(&member, revision.info().number).await;
+            }
+            self.rollout.note_migrations(&member, before, why).await;
         }
     }
 

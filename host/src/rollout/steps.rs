@@ -39,10 +39,8 @@ pub(super) async fn read_sagas(member: &Member, revision: &Revision) -> Result<(
     let read = async {
         let definitions = revision.read_sagas().await?;
         saga::check(member.service.name(), definitions, &member.terms.grants.awaits).map_err(RevisionError::Sagas)?;
-        if revision.has_sagas() {
-            register.open().await.map_err(|error| RevisionError::Sagas(error.to_string()))?;
-        }
-        Ok(())
+        let opened = if revision.has_sagas() { register.open().await } else { register.open_kept().await };
+        opened.map_err(|error| RevisionError::Sagas(error.to_string()))
     };
     in_time(read).await.map_err(|source| wrong(member, source))
 }

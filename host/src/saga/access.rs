@@ -1,6 +1,7 @@
 //! What a service may do with sagas: its own, and those of the services that it may call.
 
 use super::{Error, Register, Snapshot};
+use crate::telemetry::TraceContext;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// A service's right to start sagas and to look at them. Cheap to clone.
@@ -26,13 +27,20 @@ impl Access {
         Self(Some(Arc::new(Granted { service, own, others: others.into_iter().collect() })))
     }
 
-    /// Starts a saga of `service`, or of its own; see [`Register`].
+    /// Starts a saga of `service`, or of its own, in this trace; see [`Register`].
     ///
     /// # Errors
     ///
     /// When it may not, or the saga can't be started.
-    pub async fn start(&self, service: Option<&str>, saga: &str, id: &str, input: Vec<u8>) -> Result<Snapshot, Error> {
-        self.find(service)?.start(saga, id, &input).await
+    pub async fn start(
+        &self,
+        trace: TraceContext,
+        service: Option<&str>,
+        saga: &str,
+        id: &str,
+        input: Vec<u8>,
+    ) -> Result<Snapshot, Error> {
+        self.find(service)?.start(trace, saga, id, &input).await
     }
 
     /// How a saga stands.

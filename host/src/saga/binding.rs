@@ -72,7 +72,7 @@ pub async fn read_definitions(
 }
 
 /// Offers `wharf:saga/sagas` to components; `access` gives what a store's service may start, and `current` the call that is
-/// being worked on, whose deadline a wait keeps to.
+/// being worked on, whose deadline a wait keeps to and whose trace a start goes on with.
 ///
 /// # Errors
 ///
@@ -85,8 +85,11 @@ pub fn add_to_linker<T: Send + 'static>(
     let mut instance = linker.instance(SAGAS)?;
     instance.func_wrap_concurrent("start", move |accessor: &Accessor<T>, (of, input): (wit::Reference, Vec<u8>)| {
         Box::pin(async move {
-            let access = accessor.with(|mut it| access(it.data_mut()));
-            Ok((answer(access.start(of.service.as_deref(), &of.saga, &of.id, input).await),))
+            let (access, trace) = accessor.with(|mut it| {
+                let trace = current(it.as_context_mut()).trace;
+                (access(it.data_mut()), trace)
+            });
+            Ok((answer(access.start(trace, of.service.as_deref(), &of.saga, &of.id, input).await),))
         })
     })?;
     instance.func_wrap_concurrent("get", move |accessor: &Accessor<T>, (of,): (wit::Reference,)| {
@@ -138,7 +141,7 @@ impl From<types::Step> for Step {
 
 impl From<StepCall> for WitCall {
     fn from(call: StepCall) -> Self {
-        let StepCall { saga, id, step, key, attempt, started_at, state, event, reason } = call;
+        let StepCall { saga, id, step, key, attempt, started_at, state, event, reason, trace: _ } = call;
         Self {
             saga: saga.to_string(),
             id: id.to_string(),

@@ -1,6 +1,6 @@
 //! Calls of steps, as the runner makes them.
 
-use crate::{events::Event, policy::Fault};
+use crate::{events::Event, policy::Fault, telemetry::TraceContext};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::{sync::Arc, time::Duration};
@@ -38,6 +38,8 @@ pub struct StepCall {
     pub event: Option<Arc<Event>>,
     /// In a compensation: why the saga is compensated.
     pub reason: Option<Arc<str>>,
+    /// Its place in the trace of whatever started the saga.
+    pub trace: TraceContext,
 }
 
 /// What came of a call.

@@ -11,8 +11,8 @@
 //!   are compensated, the last in the list first, each until it succeeds or an operator skips it.
 //! - An action that says that it failed has done nothing, and is not compensated.
 
-use super::{Awaited, Definition, Status, Step};
-use crate::{events::Event, policy::Backoff};
+use super::{Awaited, Definition, Status, Step, standing::Standing};
+use crate::{events::Event, policy::Backoff, telemetry::TraceContext};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -95,7 +95,28 @@ pub(super) struct Progress {
     pub reason: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Millis>,
+    /// That of the call that started it, to which all its calls belong; `None` where an earlier version wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "traceparent")]
+    pub traceparent: Option<TraceContext>,
     pub steps: Vec<StepProgress>,
+}
+
+/// How a trace is written: as in a header.
+mod traceparent {
+    use super::TraceContext;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(trace: &Option<TraceContext>, serializer: S) -> Result<S::Ok, S::Error> {
+        match trace {
+            Some(trace) => serializer.collect_str(trace),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<TraceContext>, D::Error> {
+        // What the trace is worth is not worth a saga.
+        Ok(Option::<String>::deserialize(deserializer)?.and_then(|text| text.parse().ok()))
+    }
 }
 
 /// The events that a saga has.
@@ -176,14 +197,21 @@ pub(super) enum Word {
 // === impl Machine ===
 
 impl Machine {
-    /// A saga that begins now.
-    pub fn start(definition: Arc<Definition>, tries: Tries, timeout: Duration, now: Millis) -> Self {
+    /// A saga that begins now, in this trace.
+    pub fn start(
+        definition: Arc<Definition>,
+        tries: Tries,
+        timeout: Duration,
+        trace: TraceContext,
+        now: Millis,
+    ) -> Self {
         let timeout = definition.timeout_ms.map_or(timeout, Duration::from_millis);
         let progress = Progress {
             status: Status::Running,
             deadline: later(now, timeout),
             reason: None,
             ended: None,
+            traceparent: Some(trace),
             steps: vec![StepProgress::default(); definition.steps.len()],
         };
         let changed = Changed { progress: true, heard: false };
@@ -194,6 +222,11 @@ impl Machine {
     pub fn restore(definition: Arc<Definition>, tries: Tries, progress: Progress, heard: Heard) -> Option<Self> {
         let fits = progress.steps.len() == definition.steps.len();
         fits.then(|| Self { definition, tries, progress, heard, changed: Changed::default() })
+    }
+
+    /// From now on it is tried again so.
+    pub fn set_tries(&mut self, tries: Tries) {
+        self.tries = tries;
     }
 
     pub fn definition(&self) -> &Arc<Definition> {
@@ -570,9 +603,35 @@ impl Machine {
         }
     }
 
+    /// The trace that its calls belong to. One that an earlier version began without gets one, which is written before its
+    /// next call, as all that it knows.
+    pub fn trace(&mut self) -> TraceContext {
+        *self.progress.traceparent.get_or_insert_with(TraceContext::root)
+    }
+
     /// Whether a call is under way, as far as is written.
     pub fn is_calling(&self) -> bool {
         self.progress.steps.iter().any(|step| matches!(step.at, At::Acting | At::Undoing))
+    }
+
+    /// How it stands while it is under way.
+    pub fn standing(&self) -> Standing {
+        let compensating = self.status() == Status::Compensating;
+        let waits = || {
+            let mut current = self.current().map(|step| self.progress.steps[step].at).peekable();
+            current.peek().is_some() && current.all(|at| at == At::Waiting)
+        };
+        match (compensating, self.stuck()) {
+            (true, Some(_)) => Standing::Stuck,
+            (true, None) => Standing::Compensating,
+            (false, _) if waits() => Standing::Waiting,
+            (false, _) => Standing::Running,
+        }
+    }
+
+    /// The word that is written of how it stands.
+    pub fn word(&self) -> &'static str {
+        if self.status().has_ended() { self.status().as_str() } else { self.standing().as_str() }
     }
 
     /// The step whose compensation fails and fails.

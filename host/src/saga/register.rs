@@ -1,14 +1,17 @@
 //! The sagas of one service, as the rest of the host sees them.
 //!
 //! Whether a service has sagas is said by its component, which may be replaced by one that has some. So a service with a
-//! database has a register from its start on, and what runs sagas is opened when the first component comes that has them.
+//! database has a register from its start on, and what runs sagas is opened when the first component comes that has them, or
+//! where an earlier one left some.
 
-use super::{Definition, Error, OpenError, Sagas, Settings, Snapshot, Steps, Unmet};
+use super::{Definition, Error, OpenError, Sagas, Settings, Snapshot, Steps, Unmet, rows};
 use crate::{
     events::{Event, Subscriber, Verdict},
     policy::Fault,
     store::Database,
+    telemetry::TraceContext,
 };
+use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 use std::{
     fmt,
@@ -30,7 +33,7 @@ pub struct Register {
     service: Arc<str>,
     database: Database,
     steps: Arc<dyn Steps>,
-    settings: Settings,
+    settings: ArcSwap<Settings>,
     sagas: OnceCell<Sagas>,
     /// How many revisions have served.
     served: AtomicU64,
@@ -79,7 +82,16 @@ impl Register {
         settings: Settings,
     ) -> Arc<Self> {
         let (service, sagas, served) = (service.into(), OnceCell::new(), AtomicU64::new(0));
+        let settings = ArcSwap::from_pointee(settings);
         Arc::new(Self { service, database, steps, settings, sagas, served })
+    }
+
+    /// From now on the sagas are run so; see [`Sagas::set_settings`].
+    pub fn set_settings(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings.clone()));
+        if let Some(sagas) = self.sagas.get() {
+            sagas.set_settings(settings);
+        }
     }
 
     /// Makes ready for a component with sagas.
@@ -90,9 +102,27 @@ impl Register {
     pub async fn open(&self) -> Result<(), OpenError> {
         let open = async || {
             let (database, steps) = (self.database.clone(), self.steps.clone());
-            Sagas::open(self.service.clone(), database, Vec::new(), steps, self.settings.clone()).await
+            let settings = Settings::clone(&self.settings.load());
+            Sagas::open(self.service.clone(), database, Vec::new(), steps, settings).await
         };
         self.sagas.get_or_try_init(open).await.map(|_| ())
+    }
+
+    /// Makes ready where sagas were started that are kept, though no component may know them any more: so they are shown, and
+    /// not thought to be gone.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not do its part.
+    pub async fn open_kept(&self) -> Result<(), OpenError> {
+        if self.sagas.get().is_some() {
+            return Ok(());
+        }
+        match rows::has_some(&self.database).await {
+            Ok(true) => self.open().await,
+            Ok(false) => Ok(()),
+            Err(error) => Err(OpenError::Database { service: self.service.clone(), reason: error.words().to_owned() }),
+        }
     }
 
     /// What sagas under way need of a component that these definitions do not have.
@@ -126,7 +156,7 @@ impl Register {
         });
     }
 
-    /// The sagas themselves, where a component had some.
+    /// The sagas themselves, where a component has some, or had.
     ///
     /// # Errors
     ///
@@ -136,13 +166,13 @@ impl Register {
         self.sagas.get().ok_or_else(none)
     }
 
-    /// Starts one; see [`Sagas::start`].
+    /// Starts one; see [`Sagas::start_in`].
     ///
     /// # Errors
     ///
     /// When the service does not know it, or it can't be written.
-    pub async fn start(&self, saga: &str, id: &str, input: &[u8]) -> Result<Snapshot, Error> {
-        self.sagas()?.start(saga, id, input).await
+    pub async fn start(&self, trace: TraceContext, saga: &str, id: &str, input: &[u8]) -> Result<Snapshot, Error> {
+        self.sagas()?.start_in(trace, saga, id, input).await
     }
 
     /// How one stands.

@@ -1,6 +1,6 @@
 //! Sagas as tables of the service's database, which the service may read and only the host writes.
 //!
-//! - `_wharf_sagas`: a row for each saga. Each write of one counts its version up and is taken only if nobody else wrote in
+//! - `_wharf_sagas`: a row for each saga, whose `status` says how it stands. Each write of one counts its version up and is taken only if nobody else wrote in
 //!   between: so a host that was taken for dead can't write any more.
 //! - `_wharf_saga_definitions`: what sagas began with, by its digest. They stay: there are as many as there
 //!   were revisions with other steps.
@@ -9,8 +9,9 @@
 //! Every statement is one that SQLite and PostgreSQL both know, but for the type of the key.
 
 use super::{
-    Definition, Filter, Status,
+    Definition, Filter,
     machine::{Heard, Millis, Progress, Word},
+    standing::{Counts, Standing},
 };
 use crate::{
     events::Event,
@@ -82,12 +83,14 @@ const ROW: &str =
     "SELECT number, saga, id, definition, input, started, version, progress, state, heard FROM _wharf_sagas";
 
 const UNFINISHED: &str =
-    "SELECT number, due FROM _wharf_sagas WHERE ended IS NULL AND number > $1 ORDER BY number LIMIT $2";
+    "SELECT number, due, status FROM _wharf_sagas WHERE ended IS NULL AND number > $1 ORDER BY number LIMIT $2";
 
 const ABOUT: &str = "SELECT number, definition FROM _wharf_sagas WHERE id = $1 AND ended IS NULL";
 
 const UNDER_WAY: &str =
     "SELECT definition, COUNT(*) FROM _wharf_sagas WHERE ended IS NULL GROUP BY definition ORDER BY definition";
+
+const COUNTS: &str = "SELECT status, COUNT(*) FROM _wharf_sagas WHERE ended IS NULL GROUP BY status";
 
 const PROGRESS: &str = "SELECT number, id, progress FROM _wharf_sagas \
     WHERE ended IS NULL AND definition = $1 AND number > $2 ORDER BY number LIMIT $3";
@@ -115,6 +118,8 @@ pub(super) struct Row {
 pub(super) struct Written<'a> {
     pub number: i64,
     pub version: i64,
+    /// How it stands.
+    pub status: &'static str,
     pub progress: &'a Progress,
     pub due: Option<Millis>,
     pub state: &'a [u8],
@@ -130,6 +135,8 @@ pub(super) struct New<'a> {
     pub definition: &'a str,
     pub input: &'a [u8],
     pub started: Millis,
+    /// How it stands.
+    pub status: &'static str,
     pub progress: &'a Progress,
     pub due: Option<Millis>,
     pub state: &'a [u8],
@@ -223,7 +230,7 @@ pub(super) async fn insert(database: &Database, new: New<'_>, tell: bool) -> Res
         Value::Text(new.definition.into()),
         Value::Blob(new.input.into()),
         Value::Integer(new.started),
-        Value::Text(new.progress.status.as_str().into()),
+        Value::Text(new.status.into()),
         or_null(new.due),
         Value::Text(json(new.progress)),
         Value::Blob(new.state.into()),
@@ -239,9 +246,8 @@ pub(super) async fn insert(database: &Database, new: New<'_>, tell: bool) -> Res
 
 /// Writes how far a saga is, if it is as it was; says whether it was.
 pub(super) async fn update(database: &Database, written: Written<'_>) -> Result<bool, Error> {
-    let Written { number, version, progress, due, state, heard } = written;
-    let mut params =
-        vec![Value::Integer(number), Value::Integer(version), Value::Text(progress.status.as_str().into())];
+    let Written { number, version, status, progress, due, state, heard } = written;
+    let mut params = vec![Value::Integer(number), Value::Integer(version), Value::Text(status.into())];
     let (progress, ended) = (Value::Text(json(progress)), progress.ended);
     let sql = if let Some(ended) = ended {
         params.extend([progress, Value::Blob(state.into()), Value::Integer(ended)]);
@@ -311,22 +317,39 @@ pub(super) async fn about(database: &Database, id: &str) -> Result<Vec<(i64, Str
     Ok(rows.into_iter().filter_map(found).collect())
 }
 
-/// The sagas under way and when there is something to do for each, those that come after this number.
-pub(super) async fn unfinished(database: &Database, after: i64) -> Result<Vec<(i64, Option<Millis>)>, Error> {
+/// The sagas under way, when there is something to do for each and how it stands, those that come after this number.
+pub(super) async fn unfinished(database: &Database, after: i64) -> Result<Vec<(i64, Option<Millis>, Standing)>, Error> {
     let rows = database.host_query(statement(UNFINISHED, [Value::Integer(after), integer(PAGE)])).await?.rows;
     let found = |row| {
         let mut row = Fields::of(row);
-        Some((row.integer()?, row.integer()))
+        Some((row.integer()?, row.integer(), Standing::parse(&row.text()?)))
     };
     Ok(rows.into_iter().filter_map(found).collect())
 }
 
 /// How many are under way.
-pub(super) async fn count(database: &Database) -> Result<usize, Error> {
-    let sql = "SELECT COUNT(*) FROM _wharf_sagas WHERE ended IS NULL";
-    let rows = database.host_query(statement(sql, [])).await?.rows;
-    let count = rows.into_iter().next().and_then(|row| Fields::of(row).integer());
-    Ok(count.and_then(|count| usize::try_from(count).ok()).unwrap_or_default())
+pub(super) async fn count(database: &Database) -> Result<Counts, Error> {
+    let mut counts = Counts::default();
+    for row in database.host_query(statement(COUNTS, [])).await?.rows {
+        let mut row = Fields::of(row);
+        let (Some(status), Some(count)) = (row.text(), row.integer()) else { continue };
+        counts.add(Standing::parse(&status), usize::try_from(count).unwrap_or_default());
+    }
+    Ok(counts)
+}
+
+/// Whether a saga was ever started here and is kept. Asks without making the tables.
+pub(super) async fn has_some(database: &Database) -> Result<bool, Error> {
+    let has_table = if database.is_shared() {
+        "SELECT 1 WHERE to_regclass('_wharf_sagas') IS NOT NULL"
+    } else {
+        "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_wharf_sagas'"
+    };
+    if database.host_query(statement(has_table, [])).await?.rows.is_empty() {
+        return Ok(false);
+    }
+    let rows = database.host_query(statement("SELECT number FROM _wharf_sagas LIMIT 1", [])).await?.rows;
+    Ok(!rows.is_empty())
 }
 
 /// The digests of the definitions of the sagas under way.
@@ -357,11 +380,18 @@ pub(super) async fn list(database: &Database, filter: &Filter, limit: usize) -> 
     let mut sql =
         "SELECT number, saga, id, definition, started, progress FROM _wharf_sagas WHERE number < $1".to_owned();
     let mut params = vec![Value::Integer(filter.after.unwrap_or(i64::MAX))];
-    let texts = [("saga", filter.saga.as_deref()), ("status", filter.status.map(Status::as_str))];
-    for (column, text) in texts {
-        let Some(text) = text else { continue };
-        params.push(Value::Text(text.into()));
-        sql.push_str(&format!(" AND {column} = ${}", params.len()));
+    if let Some(saga) = &filter.saga {
+        params.push(Value::Text(saga.clone()));
+        sql.push_str(&format!(" AND saga = ${}", params.len()));
+    }
+    if let Some(status) = filter.status {
+        let words = Standing::of(status).iter().map(|standing| standing.as_str());
+        let mut names = Vec::new();
+        for word in words.chain(status.has_ended().then_some(status.as_str())) {
+            params.push(Value::Text(word.into()));
+            names.push(format!("${}", params.len()));
+        }
+        sql.push_str(&format!(" AND status IN ({})", names.join(", ")));
     }
     // By the index of those that are under way, which are few among many that ended.
     if filter.status.is_some_and(|status| !status.has_ended()) {

@@ -19,20 +19,26 @@ pub(super) use self::{
 use super::{
     Error, Settings, Snapshot, Steps,
     known::Known,
+    lacking::lacking,
     machine::{Millis, Tries, Word},
     rows,
+    standing::{Counts, Standing},
 };
 use crate::{
     policy::{Fault, FaultKind},
     store::{self, Database},
 };
+use arc_swap::ArcSwap;
 use ends::Ends;
 use jiff::Timestamp;
 use places::{Places, Waken};
 use saga::Saga;
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 use tokio::{
     sync::{oneshot, watch as channel},
@@ -46,13 +52,15 @@ const NUMBER_BITS: u32 = 20;
 pub(super) struct Shared {
     pub service: Arc<str>,
     pub database: Database,
-    pub settings: Settings,
+    settings: ArcSwap<Settings>,
     pub steps: Arc<dyn Steps>,
     pub known: Known,
     places: Places,
     ends: Ends,
     /// How many are under way, as far as is known.
     under_way: AtomicI64,
+    /// What was counted last, where another host runs them.
+    counted: Mutex<Counts>,
     /// The last number that was given to a saga.
     number: AtomicI64,
     lead: Mutex<Lead>,
@@ -92,11 +100,12 @@ impl Shared {
             places: Places::new(settings.concurrency),
             ends: Ends::new(settings.waiters),
             under_way: AtomicI64::new(0),
+            counted: Mutex::default(),
             number: AtomicI64::new(0),
             lead: Mutex::new(lead),
             phase: channel::Sender::new(Phase::Open),
             database,
-            settings,
+            settings: ArcSwap::from_pointee(settings),
         }
     }
 
@@ -119,10 +128,11 @@ impl Shared {
         let before = self.under_way.load(Ordering::Relaxed);
         loop {
             let page = rows::unfinished(&self.database, after).await?;
-            let Some((last, _)) = page.last() else { break };
+            let Some((last, ..)) = page.last() else { break };
             (after, found) = (*last, found + page.len());
             // What is due by nothing is looked at once.
-            self.places.add(page.into_iter().map(|(number, due)| (number, due.unwrap_or_default())).collect());
+            let page = page.into_iter().map(|(number, due, standing)| (number, due.unwrap_or_default(), standing));
+            self.places.add(page.collect());
         }
         self.count(i64::try_from(found).unwrap_or(i64::MAX) - before);
         Ok(found)
@@ -130,10 +140,24 @@ impl Shared {
 
     async fn recount(&self) -> Result<(), store::Error> {
         let before = self.under_way.load(Ordering::Relaxed);
-        let count = rows::count(&self.database).await?;
+        let counts = rows::count(&self.database).await?;
         // What is started meanwhile counts too.
-        self.count(i64::try_from(count).unwrap_or(i64::MAX) - before);
+        self.count(i64::try_from(counts.under_way()).unwrap_or(i64::MAX) - before);
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = counts;
         Ok(())
+    }
+
+    /// How the sagas are run now.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// From now on the sagas are run so, those under way too. What was found to be stuck counts as that until its next try,
+    /// and when a saga times out is settled at its start.
+    pub fn set_settings(&self, settings: Settings) {
+        let concurrency = settings.concurrency;
+        self.settings.store(Arc::new(settings));
+        self.places.set_concurrency(concurrency);
     }
 
     /// Begins a saga; what came of it is told when that is written.
@@ -186,7 +210,8 @@ impl Shared {
     }
 
     pub fn tries(&self) -> Tries {
-        Tries { attempts: self.settings.attempts.max(1), backoff: self.settings.backoff }
+        let settings = self.settings();
+        Tries { attempts: settings.attempts.max(1), backoff: settings.backoff }
     }
 
     /// The step that the revision that serves lacks for this saga.
@@ -199,9 +224,36 @@ impl Shared {
         saga.machine.lacks(definition.map(|definition| &**definition))
     }
 
-    /// The revision that serves is another: those that could not go on with the one before are looked at.
-    pub fn revised(&self) {
+    /// The revision that serves is another: those that could not go on with the one before are looked at, and those that
+    /// can't go on with this one.
+    pub async fn revised(&self) {
         self.places.wake_halted(self.now());
+        if self.leads()
+            && let Err(error) = self.halt().await
+        {
+            // Each is found by itself when there is something to do for it.
+            tracing::warn!(service = %self.service, error = error.words(), "sagas could not be looked through");
+        }
+    }
+
+    /// Has those looked at that can't go on with the revision that serves, so that they are known to be halted before there
+    /// is something to do for them.
+    async fn halt(&self) -> Result<(), store::Error> {
+        let current = self.known.current();
+        let (mut found, mut lacks) = (Vec::new(), BTreeMap::<(String, String), usize>::new());
+        let named = |name: &str| current.get(name).map(|(_, definition)| &**definition);
+        lacking(self, named, |it| {
+            found.push(it.number);
+            let key = (it.definition.name.clone(), it.definition.steps[it.step].name.clone());
+            *lacks.entry(key).or_default() += 1;
+        })
+        .await?;
+        for ((saga, step), sagas) in lacks {
+            let service = &self.service;
+            tracing::error!(%service, saga, step, sagas, "sagas are halted: the revision that serves lacks a step of theirs");
+        }
+        self.places.wake(&found, self.now());
+        Ok(())
     }
 
     /// Whether this host is the one that runs the sagas.
@@ -242,6 +294,28 @@ impl Shared {
     /// How many are under way, as far as is known.
     pub fn under_way(&self) -> usize {
         usize::try_from(self.under_way.load(Ordering::Relaxed)).unwrap_or_default()
+    }
+
+    /// How many are under way and how they stand, as far as this host knows.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        if self.leads() {
+            let (going, halted) = self.places.tally();
+            for standing in Standing::ALL {
+                counts.add(standing, going[standing as usize]);
+                // Where no revision serves yet, they wait for it and lack nothing.
+                if self.known.serves() {
+                    counts.halted += halted[standing as usize];
+                } else {
+                    counts.add(standing, halted[standing as usize]);
+                }
+            }
+            return counts;
+        }
+        counts = *self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        // What was started since is not known any better.
+        let others = counts.under_way() - counts.running;
+        Counts { running: self.under_way().saturating_sub(others), ..counts }
     }
 
     pub fn is_open(&self) -> bool {

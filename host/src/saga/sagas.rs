@@ -1,8 +1,9 @@
 //! The sagas of one service, for those who start them, tell them something and look at them.
 
 use super::{
-    Definition, Error, Filter, MAX_ID, MAX_INPUT, MAX_WAIT, OpenError, Page, Settings, Snapshot, StepView, Steps,
-    Summary, Unmet, View,
+    Counts, Definition, Error, Filter, MAX_ID, MAX_INPUT, MAX_WAIT, OpenError, Page, Settings, Snapshot, StepView,
+    Steps, Summary, Unmet, View,
+    lacking::lacking,
     machine::{At, Machine, Millis, Word},
     rows,
     runner::{
@@ -14,6 +15,7 @@ use crate::{
     events::Event,
     policy::{Fault, FaultKind},
     store::{self, Database},
+    telemetry::TraceContext,
 };
 use futures::future::join_all;
 use serde_json::{Map, Value};
@@ -79,6 +81,16 @@ impl Sagas {
     /// When there is no such saga, the id or the input is none, it was started with another input, as many as may be are
     /// under way, or the database did not do its part.
     pub async fn start(&self, saga: &str, id: &str, input: &[u8]) -> Result<Snapshot, Error> {
+        self.start_in(TraceContext::root(), saga, id, input).await
+    }
+
+    /// As [`start`](Self::start), in a trace that there is: all calls of the saga belong to it, however often the host is
+    /// started anew, and who tells it something.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn start_in(&self, trace: TraceContext, saga: &str, id: &str, input: &[u8]) -> Result<Snapshot, Error> {
         let shared = &self.0.shared;
         check_id(id)?;
         let input = read_input(input)?;
@@ -92,7 +104,7 @@ impl Sagas {
         let before = |row: rows::Row| {
             if row.input == digest { Ok(runner::snapshot(&row)) } else { Err(Error::Conflict) }
         };
-        let Shared { service, settings, .. } = &**shared;
+        let (service, settings) = (&shared.service, shared.settings());
         if shared.under_way() >= settings.max {
             // One that was started before is told of, however many there are.
             if let Some(row) = self.find(saga, id).await? {
@@ -102,7 +114,7 @@ impl Sagas {
             return Err(Fault::new(FaultKind::Overloaded, full).into());
         }
         let now = shared.now();
-        let machine = Machine::start(definition, shared.tries(), settings.timeout, now);
+        let machine = Machine::start(definition, shared.tries(), settings.timeout, trace, now);
         let begun = Saga::new(shared.next_number(now), id, now, machine, input);
         let (reply, replied) = oneshot::channel();
         shared.start(Start { saga: begun, definition: definition_digest, input: digest, reply });
@@ -139,7 +151,7 @@ impl Sagas {
         let deadline = Instant::now() + timeout.min(MAX_WAIT);
         // NB: before it is read, so that no end comes in between.
         let Some(mut waiter) = shared.wait(saga, id) else {
-            let many = format!("{} wait for the end of a saga already, and no more may", shared.settings.waiters);
+            let many = format!("{} wait for the end of a saga already, and no more may", shared.settings().waiters);
             return Err(Fault::new(FaultKind::Overloaded, many).into());
         };
         loop {
@@ -148,7 +160,7 @@ impl Sagas {
                 return Ok(snapshot);
             }
             // Where another host moves it on, only the database tells of its end.
-            let look = if shared.leads() { deadline } else { Instant::now() + shared.settings.look_every_shared };
+            let look = if shared.leads() { deadline } else { Instant::now() + shared.settings().look_every_shared };
             match timeout_at(look.min(deadline), &mut waiter.end).await {
                 Ok(Ok(snapshot)) => return Ok(snapshot),
                 Ok(Err(_)) => return self.get(saga, id).await,
@@ -194,13 +206,13 @@ impl Sagas {
         let listed = rows::list(&shared.database, filter, limit).await.map_err(|error| shared.fault(&error))?;
         let next = listed.last().filter(|_| listed.len() == limit).map(|last| last.number);
         let mut sagas = Vec::with_capacity(listed.len());
-        for rows::Listed { saga, id, definition, started, progress, .. } in listed {
+        for rows::Listed { number, saga, id, definition, started, progress } in listed {
             let definition =
                 shared.known.get(&shared.database, &definition).await.map_err(|error| shared.fault(&error))?;
             let Some(machine) = Machine::restore(definition, shared.tries(), progress, Default::default()) else {
                 continue;
             };
-            sagas.push(self.summary(&saga, &id, started, &machine));
+            sagas.push(self.summary(number, (&saga, &id), started, &machine));
         }
         Ok(Page { sagas, next })
     }
@@ -227,7 +239,8 @@ impl Sagas {
         });
         let running = progress.status == super::Status::Running;
         Ok(View {
-            summary: self.summary(&saga.saga, &saga.id, saga.started, machine),
+            summary: self.summary(saga.number, (&saga.saga, &saga.id), saga.started, machine),
+            trace: progress.traceparent.map(|trace| trace.trace_id_text()),
             times_out_at: running.then(|| rfc3339(progress.deadline)),
             next_at: machine.due().filter(|_| !machine.is_calling()).map(rfc3339),
             state: serde_json::from_slice(saga.state()).unwrap_or_default(),
@@ -260,32 +273,13 @@ impl Sagas {
     /// When the database did not do its part.
     pub async fn unmet(&self, new: &[Definition]) -> Result<Vec<Unmet>, Error> {
         let shared = &self.0.shared;
-        let fault = |error: store::Error| Error::from(shared.fault(&error));
         let mut unmet = BTreeMap::<(String, String, bool), (usize, String)>::new();
-        for digest in rows::under_way(&shared.database).await.map_err(fault)? {
-            let definition = shared.known.get(&shared.database, &digest).await.map_err(fault)?;
-            let found = new.iter().find(|new| new.name == definition.name);
-            // Most revisions know all steps: then no saga needs to be looked at.
-            let knows = |step: &super::Step| {
-                let found = found.and_then(|found| found.step(&step.name));
-                found.is_some_and(|found| found.compensates || !step.compensates)
-            };
-            if definition.steps.iter().all(knows) {
-                continue;
-            }
-            let mut after = i64::MIN;
-            loop {
-                let page = rows::progress(&shared.database, &digest, after).await.map_err(fault)?;
-                let Some((last, ..)) = page.last() else { break };
-                after = *last;
-                for (_, id, progress) in page {
-                    let machine = Machine::restore(definition.clone(), shared.tries(), progress, Default::default());
-                    let Some((step, compensation)) = machine.and_then(|machine| machine.lacks(found)) else { continue };
-                    let key = (definition.name.clone(), definition.steps[step].name.clone(), compensation);
-                    unmet.entry(key).or_insert((0, id)).0 += 1;
-                }
-            }
-        }
+        let named = |name: &str| new.iter().find(|new| new.name == name);
+        let looked = lacking(shared, named, |it| {
+            let (saga, step) = (it.definition.name.clone(), it.definition.steps[it.step].name.clone());
+            unmet.entry((saga, step, it.compensation)).or_insert((0, it.id)).0 += 1;
+        });
+        looked.await.map_err(|error| Error::from(shared.fault(&error)))?;
         let unmet = unmet.into_iter();
         Ok(unmet
             .map(|((saga, step, compensation), (sagas, id))| Unmet { saga, step, compensation, sagas, id })
@@ -305,13 +299,18 @@ impl Sagas {
         let set = shared.known.set(&shared.database, definitions).await;
         set.map_err(|error| OpenError::Database { service: service(), reason: error.words().to_owned() })?;
         shared.known.serve();
-        shared.revised();
+        shared.revised().await;
         Ok(())
     }
 
-    /// How many are under way, as far as this host knows.
-    pub fn under_way(&self) -> usize {
-        self.0.shared.under_way()
+    /// From now on they are run so, those under way too. When one times out is settled at its start.
+    pub fn set_settings(&self, settings: Settings) {
+        self.0.shared.set_settings(settings);
+    }
+
+    /// How many are under way and how they stand, as far as this host knows. From memory.
+    pub fn counts(&self) -> Counts {
+        self.0.shared.counts()
     }
 
     /// Makes no call any more, and waits for those under way until the deadline. What has not ended by then is found at the
@@ -370,7 +369,7 @@ impl Sagas {
         rows::named(&shared.database, saga, id).await.map_err(|error| shared.fault(&error).into())
     }
 
-    fn summary(&self, saga: &str, id: &str, started: Millis, machine: &Machine) -> Summary {
+    fn summary(&self, place: i64, (saga, id): (&str, &str), started: Millis, machine: &Machine) -> Summary {
         let (progress, steps) = (machine.progress(), &machine.definition().steps);
         let current = self.0.shared.known.current();
         let lacks = machine.lacks(current.get(saga).map(|(_, definition)| &**definition));
@@ -380,11 +379,13 @@ impl Sagas {
         });
         let errors = || machine.current().filter_map(|step| progress.steps[step].error.clone());
         Summary {
+            place,
             service: (*self.0.shared.service).into(),
             saga: saga.to_owned(),
             id: id.to_owned(),
             status: progress.status,
             stuck: lacks.is_some() || machine.stuck().is_some(),
+            halted: lacks.is_some(),
             at: machine.current().map(|step| steps[step].name.clone()).collect(),
             reason: progress.reason.clone(),
             error: lacks.or_else(|| errors().next()),

@@ -11,6 +11,7 @@ use crate::{
         self, Database,
         tests::{Scratch, on_each_backend},
     },
+    telemetry::TraceContext,
 };
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture, future::join_all};
@@ -172,8 +173,11 @@ on_each_backend! {
     an_event_is_written_when_it_is_delivered,
     a_stuck_compensation_is_shown_and_skipped,
     a_revision_that_lacks_steps_halts_sagas,
+    it_is_counted_how_sagas_stand,
+    all_calls_of_a_saga_are_of_one_trace,
     no_more_run_than_may_and_all_end,
     no_more_are_under_way_than_may,
+    other_settings_take_effect_while_it_runs,
     what_is_under_way_at_the_end_is_let_end,
     pages_have_all_and_what_ended_is_forgotten,
     results_that_are_none_are_not_merged,
@@ -196,7 +200,7 @@ async fn it_goes_from_step_to_step(scratch: Scratch) {
     let last = script.calls.borrow()[3].clone();
     assert_eq!((&*last.key, last.attempt, &*last.state), ("order/checkout/a/confirm", 1, &*end.state));
     assert_eq!(last.started_at.parse::<Timestamp>().unwrap(), end.started_at);
-    assert_eq!(sagas.under_way(), 0);
+    assert_eq!(sagas.counts().under_way(), 0);
     let shown = sagas.show(None, "a").await.unwrap();
     assert!(shown.steps.iter().all(|step| step.status == "done" && step.attempts == 1 && step.ended_at.is_some()));
     assert_eq!((shown.summary.status, shown.times_out_at, shown.next_at), (Status::Completed, None, None));
@@ -349,6 +353,121 @@ async fn a_revision_that_lacks_steps_halts_sagas(scratch: Scratch) {
     assert!(matches!(sagas.set_definitions(twice).await, Err(OpenError::Definition { .. })));
 }
 
+async fn it_is_counted_how_sagas_stand(scratch: Scratch) {
+    let (database, script) = (database(&scratch).await, Script::default());
+    let waits = std::iter::repeat_n(Does::Waits, 2);
+    let fails = std::iter::repeat_n(Does::Failed, 10_000);
+    script.does.lock().unwrap().extend([
+        ("act a".into(), waits.clone().collect()),
+        ("act c".into(), fails.clone().collect()),
+        ("undo b".into(), fails.clone().collect()),
+        ("act e".into(), fails.collect()),
+        ("undo d".into(), waits.collect()),
+    ]);
+    let definitions = [
+        saga("runs", [step("a")]),
+        saga("waits", [awaiting("w", "settled")]),
+        saga("sticks", [step("b"), step("c")]),
+        saga("turns", [step("d"), step("e")]),
+    ];
+    let stand = async |sagas: &Sagas, counts: Counts| {
+        let reached = async {
+            while sagas.counts() != counts {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let reached = tokio::time::timeout(Duration::from_secs(20), reached).await;
+        assert!(reached.is_ok(), "{:?} in place of {counts:?}", sagas.counts());
+    };
+    let counts = Counts { running: 1, waiting: 2, compensating: 1, stuck: 1, halted: 0 };
+    let sagas = opened(&database, &definitions, &script, settings()).await;
+    assert_eq!(sagas.counts(), Counts::default());
+    for (name, id) in [("runs", "1"), ("waits", "1"), ("waits", "2"), ("sticks", "1"), ("turns", "1")] {
+        sagas.start(name, id, b"{}").await.unwrap();
+    }
+    stand(&sagas, counts).await;
+    for (status, count) in [(Status::Running, 3), (Status::Compensating, 2), (Status::Completed, 0)] {
+        let filter = Filter { status: Some(status), limit: 9, ..Filter::default() };
+        assert_eq!(sagas.list(&filter).await.unwrap().sagas.len(), count, "{status}");
+    }
+    drop(sagas);
+    let sagas = opened(&database, &definitions, &script, settings()).await;
+    stand(&sagas, counts).await;
+    let twice = |calls: &Vec<StepCall>| {
+        ["act a", "undo d"].iter().all(|it| calls.iter().filter(|call| name(call) == *it).count() == 2)
+    };
+    script.calls.subscribe().wait_for(twice).await.unwrap();
+    // Calls under way are let end.
+    sagas.set_definitions(Vec::new()).await.unwrap();
+    stand(&sagas, Counts { running: 1, compensating: 1, halted: 3, ..Counts::default() }).await;
+    let shown = sagas.show(Some("waits"), "1").await.unwrap().summary;
+    assert!(shown.halted && shown.stuck, "{shown:?}");
+    script.open.send_replace(true);
+    stand(&sagas, Counts { halted: 3, ..Counts::default() }).await;
+    sagas.deliver(event("settled", "2", "x")).await.unwrap();
+    stand(&sagas, Counts { halted: 3, ..Counts::default() }).await;
+    sagas.set_definitions(definitions.to_vec()).await.unwrap();
+    stand(&sagas, Counts { waiting: 1, stuck: 1, ..Counts::default() }).await;
+    assert_eq!(ended(&sagas, "waits", "2").await.status, Status::Completed);
+}
+
+async fn all_calls_of_a_saga_are_of_one_trace(scratch: Scratch) {
+    let (database, trace) = (database(&scratch).await, TraceContext::root());
+    let script = Script::new([("act a", Does::Fault(FaultKind::Trapped)), ("act c", Does::Hangs)]);
+    let definitions = [saga("pay", [step("a"), awaiting("b", "settled"), step("c"), step("d")])];
+    let sagas = opened(&database, &definitions, &script, settings()).await;
+    sagas.start_in(trace, "pay", "1", b"{}").await.unwrap();
+    script.called(2).await;
+    // Who starts it again, or tells it something, leaves it where it is.
+    sagas.start_in(TraceContext::root(), "pay", "1", b"{}").await.unwrap();
+    sagas.deliver(event("settled", "1", "x")).await.unwrap();
+    script.called(4).await;
+    assert_eq!(sagas.show(None, "1").await.unwrap().trace, Some(trace.trace_id_text()));
+    drop(sagas);
+    let again = Script::new([("act d", Does::Failed), ("undo b", Does::Failed)]);
+    let sagas = opened(&database, &definitions, &again, settings()).await;
+    assert_eq!(ended(&sagas, "pay", "1").await.status, Status::Compensated);
+    let calls = [script.calls.borrow().clone(), again.calls.borrow().clone()].concat();
+    assert!(calls.len() >= 10, "{calls:?}");
+    for call in &calls {
+        assert_eq!(call.trace.trace_id(), trace.trace_id(), "{call:?}");
+        assert!(call.trace != trace && calls.iter().filter(|it| it.trace == call.trace).count() == 1, "{call:?}");
+    }
+    // One that an earlier version wrote gets one, and keeps it.
+    sagas.start("pay", "2", b"{}").await.unwrap();
+    again.calls.subscribe().wait_for(|calls| calls.iter().any(|call| &*call.id == "2")).await.unwrap();
+    while sagas.show(None, "2").await.unwrap().steps[1].status != "waiting" {
+        tokio::task::yield_now().await;
+    }
+    sagas.close(soon()).await;
+    rewrite(&database, "2", |progress| drop(progress.as_object_mut().unwrap().remove("traceparent").unwrap())).await;
+    let sagas = opened(&database, &definitions, &Script::default(), settings()).await;
+    assert_eq!(sagas.show(None, "2").await.unwrap().trace, None);
+    sagas.close(soon()).await;
+    let script = Script::new([("act c", Does::Hangs)]);
+    let sagas = opened(&database, &definitions, &script, settings()).await;
+    sagas.deliver(event("settled", "2", "x")).await.unwrap();
+    script.called(2).await;
+    drop(sagas);
+    let sagas = opened(&database, &definitions, &script, settings()).await;
+    assert_eq!(ended(&sagas, "pay", "2").await.status, Status::Completed);
+    let traces = script.calls.borrow().iter().map(|call| call.trace.trace_id()).collect::<Vec<_>>();
+    assert!(traces.len() == 4 && traces.iter().all(|trace| *trace == traces[0]), "{traces:?}");
+}
+
+/// Writes another progress of a saga than its host did.
+async fn rewrite(database: &Database, id: &str, change: impl FnOnce(&mut serde_json::Value)) {
+    let params = vec![store::Value::Text(id.into())];
+    let sql = "SELECT progress FROM _wharf_sagas WHERE id = $1".to_owned();
+    let rows = database.host_query(store::Statement { sql, params: params.clone() }).await.unwrap().rows;
+    let store::Value::Text(text) = &rows[0][0] else { panic!("{rows:?}") };
+    let mut progress = serde_json::from_str(text).unwrap();
+    change(&mut progress);
+    let sql = "UPDATE _wharf_sagas SET progress = $2 WHERE id = $1".to_owned();
+    let params = [params, vec![store::Value::Text(progress.to_string())]].concat();
+    assert_eq!(database.host_execute(store::Statement { sql, params }).await.unwrap(), 1);
+}
+
 async fn no_more_run_than_may_and_all_end(scratch: Scratch) {
     let waits = std::iter::repeat_n(Does::Waits, 4).collect();
     let script = Script::default();
@@ -361,12 +480,12 @@ async fn no_more_run_than_may_and_all_end(scratch: Scratch) {
         start.unwrap();
     }
     script.called(4).await;
-    assert_eq!((script.out.borrow().0, sagas.under_way()), (4, 40));
+    assert_eq!((script.out.borrow().0, sagas.counts().under_way()), (4, 40));
     script.open.send_replace(true);
     for id in &ids {
         assert_eq!(ended(&sagas, "pay", id).await.status, Status::Completed);
     }
-    assert_eq!((script.out.borrow().1, script.calls().len(), sagas.under_way()), (4, 80, 0));
+    assert_eq!((script.out.borrow().1, script.calls().len(), sagas.counts().under_way()), (4, 80, 0));
 }
 
 async fn no_more_are_under_way_than_may(scratch: Scratch) {
@@ -381,6 +500,41 @@ async fn no_more_are_under_way_than_may(scratch: Scratch) {
     ended(&sagas, "pay", "1").await;
     sagas.start("pay", "2", b"{}").await.unwrap();
     ended(&sagas, "pay", "2").await;
+}
+
+async fn other_settings_take_effect_while_it_runs(scratch: Scratch) {
+    let script = Script::new([("act b", Does::Fault(FaultKind::Trapped))]);
+    script.does.lock().unwrap().insert("act a".into(), std::iter::repeat_n(Does::Waits, 4).collect());
+    let definitions = [saga("pay", [step("a")]), saga("fails", [step("b")])];
+    let few = Settings { concurrency: 1, max: 4, ..settings() };
+    let sagas = opened(&database(&scratch).await, &definitions, &script, few).await;
+    for id in ["1", "2", "3", "4"] {
+        sagas.start("pay", id, b"{}").await.unwrap();
+    }
+    script.called(1).await;
+    assert!(matches!(sagas.start("pay", "5", b"{}").await, Err(Error::Fault(_))));
+    assert_eq!(script.calls().len(), 1);
+    let more = Settings { concurrency: 4, max: 5, attempts: 1, ..settings() };
+    sagas.set_settings(more.clone());
+    script.called(4).await;
+    sagas.start("pay", "5", b"{}").await.unwrap();
+    script.open.send_replace(true);
+    for id in ["1", "2", "3", "4", "5"] {
+        assert_eq!(ended(&sagas, "pay", id).await.status, Status::Completed);
+    }
+    sagas.start("fails", "1", b"{}").await.unwrap();
+    assert_eq!(ended(&sagas, "fails", "1").await.status, Status::Compensated);
+    let all = Filter { limit: 9, ..Filter::default() };
+    assert_eq!(sagas.list(&all).await.unwrap().sagas.len(), 6);
+    let now = Timestamp::now();
+    // What ended in this very millisecond is kept.
+    while Timestamp::now().duration_since(now).as_millis() < 2 {
+        tokio::task::yield_now().await;
+    }
+    sagas.set_settings(Settings { keep: Duration::ZERO, ..more });
+    while !sagas.list(&all).await.unwrap().sagas.is_empty() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 async fn what_is_under_way_at_the_end_is_let_end(scratch: Scratch) {
@@ -478,7 +632,7 @@ async fn ten_thousand_that_wait_take_little_memory() {
     // Also where they are taken up again.
     drop(sagas);
     let sagas = opened(&database, &definitions, &script, settings()).await;
-    assert_eq!((sagas.under_way(), sagas.active()), (SAGAS, 0));
+    assert_eq!((sagas.counts().under_way(), sagas.active()), (SAGAS, 0));
     assert!(sagas.held() < SAGAS * 150, "{} bytes are held", sagas.held());
     sagas.deliver(event("settled", "7777", "x")).await.unwrap();
     assert_eq!(ended(&sagas, "pay", "7777").await.status, Status::Completed);

@@ -54,12 +54,16 @@ pub struct Page {
     /// The sagas.
     pub sagas: Vec<Summary>,
     /// What the next page begins after, where there may be one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<i64>,
 }
 
 /// A saga in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
+    /// Its place in lists, the newest's the largest: what the next page begins after where this is the last of one.
+    #[serde(default)]
+    pub place: i64,
     /// The service.
     pub service: String,
     /// The name of its definition.
@@ -70,15 +74,21 @@ pub struct Summary {
     pub status: Status,
     /// Whether it needs somebody: a compensation keeps failing, or the revision does not know its steps.
     pub stuck: bool,
+    /// Whether it is that the revision that serves lacks a step of it.
+    #[serde(default)]
+    pub halted: bool,
     /// The steps that it is at.
     pub at: Vec<String>,
     /// Why it is, or was, compensated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// What went wrong last in what it is at, or why it is stuck.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// When it was started, RFC 3339 in UTC, as all times here.
     pub started_at: String,
     /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<String>,
 }
 
@@ -88,9 +98,14 @@ pub struct View {
     /// What is in lists too.
     #[serde(flatten)]
     pub summary: Summary,
+    /// The id of the trace that all its calls belong to: that of whatever started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
     /// When it is compensated unless it is complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times_out_at: Option<String>,
     /// When there is something to do for it; `None` while something is done, or where only an event leads on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_at: Option<String>,
     /// Its state.
     pub state: Value,
@@ -107,20 +122,26 @@ pub struct StepView {
     /// `skipped`.
     pub status: String,
     /// What it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
     /// How often its action was tried.
     pub attempts: u32,
     /// How often its compensation was tried.
     pub compensations: u32,
     /// What went wrong last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// When it was reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reached_at: Option<String>,
     /// When its action was called first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begun_at: Option<String>,
     /// When its action ended for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<String>,
     /// When it was compensated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compensated_at: Option<String>,
 }
 

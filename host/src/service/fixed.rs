@@ -6,13 +6,10 @@
 
 use super::{
     exports::FunctionKey,
-    shape::{Concern, Misfit, Shape, wit},
+    shape::{Concern, Misfit, Shape, lacks, wit},
     tape::{Tape, written},
 };
-use crate::{
-    manifest::did_you_mean,
-    policy::{FallbackPolicy, FixedResult},
-};
+use crate::policy::{FallbackPolicy, FixedResult, FunctionList};
 use std::collections::HashMap;
 use wasmtime::component::types::ComponentFunc;
 
@@ -34,14 +31,14 @@ impl FixedResults {
         // The last word is that of a full name.
         for result in declared.iter().filter(|it| !it.is_full()).chain(declared.iter().filter(|it| it.is_full())) {
             let mut say = |message| {
-                let concern = Concern::FixedResult { callee: callee.into(), function: result.function.clone() };
+                let (list, function) = (FunctionList::FixedResults, result.function.clone());
+                let concern = Concern::Function { callee: callee.into(), list, function };
                 found.push(Misfit { service: caller.into(), concern, message });
             };
-            let mut functions = shape.functions().filter(|(of, name, _)| result.is_of(of, name)).peekable();
-            if functions.peek().is_none() {
-                say(unknown(result, callee, shape));
+            if let Some(why) = lacks(&result.function, callee, shape) {
+                say(format!("has a fixed result for `{}`, {why}", result.function.escape_debug()));
             }
-            for (interface, name, ty) in functions {
+            for (interface, name, ty) in shape.functions().filter(|(of, name, _)| result.is_of(of, name)) {
                 match value(result, ty) {
                     Ok(tape) => {
                         results.insert(FunctionKey::new(interface, name, ty), tape);
@@ -66,33 +63,4 @@ fn value(result: &FixedResult, ty: &ComponentFunc) -> Result<Tape, String> {
         let (ty, value) = (wit(&ty), &result.value);
         format!("which is not what the function gives: {wrong}\n  its type:   {ty}\n  the result: {value}")
     })
-}
-
-fn unknown(result: &FixedResult, callee: &str, shape: &Shape) -> String {
-    let named = result.function.escape_debug();
-    let known = shape.functions();
-    if known.clone().next().is_none() {
-        return format!("has a fixed result for `{named}`, and `{callee}` exports no functions for its neighbours");
-    }
-    let full: Vec<String> = known
-        .clone()
-        .flat_map(|(interface, name, _)| {
-            let unversioned = interface.split_once('@').map_or(interface, |(name, _)| name);
-            [format!("{interface}.{name}"), format!("{unversioned}.{name}")]
-        })
-        .collect();
-    let short = known.map(|(_, name, _)| name);
-    let meant = if result.is_full() {
-        did_you_mean(&result.function, full.iter().map(String::as_str))
-    } else {
-        did_you_mean(&result.function, short.clone())
-    };
-    let which = if meant.is_empty() {
-        let names: std::collections::BTreeSet<_> = short.collect();
-        let names: Vec<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
-        format!("; its functions are {}", names.join(", "))
-    } else {
-        meant
-    };
-    format!("has a fixed result for `{named}`, a function that `{callee}` does not export{which}")
 }

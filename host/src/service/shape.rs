@@ -10,8 +10,18 @@ pub use difference::{Difference, InterfaceChange, ShapeChanges};
 pub(super) use wit::{Signature, wit};
 
 use super::{exports::HttpVersion, link::untransferable};
-use crate::{events::binding::HANDLER, saga::binding::STEPS, store::MIGRATIONS};
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use crate::{
+    events::binding::HANDLER,
+    manifest::did_you_mean,
+    policy::{FunctionList, names_function},
+    saga::binding::STEPS,
+    store::MIGRATIONS,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 use wasmtime::component::{
     Component,
     types::{ComponentFunc, ComponentItem},
@@ -50,10 +60,12 @@ pub enum Concern {
     Calls,
     /// What is delivered to it.
     Subscribes,
-    /// What it is given when a function fails.
-    FixedResult {
+    /// A function that its policy names.
+    Function {
         /// Whose function it is.
         callee: String,
+        /// Where it is named.
+        list: FunctionList,
         /// The function, as the policy names it.
         function: String,
     },
@@ -74,6 +86,8 @@ pub struct Grants {
     pub subscribes: bool,
     /// The topics whose events its sagas may wait for.
     pub awaits: Vec<String>,
+    /// The functions of those it calls that are named at its edges: whose, where, and by which name.
+    pub functions: Vec<(String, FunctionList, String)>,
     /// Whether HTTP requests come to it: by a route, an aggregate, or a neighbour that may call it.
     pub routed: bool,
 }
@@ -248,6 +262,11 @@ pub fn misfits(shapes: &BTreeMap<String, Arc<Shape>>, grants: &BTreeMap<String, 
             );
             say(Concern::Component, message);
         }
+        for (callee, list, function) in &grants.functions {
+            let Some(why) = shapes.get(callee).and_then(|shape| lacks(function, callee, shape)) else { continue };
+            let concern = Concern::Function { callee: callee.clone(), list: *list, function: function.clone() };
+            say(concern, format!("has `{}` in `{}`, {why}", function.escape_debug(), list.key()));
+        }
         for (interface, functions) in shape.neighbours() {
             match provider(service, interface, grants, shapes) {
                 Err((concern, message)) => say(concern, message),
@@ -260,6 +279,39 @@ pub fn misfits(shapes: &BTreeMap<String, Arc<Shape>>, grants: &BTreeMap<String, 
         }
     }
     found
+}
+
+/// Why a policy can't mean any function of `callee`, a component of this shape, by this name; `None` where it can.
+pub(super) fn lacks(function: &str, callee: &str, shape: &Shape) -> Option<String> {
+    let known = shape.functions();
+    let named = [function.to_owned()];
+    if known.clone().any(|(interface, name, _)| names_function(&named, interface, name)) {
+        return None;
+    }
+    if known.clone().next().is_none() {
+        return Some(format!("and `{callee}` exports no functions for its neighbours"));
+    }
+    let full: Vec<String> = known
+        .clone()
+        .flat_map(|(interface, name, _)| {
+            let unversioned = interface.split_once('@').map_or(interface, |(name, _)| name);
+            [format!("{interface}.{name}"), format!("{unversioned}.{name}")]
+        })
+        .collect();
+    let short = known.map(|(_, name, _)| name);
+    let meant = if function.contains('/') {
+        did_you_mean(function, full.iter().map(String::as_str))
+    } else {
+        did_you_mean(function, short.clone())
+    };
+    let which = if meant.is_empty() {
+        let names: BTreeSet<_> = short.collect();
+        let names: Vec<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
+        format!("; its functions are {}", names.join(", "))
+    } else {
+        meant
+    };
+    Some(format!("a function that `{callee}` does not export{which}"))
 }
 
 /// Where what a caller imports differs from what `callee` exports.

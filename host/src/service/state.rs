@@ -9,7 +9,7 @@ use crate::{
     outbound::Hooks,
     outbox::OutboxView,
     store::{OfCall, SqlCtx, SqlView, Unit},
-    telemetry::GuestOutput,
+    telemetry::{GuestOutput, LastWords},
 };
 use std::sync::Arc;
 use wasmtime::{
@@ -31,6 +31,7 @@ pub struct State {
     pub(super) under_way: UnderWay,
     pub(super) limits: StoreLimits,
     pub(super) table: ResourceTable,
+    last_words: LastWords,
     wasi: WasiCtx,
     http: WasiHttpCtx,
     pub(super) hooks: Hooks,
@@ -71,9 +72,10 @@ impl Calls {
 impl State {
     /// The data of a new store of the service that `scope` describes.
     pub(super) fn new(scope: Arc<Scope>, output: &GuestOutput) -> Self {
+        let last_words = LastWords::default();
         let wasi = WasiCtxBuilder::new()
             .stdout(output.clone())
-            .stderr(output.clone())
+            .stderr(output.standard_error(last_words.clone()))
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false)
@@ -85,6 +87,7 @@ impl State {
             under_way: UnderWay::default(),
             limits: StoreLimits::new(scope.limits),
             table,
+            last_words,
             wasi,
             http: WasiHttpCtx::new(),
             hooks: Hooks::new(scope.clone()),
@@ -92,6 +95,11 @@ impl State {
             sql: SqlCtx::new(scope.database.clone()),
             scope,
         }
+    }
+
+    /// What the instance writes to its standard error.
+    pub(super) fn last_words(&self) -> LastWords {
+        self.last_words.clone()
     }
 
     /// Everything that the host itself offers: WASI 0.2 and 0.3, and Wharf's own capabilities. What a service may do

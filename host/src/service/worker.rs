@@ -96,7 +96,7 @@ pub(super) async fn drive(mut seat: Seat, at_rest: Option<Worker>) {
 
 async fn run(seat: &Seat, worker: &mut Worker) -> End {
     let Worker { store, exports, budget, served } = worker;
-    let desk = seat.desk();
+    let (desk, last_words) = (seat.desk(), store.data().last_words());
     let clock = seat.pool().clock();
     budget.reset();
     store.set_epoch_deadline(1);
@@ -171,7 +171,8 @@ async fn run(seat: &Seat, worker: &mut Worker) -> End {
         Ok(Ok(Err(error)) | Err(error)) => {
             let service = seat.pool().service();
             let cause = error.root_cause().to_string();
-            tracing::error!(%service, trap = format!("{error:?}"), "the instance trapped; its calls fail");
+            let (trap, stderr) = (format!("{error:?}"), last_words.said());
+            tracing::error!(%service, trap, stderr, "the instance trapped; its calls fail");
             desk.fail(&Fault::new(FaultKind::Trapped, format!("service `{service}` trapped: {cause}")));
             End::Retired
         }

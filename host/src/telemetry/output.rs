@@ -1,12 +1,16 @@
 //! What guests write to their standard output and error: lines of the host's log.
 
 use std::{
+    collections::VecDeque,
     io,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
-use tokio::{io::AsyncWrite, time::Instant};
+use tokio::{
+    io::AsyncWrite,
+    time::{Duration, Instant},
+};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 
 /// A longer line is logged in pieces: a guest must not make the host keep what it writes.
@@ -17,6 +21,13 @@ const BURST: u32 = 1000;
 /// and how many each second in the long run. Writing the log takes time and space that belong to all services.
 const LINES_PER_SECOND: u32 = 200;
 
+/// Of what a guest wrote to its standard error just before it trapped so many lines are told,
+const LAST_LINES: usize = 8;
+/// each of so many characters at most,
+const LAST_LINE: usize = 300;
+/// written within this time: what is older is about something else.
+const LAST: Duration = Duration::from_secs(1);
+
 /// The output of one service. Cloned, it shares what the service may write.
 #[derive(Clone)]
 pub struct GuestOutput {
@@ -24,9 +35,20 @@ pub struct GuestOutput {
     allowance: Arc<Mutex<Allowance>>,
 }
 
+/// What an instance wrote to its standard error last: mostly why it panicked. Clones are the same.
+#[derive(Clone, Default)]
+pub struct LastWords(Arc<Mutex<VecDeque<(Instant, String)>>>);
+
+/// The standard error of one instance.
+struct StandardError {
+    output: GuestOutput,
+    words: LastWords,
+}
+
 struct Lines {
     output: GuestOutput,
     begun: Vec<u8>,
+    words: Option<LastWords>,
 }
 
 /// A bucket of lines that fills up with time.
@@ -43,6 +65,11 @@ impl GuestOutput {
     pub fn new(service: Arc<str>) -> Self {
         let allowance = Allowance { lines: BURST, filled: Instant::now(), left_out: 0 };
         Self { service, allowance: Arc::new(Mutex::new(allowance)) }
+    }
+
+    /// The standard error of an instance, whose last lines are kept in `words`.
+    pub fn standard_error(&self, words: LastWords) -> impl StdoutStream + use<> {
+        StandardError { output: self.clone(), words }
     }
 
     fn log(&self, line: &str) {
@@ -86,7 +113,40 @@ impl IsTerminal for GuestOutput {
 
 impl StdoutStream for GuestOutput {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(Lines { output: self.clone(), begun: Vec::new() })
+        Box::new(Lines { output: self.clone(), begun: Vec::new(), words: None })
+    }
+}
+
+impl IsTerminal for StandardError {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for StandardError {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(Lines { output: self.output.clone(), begun: Vec::new(), words: Some(self.words.clone()) })
+    }
+}
+
+// === impl LastWords ===
+
+impl LastWords {
+    /// What was written just now, a line each; `None` where nothing was.
+    pub fn said(&self) -> Option<String> {
+        let now = Instant::now();
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = lines.iter().filter(|(at, _)| now.duration_since(*at) <= LAST).map(|(_, line)| line.as_str());
+        let lines = lines.collect::<Vec<_>>();
+        (!lines.is_empty()).then(|| lines.join("\n"))
+    }
+
+    fn add(&self, line: &str) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == LAST_LINES {
+            lines.pop_front();
+        }
+        lines.push_back((Instant::now(), line.chars().take(LAST_LINE).collect()));
     }
 }
 
@@ -98,6 +158,9 @@ impl Lines {
         let line = line.trim_end();
         if !line.is_empty() {
             self.output.log(line);
+            if let Some(words) = &self.words {
+                words.add(line);
+            }
         }
         self.begun.clear();
     }
@@ -138,7 +201,27 @@ impl Drop for Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::time::{Duration, advance};
+    use tokio::{io::AsyncWriteExt, time::advance};
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_words_are_few_and_of_this_moment() {
+        let (output, words) = (GuestOutput::new("user".into()), LastWords::default());
+        assert_eq!(words.said(), None);
+        let mut stream = Box::into_pin(output.standard_error(words.clone()).async_stream());
+        stream.write_all(b"long ago\n").await.unwrap();
+        advance(2 * LAST).await;
+        assert_eq!(words.said(), None);
+        stream.write_all(b"\nthread 'x' pani").await.unwrap();
+        stream.write_all(b"cked:\nno room\n").await.unwrap();
+        assert_eq!(words.said().as_deref(), Some("thread 'x' panicked:\nno room"));
+        let mut out = Box::into_pin(output.async_stream());
+        out.write_all(b"by the way\n").await.unwrap();
+        for _ in 0..100 {
+            stream.write_all(&[b'a'; 2 * LAST_LINE]).await.unwrap();
+            stream.write_all(b"\n").await.unwrap();
+        }
+        assert_eq!(words.said().map(|said| said.len()), Some(LAST_LINES * (LAST_LINE + 1) - 1));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_is_cut_and_its_size_told() {

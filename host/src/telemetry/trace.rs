@@ -35,6 +35,11 @@ impl TraceContext {
         self.trace_id
     }
 
+    /// The id that all calls of the trace share, as logs show it.
+    pub fn trace_id_text(&self) -> String {
+        format!("{:032x}", self.trace_id)
+    }
+
     /// The `traceparent` as it stands in a header: ASCII, written without the formatting machinery, because every
     /// request carries one.
     pub fn encode(&self) -> [u8; 55] {

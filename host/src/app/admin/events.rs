@@ -6,7 +6,11 @@
 
 use super::{json, problem};
 use crate::{
-    events::{ArchiveError, Bus, DeadLetter, DeadLetterFilter, DeadReason, Event, MAX_LISTED, ReplayFrom},
+    events::{
+        ArchiveError, Bus, DeadLetter, DeadLetterFilter, DeadReason, Event, MAX_LISTED, ReplayFrom,
+        SubscriptionSnapshot,
+    },
+    manifest::did_you_mean,
     service::Body,
 };
 use hyper::{Method, Response, StatusCode};
@@ -169,9 +173,36 @@ async fn list(bus: &Bus, query: &str) -> Result<Letters, Refused> {
         }
         filter.after = page.last().map(|last| last.letter.clone());
     }
+    if letters.is_empty()
+        && filter.after.is_none()
+        && let Some(refused) = strange(bus, filter.topic.as_deref(), filter.service.as_deref())
+    {
+        return Err(refused);
+    }
     let more = letters.len() > limit;
     letters.truncate(limit);
     Ok(Letters { letters, more })
+}
+
+/// What is wrong with these names, where nothing was found by them: no service that subscribes is called so, or no topic
+/// that one subscribes to.
+fn strange(bus: &Bus, topic: Option<&str>, service: Option<&str>) -> Option<Refused> {
+    let all = bus.snapshot().subscriptions;
+    let shown = |name: &str| name.chars().take(64).flat_map(char::escape_debug).collect::<String>();
+    let named = |name: &str, known: &dyn Fn(&SubscriptionSnapshot) -> String| {
+        let known: Vec<_> = all.iter().map(known).collect();
+        let is_strange = known.iter().all(|it| it != name);
+        is_strange.then(|| did_you_mean(name, known.iter().map(String::as_str)))
+    };
+    let service = service.and_then(|service| {
+        let meant = named(service, &|it| it.service.clone())?;
+        Some(format!("there is no service `{}` with a subscription{meant}", shown(service)))
+    });
+    let topic = topic.and_then(|topic| {
+        let meant = named(topic, &|it| it.topic.clone())?;
+        Some(format!("there is no topic `{}` with a subscription{meant}", shown(topic)))
+    });
+    service.or(topic).map(|why| (StatusCode::NOT_FOUND, why.into()))
 }
 
 async fn show(bus: &Bus, letter: &str) -> Result<Response<Body>, Refused> {
@@ -204,8 +235,15 @@ async fn handle(bus: &Bus, deed: Deed, body: &[u8]) -> Result<Response<Body>, Re
         return Err(bad(format!("at most {MAX_LISTED} letters can be named at a time")));
     }
     let handled = if all {
+        let (topic_too, service_too) = (topic.clone(), service.clone());
         let filter = DeadLetterFilter { topic, service, reason, ..DeadLetterFilter::default() };
-        handle_all(bus, deed, filter, Timestamp::now()).await
+        let handled = handle_all(bus, deed, filter, Timestamp::now()).await;
+        if handled.as_ref().is_ok_and(|handled| handled.count == 0)
+            && let Some(refused) = strange(bus, topic_too.as_deref(), service_too.as_deref())
+        {
+            return Err(refused);
+        }
+        handled
     } else {
         handle_named(bus, deed, letters).await
     };
@@ -261,7 +299,8 @@ async fn replay(bus: &Bus, body: &[u8]) -> Result<Response<Body>, Refused> {
         (None, Some(offset)) => ReplayFrom::Offset(offset),
         _ => return Err(bad(expected)),
     };
-    let count = bus.replay(&past.topic, &past.service, from).await.map_err(refused)?;
+    let replayed = bus.replay(&past.topic, &past.service, from).await;
+    let count = replayed.map_err(|error| unsubscribed(bus, error))?;
     Ok(json(StatusCode::OK, &Handled { count, missing: 0 }))
 }
 
@@ -269,12 +308,22 @@ async fn stop_replays(bus: &Bus, body: &[u8]) -> Result<Response<Body>, Refused>
     let expected = r#"expected {"topic": "…", "service": "…"}"#;
     let Replays { topic, service } =
         serde_json::from_slice(body).map_err(|error| bad(format!("{expected}: {error}")))?;
-    let count = bus.stop_replays(&topic, &service).await.map_err(refused)?;
+    let stopped = bus.stop_replays(&topic, &service).await;
+    let count = stopped.map_err(|error| unsubscribed(bus, error))?;
     Ok(json(StatusCode::OK, &Handled { count, missing: 0 }))
 }
 
 fn bad(detail: impl Into<Cow<'static, str>>) -> Refused {
     (StatusCode::BAD_REQUEST, detail.into())
+}
+
+/// As [`refused`], with what was meant where a name is none.
+fn unsubscribed(bus: &Bus, error: ArchiveError) -> Refused {
+    let strange = match &error {
+        ArchiveError::NoSubscription { topic, service } => strange(bus, Some(topic), Some(service)),
+        _ => None,
+    };
+    strange.unwrap_or_else(|| refused(error))
 }
 
 fn refused(error: ArchiveError) -> Refused {

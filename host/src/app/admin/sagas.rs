@@ -21,10 +21,9 @@ const MAX_LISTED: usize = 1_000;
 pub struct SagaList {
     /// The sagas.
     pub sagas: Vec<Summary>,
-    /// What the next page begins after, where one service was asked for and has more.
+    /// What the next page begins after, where there may be more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<i64>,
-    /// Whether there may be more.
-    pub more: bool,
 }
 
 /// Which saga an operator means.
@@ -110,10 +109,7 @@ async fn list(app: &App, query: &str) -> Result<SagaList, Refused> {
     }
     if let Some(service) = service {
         let Page { sagas, next } = of_service(app, service)?.list(&filter).await.map_err(refused)?;
-        return Ok(SagaList { sagas, next, more: next.is_some() });
-    }
-    if filter.after.is_some() {
-        return Err(bad("`after` is a place in the list of one service: name it too".into()));
+        return Ok(SagaList { sagas, next });
     }
     let (mut all, mut more) = (Vec::new(), false);
     for (_, sagas) in every(app) {
@@ -121,10 +117,12 @@ async fn list(app: &App, query: &str) -> Result<SagaList, Refused> {
         more |= next.is_some();
         all.extend(sagas);
     }
-    all.sort_by_key(|summary| Reverse(summary.started_at.clone()));
+    // All give out places by the time, so they are in one order.
+    all.sort_by_key(|summary| Reverse(summary.place));
     more |= all.len() > filter.limit;
     all.truncate(filter.limit);
-    Ok(SagaList { sagas: all, next: None, more })
+    let next = all.last().filter(|_| more).map(|last| last.place);
+    Ok(SagaList { sagas: all, next })
 }
 
 async fn show(app: &App, order: &Result<SagaOrder, Refused>) -> Result<Response<Body>, Refused> {

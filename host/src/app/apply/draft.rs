@@ -250,7 +250,7 @@ fn is_same(old: &Manifest, was: &manifest::Service, new: &Manifest, service: &ma
         subscribes: _,
         // The component's definitions are held against them when it becomes a revision.
         awaits,
-        // A change takes a restart, see below.
+        // The sagas themselves are told.
         sagas: _,
         calls,
         outbound,
@@ -348,10 +348,5 @@ fn needing_restart(old: &Manifest, new: &Manifest) -> Vec<String> {
         was.zip(service.database.as_ref()).is_some_and(|(was, is)| was != is)
     });
     let databases = databases.map(|(name, _)| format!("services.{name}.database"));
-    let sagas = services.iter().filter(|(name, service)| {
-        // Where the database is new, so are the sagas.
-        let was = old.services.get(*name).filter(|was| was.database.is_some());
-        was.is_some_and(|was| was.sagas != service.sagas)
-    });
-    differ.chain(databases).chain(sagas.map(|(name, _)| format!("services.{name}.sagas"))).collect()
+    differ.chain(databases).collect()
 }

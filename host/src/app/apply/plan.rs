@@ -270,6 +270,7 @@ fn service(details: &mut Details, was: &manifest::Service, is: &manifest::Servic
         }
     }
     details.list("awaits", &was.awaits, &is.awaits, placed);
+    sagas(details, &was.sagas, &is.sagas);
     let keys: BTreeSet<_> = was.config.keys().chain(is.config.keys()).collect();
     for key in keys {
         let name = format!("config.{key}");
@@ -288,6 +289,18 @@ fn service(details: &mut Details, was: &manifest::Service, is: &manifest::Servic
     details.value("limits.memory", &was.limits.memory, &is.limits.memory, bytes);
     details.value("limits.tables", &was.limits.tables, &is.limits.tables, usize::to_string);
     details.value("limits.cpu", &was.limits.cpu, &is.limits.cpu, duration);
+}
+
+fn sagas(details: &mut Details, was: &manifest::Sagas, is: &manifest::Sagas) {
+    // NB: all fields by name, so that none is left out.
+    let manifest::Sagas { attempts, backoff, max_backoff, concurrency, max, timeout, keep } = is;
+    details.value("sagas.attempts", &was.attempts, attempts, u32::to_string);
+    details.value("sagas.backoff", &was.backoff, backoff, duration);
+    details.value("sagas.max-backoff", &was.max_backoff, max_backoff, duration);
+    details.value("sagas.concurrency", &was.concurrency, concurrency, usize::to_string);
+    details.value("sagas.max", &was.max, max, usize::to_string);
+    details.value("sagas.timeout", &was.timeout, timeout, duration);
+    details.value("sagas.keep", &was.keep, keep, duration);
 }
 
 fn outside(old: &Manifest, new: &Manifest, aside: &Aside) -> Vec<Planned> {

@@ -20,6 +20,7 @@ use crate::{
     outbound::{External, ExternalChange},
     outbox::Outbox,
     rollout::{Change, Changing, Entering, Member, Members},
+    saga::{self, Register},
     service::Service,
     store::Database,
 };
@@ -34,6 +35,8 @@ pub(super) struct Prepared {
     pub external: Vec<(Arc<External>, ExternalChange)>,
     /// Where mail goes, where that is another way.
     pub mail: Option<Way>,
+    /// How sagas are run, where that is otherwise.
+    pub saga_settings: Vec<(Arc<Register>, saga::Settings)>,
     /// The subscriptions that begin, or go on otherwise.
     pub entered: Vec<Entered>,
     /// Those that end, by topic and service.
@@ -124,6 +127,14 @@ impl Prepared {
         let before_sagas: Sagas =
             before.sagas.iter().filter(|(name, _)| stays(name)).map(|(name, it)| (name.clone(), it.clone())).collect();
         let sagas = assemble::sagas(&manifest, &all_databases, &edges, &before_sagas).map_err(StartError::from)?;
+        let mut saga_settings = Vec::new();
+        for (name, register) in &before_sagas {
+            let (Some(was), Some(service)) = (old.services.get(name), manifest.services.get(name)) else { continue };
+            if was.sagas != service.sagas {
+                let settings = assemble::saga_settings(&manifest, service).map_err(StartError::from)?;
+                saga_settings.push((register.clone(), settings));
+            }
+        }
         let parts = Parts {
             sagas,
             components: draft.components.clone(),
@@ -173,7 +184,8 @@ impl Prepared {
             shapes: std::mem::take(&mut draft.shapes),
         };
         let ended = ended(old, &manifest);
-        Ok(Self { parts, change, routes, external: changes, mail, entered: Vec::new(), ended })
+        let entered = Vec::new();
+        Ok(Self { parts, change, routes, external: changes, mail, saga_settings, entered, ended })
     }
 }
 

@@ -8,7 +8,6 @@ use crate::{
     saga::{self, Access, Awaiting, Outcome, Register, StepCall, Steps, binding::Doing},
     service::{CallContext, Edge},
     store::Database,
-    telemetry::TraceContext,
 };
 use futures::future::BoxFuture;
 use std::{
@@ -42,7 +41,7 @@ pub(in crate::app) fn sagas(
             Some(register) => register.clone(),
             None => {
                 let steps = Arc::new(OverEdge(Arc::downgrade(edge)));
-                Register::new(name.as_str(), database.clone(), steps, settings(manifest, service)?)
+                Register::new(name.as_str(), database.clone(), steps, saga_settings(manifest, service)?)
             }
         };
         sagas.insert(name.clone(), register);
@@ -51,7 +50,10 @@ pub(in crate::app) fn sagas(
 }
 
 /// How the sagas of a service are run.
-fn settings(manifest: &Manifest, service: &manifest::Service) -> Result<saga::Settings, ManifestErrors> {
+pub(in crate::app) fn saga_settings(
+    manifest: &Manifest,
+    service: &manifest::Service,
+) -> Result<saga::Settings, ManifestErrors> {
     let host = match manifest.store {
         manifest::Store::Files => None,
         manifest::Store::Server(_) => Some(host_id(manifest)?),
@@ -99,7 +101,7 @@ impl OverEdge {
         let gone = || Fault::new(FaultKind::Unreachable, "the service is no more");
         let edge = self.0.upgrade().ok_or_else(gone)?;
         let deadline = Deadline { at: Instant::now() + edge.deadline(), of: edge.name().clone() };
-        let context = CallContext { caller: SAGAS.into(), deadline, trace: TraceContext::root(), unit: None };
+        let context = CallContext { caller: SAGAS.into(), deadline, trace: call.trace, unit: None };
         edge.step(&context, doing, call).await
     }
 }

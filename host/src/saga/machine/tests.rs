@@ -33,7 +33,7 @@ fn awaiting(name: &str, until: Awaited, timeout_ms: Option<u64>) -> Step {
 fn machine<const N: usize>(steps: [Step; N]) -> Machine {
     let definition = Definition { name: "checkout".into(), steps: steps.into(), timeout_ms: None };
     definition.check().unwrap();
-    Machine::start(definition.into(), TRIES, TIMEOUT, 0)
+    Machine::start(definition.into(), TRIES, TIMEOUT, TraceContext::root(), 0)
 }
 
 fn event(topic: &str, id: &str, time: i64) -> Arc<Event> {
@@ -384,7 +384,7 @@ impl World {
     fn new(steps: Vec<Step>) -> Self {
         let seen = vec![Seen::default(); steps.len()];
         let definition = Definition { name: "checkout".into(), steps, timeout_ms: None };
-        let machine = Machine::start(definition.into(), TRIES, TIMEOUT, 0);
+        let machine = Machine::start(definition.into(), TRIES, TIMEOUT, TraceContext::root(), 0);
         let mut world = Self { written: machine.clone(), machine, now: 0, out: BTreeSet::new(), seen, events: 0 };
         world.goes_on();
         world

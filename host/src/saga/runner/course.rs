@@ -103,6 +103,7 @@ pub(super) async fn begin(shared: Arc<Shared>, waken: Waken, start: Start) {
         definition: &definition,
         input: &input,
         started: saga.started,
+        status: saga.machine.word(),
         progress: saga.machine.progress(),
         due: saga.due(),
         state: saga.state(),
@@ -110,6 +111,7 @@ pub(super) async fn begin(shared: Arc<Shared>, waken: Waken, start: Start) {
     let started = match rows::insert(&seat.shared.database, new, !leads).await {
         Ok(true) => {
             let _ = reply.send(Started::Now(saga.snapshot()));
+            seat.shared.places.stands(seat.number, saga.machine.standing());
             if leads {
                 return go_on(seat, saga, begin).await;
             }
@@ -165,6 +167,9 @@ pub(super) async fn run(shared: Arc<Shared>, waken: Waken) {
         return;
     }
     saga.machine.recover(shared.now());
+    // One without a trace has one from now on.
+    saga.machine.trace();
+    shared.places.stands(seat.number, saga.machine.standing());
     go_on(seat, saga, Vec::new()).await;
 }
 
@@ -211,6 +216,11 @@ async fn wait(seat: &mut Seat, saga: &mut Saga, calls: &mut FuturesUnordered<Cal
         if !shared.places.is_open() || !shared.leads() {
             return Err(Stop(Leaves::Gone));
         }
+        if shared.lacks(saga).is_some() {
+            tracing::debug!(service = %shared.service, saga = %saga.saga, id = %saga.id, "a saga is halted");
+            // What it can do without a call it does once it may go on.
+            return Err(Stop(Leaves::Halted));
+        }
         let due = match due {
             Some(due) if due <= now => due,
             Some(due) => return Err(Stop(Leaves::Asleep(due))),
@@ -218,14 +228,6 @@ async fn wait(seat: &mut Seat, saga: &mut Saga, calls: &mut FuturesUnordered<Cal
             None if saga.machine.is_calling() => return Err(Stop(Leaves::Asleep(now + LOOK_AGAIN))),
             None => now,
         };
-        if shared.lacks(saga).is_some() {
-            let (name, id) = (&saga.saga, &saga.id);
-            if shared.known.serves() {
-                tracing::error!(service = %shared.service, saga = %name, %id, "a saga is halted: the revision lacks a step of it");
-            }
-            // What it can do without a call it does once it may go on.
-            return Err(Stop(Leaves::Halted));
-        }
         if !seat.has_room {
             seat.has_room = shared.places.take_room();
         }
@@ -267,6 +269,7 @@ async fn step(seat: &Seat, saga: &mut Saga) -> Result<Vec<Begin>, Stop> {
     let changed = saga.machine.take_changed();
     if changed.progress || changed.heard {
         write(shared, saga, changed.heard).await?;
+        shared.places.stands(seat.number, saga.machine.standing());
     }
     let status = saga.machine.status();
     if was != status {
@@ -322,6 +325,8 @@ fn call(shared: &Arc<Shared>, saga: &Saga, begin: Begin) -> Call {
 /// A call has ended.
 fn take(shared: &Shared, saga: &mut Saga, step: usize, side: Side, result: Result<Outcome, crate::policy::Fault>) {
     let before = saga.machine.status();
+    // They may be others since the call was begun.
+    saga.machine.set_tries(shared.tries());
     saga.ended(step, side, result, shared.now());
     let Shared { service, .. } = shared;
     let (name, id, progress) = (&saga.saga, &saga.id, saga.machine.progress());

@@ -9,6 +9,7 @@ use super::super::{
 use crate::{
     policy::Fault,
     saga::{Definition, call::Again},
+    telemetry::TraceContext,
 };
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -76,6 +77,7 @@ impl Saga {
         Written {
             number: self.number,
             version: self.version,
+            status: self.machine.word(),
             progress: self.machine.progress(),
             due: self.due(),
             state: &self.bytes,
@@ -97,10 +99,10 @@ impl Saga {
     /// The call that is to be made.
     pub fn call(&self, service: &str, begin: Begin) -> StepCall {
         let step = self.machine.definition().steps.get(begin.step).map(|step| step.name.clone()).unwrap_or_default();
-        let (saga, id) = (&self.saga, &self.id);
+        let (saga, id, progress) = (&self.saga, &self.id, self.machine.progress());
         let (suffix, reason) = match begin.side {
             Side::Act => ("", None),
-            Side::Compensate => ("/compensate", self.machine.progress().reason.as_deref().map(Arc::from)),
+            Side::Compensate => ("/compensate", progress.reason.as_deref().map(Arc::from)),
         };
         StepCall {
             key: format!("{service}/{saga}/{id}/{step}{suffix}"),
@@ -112,6 +114,7 @@ impl Saga {
             state: self.bytes.clone(),
             event: self.machine.event(begin.step).cloned(),
             reason,
+            trace: progress.traceparent.map_or_else(TraceContext::root, |trace| trace.child()),
         }
     }
 

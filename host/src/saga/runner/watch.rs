@@ -3,7 +3,7 @@
 use super::{Lead, Phase, Shared, places::Mail};
 use crate::{
     policy::Backoff,
-    saga::{Error, machine::Millis, rows},
+    saga::{Error, machine::Millis, rows, standing::Standing},
     store::{self, Lease},
 };
 use futures::future::join_all;
@@ -31,6 +31,8 @@ struct Watch {
     look_at: Instant,
     look_through_at: Instant,
     forget_at: Instant,
+    /// How long those that ended are kept, as far as is known here.
+    keep: Duration,
     /// How often in a row the database failed.
     failed: u32,
 }
@@ -38,7 +40,8 @@ struct Watch {
 /// Runs until the sagas are closed.
 pub(super) async fn run(shared: Arc<Shared>) {
     let now = Instant::now();
-    let lease = |database| Lease::new(database, rows::TURN, shared.settings.host.as_deref());
+    let settings = shared.settings();
+    let lease = |database| Lease::new(database, rows::TURN, settings.host.as_deref());
     let lease = shared.database.is_shared().then(|| lease(shared.database.clone()));
     let mut watch = Watch {
         is_taken_up: lease.is_none(),
@@ -46,7 +49,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
         look_at: now,
         look_through_at: now + LOOK_THROUGH,
         // Not at once: there is enough to do at a start.
-        forget_at: now + shared.settings.forget_every.min(Duration::from_secs(60)),
+        forget_at: now + settings.forget_every.min(Duration::from_secs(60)),
+        keep: settings.keep,
         failed: 0,
         shared: shared.clone(),
     };
@@ -92,7 +96,7 @@ impl Watch {
             return;
         }
         if self.lease.is_some() && self.look_at <= Instant::now() {
-            self.look_at = Instant::now() + shared.settings.look_every_shared;
+            self.look_at = Instant::now() + shared.settings().look_every_shared;
             let heard = self.hear().await;
             self.is_well(heard);
         }
@@ -101,7 +105,9 @@ impl Watch {
             let found = shared.take_up().await;
             self.is_well(found.map(drop));
         }
-        if self.forget_at <= Instant::now() {
+        let keep = shared.settings().keep;
+        if self.keep != keep || self.forget_at <= Instant::now() {
+            self.keep = keep;
             self.forget().await;
         }
     }
@@ -147,6 +153,10 @@ impl Watch {
                         tracing::info!(service = %shared.service, sagas, "this host runs the sagas from now on");
                         self.is_taken_up = true;
                         shared.set_lead(Lead::Until(until));
+                        if shared.known.serves() {
+                            let halted = shared.halt().await;
+                            self.is_well(halted);
+                        }
                     }
                     Err(error) => self.is_well(Err(error)),
                 }
@@ -175,7 +185,7 @@ impl Watch {
             let all = words.into_iter().map(async |told| {
                 let Some(word) = told.word else {
                     // One that was started. It is due: what there is to do is seen when it is read.
-                    shared.places.add(vec![(told.number, Millis::MIN)]);
+                    shared.places.add(vec![(told.number, Millis::MIN, Standing::Running)]);
                     return Some(told.position);
                 };
                 let (reply, replied) = oneshot::channel();
@@ -199,8 +209,8 @@ impl Watch {
     /// Deletes what ended long ago, some at a time: the service's own writers come in between.
     async fn forget(&mut self) {
         let shared = self.shared.clone();
-        self.forget_at = Instant::now() + shared.settings.forget_every;
-        let keep = Millis::try_from(shared.settings.keep.as_millis()).unwrap_or(Millis::MAX);
+        self.forget_at = Instant::now() + shared.settings().forget_every;
+        let keep = Millis::try_from(self.keep.as_millis()).unwrap_or(Millis::MAX);
         match rows::forget(&shared.database, shared.now().saturating_sub(keep)).await {
             Ok(true) => self.forget_at = Instant::now() + Duration::from_millis(50),
             Ok(false) => {}

@@ -33,6 +33,14 @@ async fn one_of_several_hosts_runs_what_all_of_them_start_and_hear() {
     assert_eq!((scripts[leads].calls().len(), scripts[1 - leads].calls().len()), (10, 0));
     // It ends, and the other goes on, with what was left too.
     other.start("pay", "3", b"{}").await.unwrap();
+    let third = loop {
+        let third = host(&scratch, &Script::default()).await;
+        if third.counts() == (Counts { waiting: 1, ..Counts::default() }) {
+            break third;
+        }
+        third.close(soon()).await;
+    };
+    third.close(soon()).await;
     one.close(soon()).await;
     other.deliver(event("settled", "3", "3")).await.unwrap();
     assert_eq!(ended(other, "pay", "3").await.status, Status::Completed);

@@ -5,7 +5,7 @@ use super::{
     house::{House, component, context, plan, within},
 };
 use crate::{
-    policy::FaultKind,
+    policy::{FaultKind, FunctionList},
     service::{Grants, MOST_BYTES, Shape, Tape, misfits},
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -172,6 +172,34 @@ fn misfits_of(services: &[(&str, String, &[&str])]) -> Vec<String> {
         (name.to_string(), Grants { calls, ..Grants::default() })
     });
     misfits(&shapes, &grants.collect()).into_iter().map(|it| format!("{} {}", it.service, it.message)).collect()
+}
+
+#[test]
+fn functions_that_a_policy_names_are_held_against_the_callee() {
+    let shape = |wat: &str| Arc::new(Shape::of(&component(wat)));
+    let function = "(param \"n\" s32) (result s32)";
+    let found = |callee: &str, names: &[&str]| {
+        let shapes = [("a".to_owned(), shape("(component)")), ("b".to_owned(), shape(callee))].into();
+        let functions = names.iter().map(|name| ("b".into(), FunctionList::Idempotent, (*name).into())).collect();
+        let grants = [("a".to_owned(), Grants { functions, ..Grants::default() })].into();
+        misfits(&shapes, &grants).into_iter().map(|it| it.to_string()).collect::<Vec<_>>()
+    };
+    let b = offers("t:b/work@1.0.0", function);
+    assert_eq!(found(&b, &["f", "t:b/work.f", "t:b/work@1.0.0.f"]), [""; 0]);
+    let has = "service `a` has";
+    assert_eq!(
+        found(&b, &["x", "place", "t:b/work.g\n"]),
+        [
+            format!("{has} `x` in `retry.idempotent`, a function that `b` does not export; its functions are `f`"),
+            format!("{has} `place` in `retry.idempotent`, a function that `b` does not export; its functions are `f`"),
+            format!(
+                "{has} `t:b/work.g\\n` in `retry.idempotent`, a function that `b` does not export (did you mean \
+                 `t:b/work.f`?)"
+            ),
+        ]
+    );
+    let none = "and `b` exports no functions for its neighbours";
+    assert_eq!(found("(component)", &["f"]), [format!("{has} `f` in `retry.idempotent`, {none}")]);
 }
 
 fn offers(interface: &str, function: &str) -> String {

@@ -131,7 +131,7 @@ async fn the_past_of_a_topic_is_replayed_from_a_time_or_an_offset() {
     assert_eq!(post(&bus, "replay", past(json!({ "offset": "12" }))).await.0, 200);
     assert_eq!(post(&bus, "replay", past(json!({ "offset": "twelve" }))).await.0, 422);
     let (status, problem) = post(&bus, "replay", json!({ "topic": "a", "service": "b", "offset": "1" })).await;
-    assert_eq!((status, &problem["detail"]), (404, &json!("service b has no subscription to a")));
+    assert_eq!((status, &problem["detail"]), (404, &json!("there is no service `b` with a subscription")));
     for wrong in [json!({}), json!({ "from": "yesterday" }), json!({ "from": "2026-11-24T00:00:00Z", "offset": "1" })] {
         assert_eq!(post(&bus, "replay", past(wrong.clone())).await.0, 400, "{wrong}");
     }

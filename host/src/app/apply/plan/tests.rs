@@ -24,6 +24,11 @@ component = "audit.wasm"
 database = true
 subscribes = ["order.created"]
 
+[services.travel]
+component = "travel.wasm"
+database = true
+sagas = { concurrency = 16 }
+
 [services.pay]
 endpoints = ["http://10.0.0.1:8080"]
 
@@ -63,6 +68,11 @@ limits = { memory = "128MiB", cpu = "1s" }
 
 [services.payment]
 component = "payment.wasm"
+
+[services.travel]
+component = "travel.wasm"
+database = true
+sagas = { attempts = 9, max-backoff = "30s", keep = "1h" }
 
 [services.audit]
 component = "audit.wasm"
@@ -129,6 +139,7 @@ subscribes.order.created.order subject -> none
 config.currency \"EUR\" -> \"USD\", config.new none -> \"2\", config.old \"1\" -> none, other secrets.key, \
 instances.max 16 -> 8, limits.memory 64 MiB -> 128 MiB, limits.cpu 500ms -> 1s
 + services.payment (new)
+~ services.travel: sagas.attempts 5 -> 9, sagas.max-backoff 60s -> 30s, sagas.concurrency 16 -> 128, sagas.keep 604800s -> 3600s
 ~ services.user: buckets +sessions, secrets have other values
 ~ services.pay: endpoints +http://10.0.0.2:8080, balance round-robin -> least-loaded
 + services.tax (new): outside
