@@ -389,12 +389,14 @@ impl Page<'_> {
         if let Err(error) = self.save(&savings) {
             return Err((trouble(file, &error), savings));
         }
+        // Before the commit: after it this would be two transactions more.
+        let used = self.writer.used();
         match self.writer.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])) {
             Ok(_) => {
                 if self.save {
                     self.writer.saved = Instant::now();
                 }
-                if let Ok(used) = self.writer.used() {
+                if let Ok(used) = used {
                     log.used.store(used, Relaxed);
                 }
                 Ok(savings)
