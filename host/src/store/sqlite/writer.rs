@@ -18,9 +18,8 @@ use tokio::time::{Duration, Instant};
 const GROUP: usize = 64;
 const GROUP_TIME: Duration = Duration::from_millis(5);
 
-/// Pages in the write-ahead log from which on it is copied into the database: 16 MiB. Pages that are changed again and again
-/// are copied once each time, and each time the disk is waited for.
-const CHECKPOINT_PAGES: i32 = 4_000;
+/// Pages in the write-ahead log from which on it is copied into the database: 4 MiB. Nobody writes meanwhile.
+const CHECKPOINT_PAGES: i32 = 1_000;
 
 /// A commit that takes longer than this waited for the disk: the next is made where it may block.
 const QUICK_COMMIT: Duration = Duration::from_millis(1);
