@@ -376,8 +376,14 @@ impl Database {
 
 /// Whether a statement can do nothing but read. Of those that begin otherwise, some can as well.
 fn reads(sql: &str) -> bool {
-    let word: String = sql.trim_start().chars().take_while(char::is_ascii_alphabetic).collect();
-    word.eq_ignore_ascii_case("select") || word.eq_ignore_ascii_case("values")
+    begins_with(sql, &["SELECT", "VALUES"])
+}
+
+/// Whether a statement's first word is one of these.
+fn begins_with(sql: &str, words: &[&str]) -> bool {
+    let sql = sql.trim_start();
+    let first = sql.split(|character: char| !character.is_ascii_alphabetic()).next().unwrap_or_default();
+    words.iter().any(|word| word.eq_ignore_ascii_case(first))
 }
 
 impl fmt::Debug for Database {

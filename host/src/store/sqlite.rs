@@ -23,6 +23,7 @@ mod job;
 mod migration;
 mod readers;
 mod session;
+mod shape;
 mod transaction;
 mod turns;
 mod watch;
@@ -31,11 +32,11 @@ mod writer;
 pub(super) use transaction::Transaction;
 
 use super::{
-    Authority, Committed, OpenError, Settings,
+    Authority, Committed, OpenError, Settings, begins_with,
     binding::{Error, Rows, Statement},
     migration::{Applied, MigrateError, Migration},
 };
-use job::{job, job_then};
+use job::{Job, job, job_then};
 use readers::{Read, Readers};
 use session::Session;
 use std::{
@@ -109,7 +110,7 @@ impl Sqlite {
         then: Committed,
     ) -> Result<Vec<u64>, Error> {
         let (job, answer) = job_then(move |session: &Session| session.batch(&statements, &host), Some(then));
-        self.turned(self.0.turns.write(job))?;
+        self.enqueue(job)?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
@@ -119,7 +120,8 @@ impl Sqlite {
     }
 
     pub(super) async fn migrate(&self, migrations: &[Migration]) -> Result<Applied, MigrateError> {
-        let mut turn = self.turned(self.0.turns.take().await).map_err(MigrateError::Refused)?;
+        let mut turn =
+            self.0.turns.take().await.map_err(|why| MigrateError::Refused(refused(why, &self.0.settings)))?;
         let migrations = migrations.to_vec();
         let migrating = task::spawn_blocking(move || turn.writer().migrate(&migrations));
         migrating.await.unwrap_or_else(|_| Err(MigrateError::Refused(closed())))
@@ -143,20 +145,21 @@ impl Sqlite {
         F: FnMut(&Session) -> Result<A, Error> + Send + 'static,
     {
         let (job, answer) = job(run);
-        self.turned(self.0.turns.write(job))?;
+        self.enqueue(job)?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    fn turned<A>(&self, turn: Result<A, Refused>) -> Result<A, Error> {
-        turn.map_err(|refused| match refused {
-            Refused::Full => full(&self.0.settings),
-            Refused::Closed => closed(),
-        })
+    fn enqueue(&self, job: Box<dyn Job>) -> Result<(), Error> {
+        self.0.turns.write(job).map_err(|why| refused(why, &self.0.settings))
     }
 }
 
-fn full(settings: &Settings) -> Error {
-    Error::Busy(format!("{} jobs are waiting for this database already", settings.queue))
+/// Why somebody has no turn.
+fn refused(refused: Refused, settings: &Settings) -> Error {
+    match refused {
+        Refused::Full => Error::Busy(format!("{} jobs are waiting for this database already", settings.queue)),
+        Refused::Closed => closed(),
+    }
 }
 
 fn closed() -> Error {
@@ -179,9 +182,7 @@ fn in_folder(file: PathBuf) -> Result<PathBuf, OpenError> {
 
 /// Whether the text looks like a query: it spares those that surely change something a visit to a reader.
 fn begins_as_query(sql: &str) -> bool {
-    let word = sql.trim_start();
-    let word = word.split(|character: char| !character.is_ascii_alphabetic()).next().unwrap_or_default();
-    !["INSERT", "UPDATE", "DELETE", "REPLACE"].iter().any(|other| word.eq_ignore_ascii_case(other))
+    !begins_with(sql, &["INSERT", "UPDATE", "DELETE", "REPLACE"])
 }
 
 #[cfg(test)]

@@ -5,7 +5,10 @@
 //! keeps it quick: a few thousand instructions of SQLite's machine, after which it is stopped and starts over on a
 //! blocking thread. A statement that nobody knows yet, or that was slow, goes to a blocking thread from the start.
 
-use super::session::{Role, Session};
+use super::{
+    closed,
+    session::{Role, Session},
+};
 use crate::store::{Authority, Error, OpenError, Rows, Settings, Statement};
 use std::{
     path::PathBuf,
@@ -97,10 +100,6 @@ impl Readers {
         let _place = Place::take(&self.waiting, self.shared.settings.queue)?;
         self.permits.clone().acquire_owned().await.map_err(|_| closed())
     }
-}
-
-fn closed() -> Error {
-    Error::Unavailable("the database is closed".into())
 }
 
 // === impl Shared ===

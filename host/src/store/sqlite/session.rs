@@ -8,6 +8,7 @@ use super::{
     configure::{COMPILED, configure},
     error::translate,
     guard::{Author, Guard},
+    shape::Shape,
     watch::{STRIDE, Watch},
 };
 use crate::store::{Authority, Error, OpenError, Rows, Settings, Statement, Value};
@@ -20,10 +21,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 use tokio::time::{Duration, Instant};
 
@@ -79,22 +77,6 @@ struct Pace {
 
 /// Shapes by the text of their statements.
 type Shapes = RefCell<HashMap<Box<str>, Arc<Shape>>>;
-
-/// What is known of a statement from its text.
-struct Shape {
-    /// It changes nothing.
-    reads: bool,
-    /// For each of SQLite's parameters, in its order, which of the statement's values it takes.
-    parameters: Vec<usize>,
-    /// How many values it takes.
-    count: usize,
-    /// It can do only little, whatever it is given.
-    bounded: bool,
-    /// It may change what was known of others: it is neither a query nor a change of rows.
-    reshapes: bool,
-    /// It was quick when it last ran.
-    quick: AtomicBool,
-}
 
 // === impl Session ===
 
@@ -154,14 +136,11 @@ impl Session {
         if !shape.quick.load(Ordering::Relaxed) {
             return None;
         }
-        let began = Instant::now();
-        let result = self.run(statement, &shape, authority, QUICK_STRIDES, |prepared| self.collect(prepared));
+        let run = || self.run(statement, &shape, authority, QUICK_STRIDES, |prepared| self.collect(prepared));
+        let result = self.timed(&shape, run);
         if self.watch.stopped() || matches!(result, Err(Error::Busy(_))) {
             shape.quick.store(false, Ordering::Relaxed);
             return None;
-        }
-        if began.elapsed() > QUICK_TIME {
-            shape.quick.store(false, Ordering::Relaxed);
         }
         Some(result)
     }
@@ -444,42 +423,10 @@ impl Session {
         if !matches!(statements.next(), Ok(None)) {
             return Err(Error::Invalid("more than one statement: send them one by one, or as a batch".into()));
         }
-        let (parameters, count) = parameters(&first)?;
-        let reads = first.readonly();
-        let reshapes = !reads && !changes_rows(sql);
         // Where it can't be told it is not. Readers go by how long it took.
-        let explain = || self.written_by(Author::Host, |connection| is_bounded(connection, sql)).unwrap_or(false);
-        let bounded = self.role == Role::Writer && !reshapes && explain();
-        Ok(Shape { reads, parameters, count, bounded, reshapes, quick: AtomicBool::new(false) })
+        let is_bounded = || self.written_by(Author::Host, |connection| is_bounded(connection, sql)).unwrap_or_default();
+        Shape::of(&first, sql, || self.role == Role::Writer && is_bounded())
     }
-}
-
-/// For each of SQLite's parameters which value it takes, and how many values there are.
-///
-/// SQLite takes `$2` for a name, and numbers names as they come: in `… $2 … $1 …` its first parameter is `$2`.
-fn parameters(statement: &rusqlite::Statement<'_>) -> Result<(Vec<usize>, usize), Error> {
-    let total = statement.parameter_count();
-    let mut places = Vec::with_capacity(total);
-    for index in 1..=total {
-        let name = statement.parameter_name(index).unwrap_or("?");
-        let digits = name.strip_prefix('$').unwrap_or_default();
-        match digits.parse::<usize>() {
-            Ok(number @ 1..) if number <= total && !digits.starts_with(['0', '+']) => places.push(number - 1),
-            Ok(1..) if !digits.starts_with(['0', '+']) => {
-                return Err(Error::Invalid(format!(
-                    "{name} leaves a gap: there are {total} parameters, $1 to ${total}"
-                )));
-            }
-            _ => return Err(Error::Invalid(format!("`{name}` is not a parameter; expected `$1`, `$2`, …"))),
-        }
-    }
-    Ok((places, total))
-}
-
-/// Whether the text is surely that of a statement that changes rows, and not the schema.
-fn changes_rows(sql: &str) -> bool {
-    let word: String = sql.trim_start().chars().take_while(char::is_ascii_alphabetic).collect();
-    ["INSERT", "UPDATE", "DELETE", "REPLACE", "WITH"].iter().any(|it| word.eq_ignore_ascii_case(it))
 }
 
 fn size(values: &[Value]) -> usize {

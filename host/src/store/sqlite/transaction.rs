@@ -5,9 +5,9 @@
 //! longer waits, what was begun is done all the same.
 
 use super::{
-    closed,
+    refused,
     session::Session,
-    turns::{Refused, Turn, Turns},
+    turns::{Turn, Turns},
 };
 use crate::store::{
     Authority, Committed, Error, Rows, Savepoint, Settings, Statement,
@@ -52,13 +52,10 @@ struct Asked<'a>(&'a AtomicUsize);
 impl Transaction {
     /// Begins one, as soon as it is its turn.
     pub(super) async fn begin(turns: &Turns, settings: Arc<Settings>) -> Result<Self, Error> {
-        let mut turn = turns.take().await.map_err(|refused| match refused {
-            Refused::Full => super::full(&settings),
-            Refused::Closed => closed(),
-        })?;
+        let mut turn = turns.take().await.map_err(|why| refused(why, &settings))?;
         let deadline = Instant::now() + settings.transaction_time;
-        if !turn.writer().begin(deadline, true)? {
-            turn = aside(move || turn.writer().begin(deadline, false).map(|_| turn)).await??;
+        if !turn.writer().begin_if_free(deadline)? {
+            turn = aside(move || turn.writer().begin(deadline).map(|()| turn)).await??;
         }
         let turn = Arc::new(Mutex::new(Some(turn)));
         let ending = Ending::default();
@@ -131,15 +128,15 @@ impl Transaction {
         F: Fn(&Session) -> Result<A, Error> + Send + 'static,
     {
         let (mut held, _asked) = self.hold().await?;
-        if let Some(outcome) = self.turn(&mut held)?.writer().run(&run, true) {
+        if let Some(outcome) = self.turn(&mut held)?.writer().run_if_short(&run) {
             self.look(&mut held);
             return outcome;
         }
         let this = self.clone();
         aside(move || {
-            let outcome = this.turn(&mut held)?.writer().run(&run, false);
+            let outcome = this.turn(&mut held)?.writer().run(&run);
             this.look(&mut held);
-            outcome.unwrap_or_else(|| Err(closed()))
+            outcome
         })
         .await?
     }

@@ -192,28 +192,39 @@ impl Writer {
         Ok(outcome)
     }
 
-    /// Begins a transaction that is steered from outside, and must end by then. Where it is tried in a `hurry`, `false` says
-    /// that it has to be tried where it may block.
-    pub(super) fn begin(&mut self, deadline: Instant, hurry: bool) -> Result<bool, Error> {
-        self.pace(hurry);
+    /// Begins a transaction that is steered from outside, and must end by then.
+    pub(super) fn begin(&mut self, deadline: Instant) -> Result<(), Error> {
+        self.session.be_patient();
+        self.control(Step::Begin)?;
+        self.session.set_deadline(Some(deadline));
+        Ok(())
+    }
+
+    /// As [`begin`](Self::begin), on an async thread; `false` where another process has the file, and may have it for long.
+    pub(super) fn begin_if_free(&mut self, deadline: Instant) -> Result<bool, Error> {
+        self.session.hurry();
         match self.control(Step::Begin) {
             Ok(()) => {
                 self.session.set_deadline(Some(deadline));
                 Ok(true)
             }
-            Err(Error::Busy(_)) if hurry => Ok(false),
+            Err(Error::Busy(_)) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// Runs something in a transaction that is steered from outside. In a `hurry` only what is surely short: `None` says that
-    /// nothing was done.
-    pub(super) fn run<A>(
+    /// Runs something in a transaction that is steered from outside.
+    pub(super) fn run<A>(&mut self, run: impl FnOnce(&Session) -> Result<A, Error>) -> Result<A, Error> {
+        self.session.be_patient();
+        self.in_savepoint(run).flatten()
+    }
+
+    /// As [`run`](Self::run), on an async thread, if it is surely short; else nothing of it is done, and there is no outcome.
+    pub(super) fn run_if_short<A>(
         &mut self,
         run: impl FnOnce(&Session) -> Result<A, Error>,
-        hurry: bool,
     ) -> Option<Result<A, Error>> {
-        self.pace(hurry);
+        self.session.hurry();
         let outcome = self.in_savepoint(run).flatten();
         if self.session.was_refused() { None } else { Some(outcome) }
     }
@@ -269,10 +280,6 @@ impl Writer {
         if let Err(error) = result {
             tracing::warn!(%error, "the write-ahead log could not be copied into the database; it will be tried again");
         }
-    }
-
-    fn pace(&self, hurry: bool) {
-        if hurry { self.session.hurry() } else { self.session.be_patient() }
     }
 
     fn commit(&mut self) -> Result<(), Error> {
