@@ -182,6 +182,12 @@ async fn what_waits_in_the_outbox_of_a_host_that_is_killed_another_relays() {
     let staying = stays.start().await;
     add_pen(&dying).await;
     let user = register(&dying, "ada@example.com").await;
+    // This Redis keeps nothing over its end, and whoever was not welcomed before is told of no order.
+    eventually("the user is welcomed", async || {
+        let told = list(&dying, format!("/api/notifications?userId={user}")).await;
+        if told.iter().any(|told| told["kind"] == "welcome") { Ok(()) } else { Err(told) }
+    })
+    .await;
     // Nothing can leave, so all of it waits, and is left when the host is killed.
     redis.stop().await;
     let orders = customer(dying.connect().await, user.clone(), Arc::default()).await;
